@@ -1,0 +1,194 @@
+"""2D navigation: a point moves towards a goal it cannot see and must infer from reward.
+
+Sources, one a preset (a preset's deviations from its source are listed with it):
+
+- `maml2017`: Finn et al. 2017 (cbfinn/maml_rl). Goal U[-.5, .5]^2, start 0, reward minus the distance,
+  terminated when |dx| < .01 and |dy| < .01, 100 steps.
+- `pearl`: Rakelly et al. 2019. Goal and start U[-1, 1]^2, never terminated, 20 steps.
+- `varibad`: Zintgraf et al. 2020. Goal on the upper unit semicircle; reward 1 - distance within .2 of
+  it and 0 elsewhere; never terminated, 100 steps.
+- `promp`: Rothfuss et al. 2019. Goal one of the corners (+-2, +-2), start U[-.2, .2]^2, steps of .2;
+  reward is the distance gained in a step that ends in the goal's quadrant and at least .5 (L1) from
+  the origin, else 0; never terminated, 100 steps. A finite family: its four tasks are reused.
+
+Everywhere the action is in units of the bound (1 is the longest step along an axis), clipped.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium.spaces import Box
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from metarl.tasks import SPLITS, Array, TaskFamily, Tasks, TaskVectorEnv, Uniform
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a preset fixes. Lengths are in the plane's units."""
+
+    horizon: int
+    step_length: float  # longest move along an axis
+    start: float  # start U[-start, start]^2
+    ood_radius: tuple[float, float]  # goals of the ood split: farther than any trained on
+    terminates: bool = False
+
+
+DEFINITIONS = {
+    "maml2017": Definition(horizon=100, step_length=0.1, start=0.0, ood_radius=(0.75, 1.0), terminates=True),
+    "pearl": Definition(horizon=20, step_length=0.1, start=1.0, ood_radius=(1.5, 2.0)),
+    "varibad": Definition(horizon=100, step_length=0.1, start=0.0, ood_radius=(1.2, 1.5)),
+    "promp": Definition(horizon=100, step_length=0.2, start=0.2, ood_radius=(3.0, 4.0)),
+}
+ARRIVED = 0.01  # maml2017 ends when both coordinates are this close
+SPARSE_RADIUS = 0.2  # varibad pays within this distance of the goal
+QUIET_ZONE = 0.5  # promp pays nothing within this L1 distance of the origin
+
+
+@dataclass(frozen=True)
+class Navigation2D(TaskFamily):
+    """Goal-varying navigation in the plane; a task is `{"goal": (2,)}`. The observation is the position."""
+
+    name: ClassVar[str] = "metarl/Navigation2D-v0"
+    presets: ClassVar[tuple[str, ...]] = tuple(DEFINITIONS)
+
+    preset: str = "maml2017"
+
+    @property
+    def definition(self) -> Definition:
+        """What this preset fixes."""
+        return DEFINITIONS[self.preset]
+
+    @property
+    def horizon(self) -> int:
+        """Steps an episode: 100, or 20 for `pearl`."""
+        return self.definition.horizon
+
+    @property
+    def observation_space(self) -> Box:
+        """The position `(2,)`."""
+        return Box(-np.inf, np.inf, (2,), np.float64)
+
+    @property
+    def action_space(self) -> Box:
+        """The move `(2,)`, in units of the longest one."""
+        return Box(-1.0, 1.0, (2,), np.float32)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """All four; `promp` has no validation tasks apart from its four corners."""
+        return SPLITS
+
+    @property
+    def unseen(self) -> bool:
+        """False for the four corners of `promp`."""
+        return self.preset != "promp"
+
+    def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:
+        """n goals `(n, 2)`."""
+        u = uniform((n, 2))
+        low, high = self.definition.ood_radius
+        radius = low + (high - low) * u[:, :1]
+        if self.preset == "promp":
+            corner = np.where(u < 0.5, -1.0, 1.0)
+            distance = 2.0 if split != "ood" else low + (high - low) * uniform((n, 1))
+            return Tasks({"goal": corner * distance})
+        if self.preset == "varibad":
+            angle = np.pi * u[:, 1:]
+            radius = radius if split == "ood" else np.ones_like(radius)
+            return Tasks({"goal": radius * np.concatenate([np.cos(angle), np.sin(angle)], axis=1)})
+        if split == "ood":
+            angle = 2 * np.pi * u[:, 1:]
+            return Tasks({"goal": radius * np.concatenate([np.cos(angle), np.sin(angle)], axis=1)})
+        half = 0.5 if self.preset == "maml2017" else 1.0
+        return Tasks({"goal": half * (2 * u - 1)})
+
+    def make_vec(self, tasks: Tasks, replicas: int = 1, *, threads: int = 1) -> NavigationVectorEnv:
+        """All tasks x replicas, stepped in NumPy; `threads` has nothing to speed up here."""
+        return NavigationVectorEnv(self, tasks, replicas)
+
+    def optimal_policy(self, tasks: Tasks) -> Callable[[Array], Array] | None:
+        """Full speed towards the goal along each axis; None for `promp`, whose reward can be gamed.
+
+        The reachable set after t steps is a box, and this controller is at its point nearest to the
+        goal at every t, so no policy has a higher return.
+        """
+        if self.preset == "promp":
+            return None
+        goal, length = tasks.arrays["goal"][:, None], self.definition.step_length
+        return lambda obs: np.clip((goal - obs) / length, -1.0, 1.0)
+
+
+def reward_terms(
+    preset: str, before: NDArray[np.float64], after: NDArray[np.float64], goal: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """The reward's terms for moves `before` -> `after` `(..., 2)` towards `goal` `(..., 2)`, each `(...)`."""
+    gap = _length(after - goal)
+    if preset == "varibad":
+        return {"reward_goal": np.where(gap <= SPARSE_RADIUS, 1.0 - gap, 0.0)}
+    if preset == "promp":
+        paid = (after * goal >= 0).all(-1) & (np.abs(after).sum(-1) >= QUIET_ZONE)
+        return {"reward_progress": np.where(paid, _length(before - goal) - gap, 0.0)}
+    return {"reward_distance": -gap}
+
+
+def _length(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    x, y = vector[..., 0], vector[..., 1]
+    length: NDArray[np.float64] = np.sqrt(x * x + y * y)
+    return length
+
+
+class NavigationVectorEnv(TaskVectorEnv):
+    """N points stepped at once."""
+
+    def __init__(self, family: Navigation2D, tasks: Tasks, replicas: int) -> None:
+        super().__init__(family, tasks, replicas)
+        self.definition = family.definition
+        self.position = np.zeros((self.num_envs, 2))
+        self._path: deque[NDArray[np.float64]] = deque(maxlen=family.horizon + 1)
+
+    def _start(self, mask: NDArray[np.bool_]) -> Array:
+        start = np.zeros((self.num_envs, 2))
+        if self.definition.start:
+            start = self.definition.start * (2 * self._noise(np.random.Generator.random, (2,)) - 1)
+        self.position = np.where(mask[:, None], start, self.position)
+        self._path.append(self.position)
+        return self.position
+
+    def _advance(self, actions: Array) -> tuple[Array, dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
+        before, goal = self.position, self.task["goal"]
+        after = before + self.definition.step_length * np.clip(actions, -1.0, 1.0)
+        self.position = after
+        self._path.append(after)
+        terminated = np.zeros(self.num_envs, dtype=bool)
+        if self.definition.terminates:
+            terminated = (np.abs(after - goal) < ARRIVED).all(-1)
+        return after, reward_terms(self.family.preset, before, after, goal), terminated
+
+    def render_frame(self, index: int) -> NDArray[np.uint8]:
+        """The plane from above: goal green, path grey, the point blue."""
+        size, goal = 256, self.task["goal"][index]
+        path = [step[index] for step in list(self._path)[-int(self.elapsed[index]) - 1 :]]
+        half = 1.2 * max(0.5, float(np.abs(goal).max()), float(np.abs(path).max(initial=0.0)))
+        picture = Image.new("RGB", (size, size), "white")
+        pen = ImageDraw.Draw(picture)
+
+        def pixel(point: Any) -> tuple[float, float]:
+            return (size / 2 * (1 + float(point[0]) / half), size / 2 * (1 - float(point[1]) / half))
+
+        def dot(point: Any, radius: float, colour: str) -> None:
+            x, y = pixel(point)
+            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+
+        pen.line([pixel((-half, 0)), pixel((half, 0))], fill="#dddddd")
+        pen.line([pixel((0, -half)), pixel((0, half))], fill="#dddddd")
+        pen.line([pixel(point) for point in path] * (2 if len(path) == 1 else 1), fill="#888888", width=2)
+        dot(goal, 7, "#2ca02c")
+        dot(self.position[index], 5, "#1f77b4")
+        return np.asarray(picture)

@@ -1,0 +1,1 @@
+"""Few-shot learning on the same inner and outer loop."""

@@ -1,0 +1,398 @@
+"""Tasks as plain data, task families, and the environments that run a batch of tasks at once.
+
+A family is a distribution over decision problems that share their spaces. A task is data, not code:
+named arrays such as `{"goal": (2,)}`, so it can be saved, hashed, shown to an oracle or sent to
+another process. `Tasks` is a frozen batch of them with the task axis first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from metarl.seeding import Key
+
+Array = NDArray[Any]
+Task = Mapping[str, Array]
+Uniform = Callable[[tuple[int, ...]], NDArray[np.float64]]
+
+SPLITS = ("train", "validation", "test", "ood")
+FROZEN = 1000  # tasks of each fixed split that training may never draw
+
+
+class Tasks(Sequence[Task]):
+    """A frozen batch of T tasks.
+
+    Args:
+        arrays: named arrays, each with the task axis first: `(T, ...)`.
+
+    An integer index gives one task (a mapping without the task axis); a slice, a boolean mask or an
+    integer array gives a smaller batch.
+
+    Raises:
+        ValueError: no array was given, or their first axes differ.
+    """
+
+    def __init__(self, arrays: Mapping[str, Any]) -> None:
+        held = {name: np.array(values) for name, values in sorted(arrays.items())}
+        sizes = {values.shape[0] if values.ndim else -1 for values in held.values()}
+        if len(sizes) != 1 or -1 in sizes:
+            shapes = {name: values.shape for name, values in held.items()}
+            raise ValueError(f"a batch of tasks needs arrays with one common first axis, got {shapes}")
+        for values in held.values():
+            values.setflags(write=False)
+        self._arrays = held
+        self._size = sizes.pop()
+
+    @property
+    def arrays(self) -> Mapping[str, Array]:
+        """The named arrays, read-only, each `(T, ...)`."""
+        return dict(self._arrays)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: Any) -> Any:
+        """One task for an integer, a `Tasks` for anything else NumPy can index with."""
+        if isinstance(index, (int, np.integer)):
+            if not -self._size <= index < self._size:
+                raise IndexError(f"task {index} of {self._size}")
+            return {name: values[index] for name, values in self._arrays.items()}
+        return Tasks({name: values[index] for name, values in self._arrays.items()})
+
+    def __iter__(self) -> Iterator[Task]:
+        return (self[i] for i in range(self._size))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tasks) and self.sha256() == other.sha256()
+
+    def __hash__(self) -> int:
+        return hash(self.sha256())
+
+    def __repr__(self) -> str:
+        return f"Tasks({len(self)}, {{{', '.join(f'{n}: {v.shape}' for n, v in self._arrays.items())}}})"
+
+    def repeat(self, n: int) -> Mapping[str, Array]:
+        """Every task n times in a row, as arrays `(T * n, ...)`: the layout of `TaskVectorEnv`."""
+        return {name: np.repeat(values, n, axis=0) for name, values in self._arrays.items()}
+
+    def sha256(self) -> str:
+        """A hash of names, types, shapes and values; what a saved curve is bound to."""
+        digest = hashlib.sha256()
+        for name, values in self._arrays.items():
+            kind = values.dtype.newbyteorder("<")
+            digest.update(f"{name} {kind.str} {values.shape}\n".encode())
+            digest.update(np.ascontiguousarray(values, dtype=kind).tobytes())
+        return digest.hexdigest()
+
+    def to_json(self) -> str:
+        """The tasks as JSON; floats are written with every digit."""
+        return json.dumps({n: {"dtype": v.dtype.str, "values": v.tolist()} for n, v in self._arrays.items()})
+
+    @staticmethod
+    def from_json(text: str) -> Tasks:
+        """The inverse of `to_json`."""
+        return Tasks({n: np.array(a["values"], dtype=a["dtype"]) for n, a in json.loads(text).items()})
+
+    @staticmethod
+    def stack(tasks: Sequence[Task]) -> Tasks:
+        """A batch of single tasks."""
+        return Tasks({name: np.stack([task[name] for task in tasks]) for name in tasks[0]})
+
+
+@dataclass(frozen=True)
+class TaskFamily(ABC):
+    """A distribution over tasks with common spaces.
+
+    A concrete family is a frozen dataclass: its fields are its options (and, on the command line,
+    its flags). Two families with equal fields are the same family.
+
+    Attributes:
+        preset: which source's definition is used; see the family's `presets`.
+    """
+
+    name: ClassVar[str]  # the Gymnasium id, "metarl/Navigation2D-v0"
+    presets: ClassVar[tuple[str, ...]]  # allowed values of `preset`, the default first
+
+    preset: str
+
+    def __post_init__(self) -> None:
+        if self.preset not in self.presets:
+            raise ValueError(f"{self.name} has no preset {self.preset!r}; choose from {', '.join(self.presets)}")
+
+    @property
+    @abstractmethod
+    def horizon(self) -> int:
+        """Steps after which an episode is truncated."""
+
+    @property
+    @abstractmethod
+    def observation_space(self) -> gymnasium.Space[Any]:
+        """What the agent sees in one environment."""
+
+    @property
+    @abstractmethod
+    def action_space(self) -> gymnasium.Space[Any]:
+        """What the agent may do; for continuous actions 1 is the bound: Box(-1, 1)."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Which of train, validation, test and ood the family (under this preset) has."""
+        return SPLITS
+
+    @property
+    def unseen(self) -> bool:
+        """Whether test tasks differ from training tasks; False for a finite family, which reuses them."""
+        return True
+
+    @abstractmethod
+    def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:
+        """n tasks of a split as a function of uniform numbers.
+
+        Args:
+            n: how many.
+            uniform: called with a shape, returns numbers in [0, 1). Its only source of randomness.
+            split: one of `splits`.
+        """
+
+    @abstractmethod
+    def make_vec(self, tasks: Tasks, replicas: int = 1, *, threads: int = 1) -> TaskVectorEnv:
+        """All tasks x replicas as one vector environment; environment i runs task i // replicas.
+
+        Args:
+            tasks: T tasks.
+            replicas: E environments a task.
+            threads: worker threads where the stepping can use them; never changes results.
+        """
+
+    def sample(self, n: int, rng: np.random.Generator, split: str = "train") -> Tasks:
+        """n fresh tasks. Training tasks never equal a task of a fixed split (redrawn if they do).
+
+        Raises:
+            ValueError: the family has no such split.
+        """
+        self._check_split(split)
+        tasks = self.draw(n, rng.random, split)
+        if split != "train" or not self.unseen:
+            return tasks
+        forbidden = _frozen_rows(self)
+        while hits := [i for i, row in enumerate(_rows(tasks)) if row in forbidden]:
+            fresh = self.draw(len(hits), rng.random, split).arrays
+            arrays = {name: values.copy() for name, values in tasks.arrays.items()}
+            for name in arrays:
+                arrays[name][hits] = fresh[name]
+            tasks = Tasks(arrays)
+        return tasks
+
+    def fixed(self, split: str, n: int) -> Tasks:
+        """The first n tasks of the split's one frozen sequence (from raw Philox bits).
+
+        Raises:
+            ValueError: the family has no such split.
+        """
+        self._check_split(split)
+        key = Key(0)("fixed", self.name, json.dumps(self.options(), sort_keys=True), split)
+        return Tasks.stack([self.draw(1, key(i).uniform, split)[0] for i in range(n)])
+
+    def make(self, task: Task | None = None, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
+        """One Gymnasium environment. Without a task, each reset draws a training task."""
+        return TaskEnv(self, task, render_mode)
+
+    def options(self) -> dict[str, Any]:
+        """The fields, preset included, as plain data; with `name` they identify the family."""
+        return dataclasses.asdict(self)
+
+    def optimal_policy(self, tasks: Tasks) -> Callable[[Array], Array] | None:
+        """A closed-form optimal controller where one is known, else None.
+
+        Returns:
+            A function from observations `(T, E, obs_dim)` to actions `(T, E, act_dim)`.
+        """
+        return None
+
+    def _check_split(self, split: str) -> None:
+        if split not in self.splits:
+            raise ValueError(
+                f"{self.name} (preset {self.preset}) has no split {split!r}; it has {', '.join(self.splits)}"
+            )
+
+
+def _rows(tasks: Tasks) -> list[bytes]:
+    arrays = list(tasks.arrays.values())
+    return [b"".join(np.ascontiguousarray(values[i]).tobytes() for values in arrays) for i in range(len(tasks))]
+
+
+@cache
+def _frozen_rows(family: TaskFamily) -> frozenset[bytes]:
+    held_out = [split for split in ("validation", "test") if split in family.splits]
+    return frozenset(row for split in held_out for row in _rows(family.fixed(split, FROZEN)))
+
+
+class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
+    """T tasks x E replicas stepped together; environment i runs task i // E.
+
+    No autoreset: an episode that ends stays ended until `reset(options={"reset_mask": mask})`.
+    Stepping an ended environment is allowed and yields reward 0 and no new end. `infos` holds the
+    terms of the reward by name, each `(N,)`; they sum to the reward.
+
+    `reset(seed=s)` starts new keyed streams; a reset without a seed continues them. Options:
+    `tasks` (a `Tasks` of the same size, to re-use the environment) and `reset_mask` `(N,)` bool.
+
+    A subclass implements `_start` and `_advance`, and may use `task` (its tasks' arrays, repeated
+    to N rows) and `_noise`.
+    """
+
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012 - Gymnasium's declaration
+
+    def __init__(self, family: TaskFamily, tasks: Tasks, replicas: int) -> None:
+        if replicas < 1 or len(tasks) < 1:
+            raise ValueError(f"need at least one task and one replica, got {len(tasks)} and {replicas}")
+        self.family = family
+        self.replicas = replicas
+        self.num_envs = len(tasks) * replicas
+        self.single_observation_space = family.observation_space
+        self.single_action_space = family.action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.elapsed = np.zeros(self.num_envs, dtype=np.int64)
+        self._ended = np.ones(self.num_envs, dtype=bool)
+        self._key = Key(np.random.SeedSequence().generate_state(1, np.uint64).item())
+        self._resets = 0
+        self._set_tasks(tasks)
+
+    @property
+    def tasks(self) -> Tasks:
+        """The T tasks being run."""
+        return self._tasks
+
+    def _set_tasks(self, tasks: Tasks) -> None:
+        if len(tasks) * self.replicas != self.num_envs:
+            raise ValueError(f"this environment runs {self.num_envs // self.replicas} tasks, got {len(tasks)}")
+        self._tasks = tasks
+        self.task = tasks.repeat(self.replicas)
+
+    @abstractmethod
+    def _start(self, mask: NDArray[np.bool_]) -> Array:
+        """Begin an episode where `mask` `(N,)` is true; return all observations `(N, obs_dim)`."""
+
+    @abstractmethod
+    def _advance(self, actions: Array) -> tuple[Array, dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
+        """One step: observations `(N, obs_dim)`, reward terms `(N,)` by name, terminated `(N,)`."""
+
+    @abstractmethod
+    def render_frame(self, index: int) -> NDArray[np.uint8]:
+        """A picture `(height, width, 3)` of environment `index`."""
+
+    def _noise(self, draw: Callable[[np.random.Generator, tuple[int, ...]], Array], shape: tuple[int, ...]) -> Array:
+        """Random numbers `(N, *shape)`, one keyed block per task and reset; for use in `_start`."""
+        tasks = range(self.num_envs // self.replicas)
+        blocks = [draw(self._key(self._resets, t).numpy(), (self.replicas, *shape)) for t in tasks]
+        return np.concatenate(blocks)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        """Begin new episodes; see the class for `seed` and `options`."""
+        options = options or {}
+        if isinstance(seed, list):
+            raise ValueError("give one integer seed: the streams of all environments derive from it")
+        if seed is not None:
+            self._key, self._resets = Key(seed)("env"), 0
+        if options.get("tasks") is not None:
+            self._set_tasks(options["tasks"])
+        mask = options.get("reset_mask")
+        if mask is None:
+            mask = np.ones(self.num_envs, dtype=bool)
+        elif not isinstance(mask, np.ndarray) or mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
+            raise ValueError(f"reset_mask must be a boolean array of shape ({self.num_envs},), got {mask!r}")
+        self.elapsed[mask] = 0
+        self._ended[mask] = False
+        obs = self._start(mask)
+        self._resets += 1
+        return obs, {}
+
+    def step(
+        self, actions: Array
+    ) -> tuple[Array, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """One step of every environment: observations, rewards, terminated, truncated, infos."""
+        obs, terms, terminated = self._advance(actions)
+        self.elapsed += 1
+        truncated = (self.elapsed >= self.family.horizon) & ~terminated
+        if self._ended.any():
+            live = ~self._ended
+            terms = {name: values * live for name, values in terms.items()}
+            terminated &= live
+            truncated &= live
+        self._ended |= terminated | truncated
+        rewards = np.zeros(self.num_envs)
+        for values in terms.values():
+            rewards += values
+        return obs, rewards, terminated, truncated, dict(terms)
+
+
+class TaskEnv(gymnasium.Env[Any, Any]):
+    """One environment of a family: the vector environment with a single row.
+
+    `reset(options={"task": task})` chooses the task; otherwise the task given at construction is
+    kept, and without one every reset draws a training task. `info` holds the reward's terms.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 - Gymnasium's declaration
+
+    def __init__(self, family: TaskFamily, task: Task | None = None, render_mode: str | None = None) -> None:
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode {render_mode!r}: choose from {self.metadata['render_modes']} or None")
+        self.family = family
+        self.render_mode = render_mode
+        self.observation_space = family.observation_space
+        self.action_space = family.action_space
+        self._given = task
+        first = Tasks.stack([task]) if task is not None else family.fixed("train", 1)
+        self.vector = family.make_vec(first, 1)
+
+    @property
+    def task(self) -> Task:
+        """The task being run."""
+        return self.vector.tasks[0]
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode; `options={"task": ...}` sets the task."""
+        super().reset(seed=seed)
+        asked = (options or {}).get("task")
+        if asked is not None:
+            self._given = {name: np.asarray(values) for name, values in asked.items()}
+            if unlike := set(self._given) ^ set(self.task):
+                raise ValueError(f"a task of {self.family.name} has {sorted(self.task)}, not {sorted(unlike)}")
+        tasks = Tasks.stack([self._given]) if self._given is not None else self.family.sample(1, self.np_random)
+        obs, _ = self.vector.reset(seed=int(self.np_random.integers(2**62)), options={"tasks": tasks})
+        return obs[0].copy(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """One step; raises RuntimeError before the first reset."""
+        if self.vector._ended.all() and not self.vector.elapsed.any():
+            raise RuntimeError("call reset before step")
+        obs, rewards, terminated, truncated, infos = self.vector.step(np.asarray(action)[None])
+        info = {name: float(values[0]) for name, values in infos.items()}
+        return obs[0].copy(), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
+
+    def render(self) -> Any:
+        """An RGB picture `(height, width, 3)` uint8, or None without a render mode."""
+        if self.render_mode is None:
+            return None
+        return self.vector.render_frame(0)
+
+    def close(self) -> None:
+        """Release the vector environment."""
+        self.vector.close()
