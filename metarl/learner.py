@@ -107,5 +107,5 @@ class Learner(Protocol):
     def train(self, config: Any, source: Any, run: Run) -> None:
         """Train until `config.iterations`, from the run's last checkpoint if it has one."""
 
-    def load(self, run: Run) -> Adaptable:
+    def load(self, run: Run, source: Any) -> Adaptable:
         """The trained learner of a run, from its last checkpoint."""
