@@ -1,0 +1,537 @@
+"""Adaptation curves: what each bit of adaptation bought, on tasks never trained on.
+
+A curve holds the score of every training seed, test task and k = 0..K, and derives the rest: means
+with 95 % bootstrap intervals, gain over k = 0, area, and the score normalised between random and
+oracle. It is saved as JSON that names the problem it was measured on, so that curves of different
+problems are never put on one plot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from metarl.learner import Budget, ScoreKind, Scores, Source, UserError
+from metarl.seeding import Key
+from metarl.tasks import Tasks
+
+VERSION = 1  # of the JSON
+RESAMPLES = 2000  # bootstrap resamples
+CONFIDENCE = 0.95
+UNITS = {"gradient_steps": "gradient steps", "env_steps": "environment steps a task", "shots": "shots"}
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its 95 % bootstrap interval, each of shape `(...)`; NaN ends where there is nothing to resample."""
+
+    mean: Values
+    low: Values
+    high: Values
+
+
+def bootstrap(values: Values) -> Interval:
+    """Mean over seeds and tasks with its 95 % percentile bootstrap interval.
+
+    Seeds and tasks are crossed (every seed meets the same tasks), so each resample draws S seeds and
+    T tasks with replacement, independently, and averages the block they span (Owen, "The pigeonhole
+    bootstrap", 2007). With one seed only tasks are resampled, with one task only seeds; with one of
+    each there is no interval, and its ends are NaN. The resamples come from one fixed stream, so the
+    same scores always get the same interval.
+
+    Args:
+        values: `(S, T, ...)`, S seeds, T tasks.
+
+    Returns:
+        Mean and ends of the interval, each `(...)`.
+    """
+    seeds, tasks, *rest = values.shape
+    flat = values.reshape(seeds, tasks, -1)
+    mean = flat.mean((0, 1))
+    low = high = np.full_like(mean, np.nan)
+    axes = tuple(np.arange(n) for n in (seeds, tasks) if n > 1)
+    if axes and np.isfinite(flat).all():
+        block = flat.squeeze(tuple(axis for axis in (0, 1) if flat.shape[axis] == 1))
+        rows = np.moveaxis(block, -1, 0)  # (C, S, T), or (C, n) when one of the two is single
+
+        def statistic(*drawn: NDArray[np.int64], axis: int = -1) -> Values:
+            if len(drawn) == 1:
+                return np.asarray(rows[:, drawn[0]].mean(axis))  # (C, resamples)
+            by_seed = [rows[:, drawn[0][..., s, None], drawn[1]].mean(axis) for s in range(seeds)]
+            return np.asarray(np.mean(by_seed, axis=0))
+
+        found = stats.bootstrap(
+            axes,
+            statistic,
+            n_resamples=RESAMPLES,
+            batch=max(1, min(RESAMPLES, 2_000_000 // flat[0].size)),
+            vectorized=True,
+            paired=False,
+            axis=-1,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            rng=Key(0)("bootstrap").numpy(),
+        ).confidence_interval
+        low, high = np.asarray(found.low), np.asarray(found.high)
+    return Interval(*(np.reshape(part, rest) for part in (mean, low, high)))
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptationCurve:
+    """Scores of one agent after 0..K bits of adaptation, for S training seeds on the same T tasks.
+
+    Attributes:
+        agent: the learner's name.
+        family: id of the task family, or name of the data set.
+        preset: the family's preset, or None.
+        split: which frozen tasks.
+        task_hash: SHA-256 of the tasks.
+        seeds: S training seeds (an agent that is not trained has one, 0).
+        protocol: one line that says how the budget was spent.
+        score: "return", "accuracy" or "mse"; the last is better when lower.
+        gradient_steps: K+1 gradient steps taken before each score, or None.
+        env_steps: K+1 environment steps a task consumed before each score, or None.
+        shots: K+1 shots consumed before each score, or None.
+        per_task: `(S, T, K+1)` scores.
+        random: mean score of random behaviour on the same tasks, or None.
+        oracle: mean score of the best behaviour known on the same tasks, or None.
+        options: the family's options beside the preset.
+        unseen: False where test tasks are those trained on (a finite family).
+        evaluation_seed: names the streams of the evaluation.
+        budget: steps and episodes a task may use, or None where unknown.
+        config: the learner's options, without the seed.
+    """
+
+    agent: str
+    family: str
+    preset: str | None
+    split: str
+    task_hash: str
+    seeds: tuple[int, ...]
+    protocol: str
+    score: ScoreKind
+    gradient_steps: tuple[int, ...] | None
+    env_steps: tuple[int, ...] | None
+    shots: tuple[int, ...] | None
+    per_task: Values
+    random: float | None = None
+    oracle: float | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    unseen: bool = True
+    evaluation_seed: int = 0
+    budget: Budget | None = None
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        values = np.array(self.per_task, dtype=np.float64)
+        if values.ndim != 3 or 0 in values.shape:
+            raise ValueError(f"per_task must be (seeds, tasks, K+1) and not empty, got shape {values.shape}")
+        if len(self.seeds) != values.shape[0] or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"need one distinct seed for each of the {values.shape[0]} blocks, got {self.seeds}")
+        if self.score not in get_args(ScoreKind):
+            raise ValueError(f"score must be one of {', '.join(get_args(ScoreKind))}, got {self.score!r}")
+        values.setflags(write=False)
+        object.__setattr__(self, "per_task", values)
+        object.__setattr__(self, "seeds", tuple(int(seed) for seed in self.seeds))
+        for name in ("options", "config"):
+            object.__setattr__(self, name, finite_or_none(getattr(self, name)))
+        for name in UNITS:
+            axis = getattr(self, name)
+            if axis is None:
+                continue
+            if len(axis) != values.shape[2]:
+                raise ValueError(f"{name} must have {values.shape[2]} entries, got {len(axis)}")
+            object.__setattr__(self, name, tuple(int(position) for position in axis))
+
+    @staticmethod
+    def from_scores(
+        scores: Scores | Sequence[Scores],
+        *,
+        agent: str,
+        source: Source,
+        split: str,
+        tasks: Tasks,
+        seeds: Sequence[int] = (0,),
+        random: float | None = None,
+        oracle: float | None = None,
+        evaluation_seed: int = 0,
+        budget: Budget | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> AdaptationCurve:
+        """The curve of one training seed's scores, or of several seeds' on the same tasks."""
+        runs = [scores] if isinstance(scores, Scores) else list(scores)
+        if len(runs) != len(seeds):
+            raise ValueError(f"need scores and seeds in equal number, got {len(runs)} and {len(seeds)}")
+        options = source.options()
+        preset = options.pop("preset", None)
+        curves = [
+            AdaptationCurve(
+                agent=agent,
+                family=source.name,
+                preset=preset,
+                split=split,
+                task_hash=tasks.sha256(),
+                seeds=(seed,),
+                protocol=run.protocol,
+                score=run.kind,
+                gradient_steps=run.gradient_steps,
+                env_steps=run.env_steps,
+                shots=run.shots,
+                per_task=run.values[None],
+                random=random,
+                oracle=oracle,
+                options=options,
+                unseen=source.unseen,
+                evaluation_seed=evaluation_seed,
+                budget=budget,
+                config=dict(config or {}),
+            )
+            for run, seed in zip(runs, seeds, strict=True)
+        ]
+        return merge(curves)
+
+    @property
+    def steps(self) -> int:
+        """K, the bits of adaptation."""
+        return int(self.per_task.shape[2]) - 1
+
+    @property
+    def tasks(self) -> int:
+        """T, the number of tasks."""
+        return int(self.per_task.shape[1])
+
+    @property
+    def higher_is_better(self) -> bool:
+        """False for an error."""
+        return self.score != "mse"
+
+    @property
+    def adapts(self) -> bool:
+        """Whether anything was consumed between the first score and the last."""
+        axes = (self.gradient_steps, self.env_steps, self.shots)
+        return any(axis is not None and axis[-1] > axis[0] for axis in axes)
+
+    @property
+    def axis(self) -> str:
+        """The budget the curve is best drawn against: a key of `UNITS`, or "k" where nothing is consumed."""
+        for name in UNITS:
+            axis = getattr(self, name)
+            if axis is not None and axis[-1] > axis[0]:
+                return name
+        return "k"
+
+    def along(self, axis: str) -> tuple[int, ...]:
+        """K+1 positions on an axis; 0..K for "k".
+
+        Raises:
+            UserError: this agent did not count that.
+        """
+        positions: tuple[int, ...] | None = tuple(range(self.steps + 1)) if axis == "k" else getattr(self, axis)
+        if positions is None:
+            raise UserError(f"{self.agent} consumes no {UNITS[axis]}; draw it against another axis")
+        return positions
+
+    @property
+    def mean(self) -> Values:
+        """Mean score over seeds and tasks `(K+1,)`."""
+        return np.asarray(self.per_task.mean((0, 1)))
+
+    @cached_property
+    def interval(self) -> Interval:
+        """Mean over seeds and tasks with its interval, each `(K+1,)`."""
+        return bootstrap(self.per_task)
+
+    @cached_property
+    def gain(self) -> Interval:
+        """Improvement over k = 0, paired within seed and task, each `(K+1,)`; positive is better, errors included."""
+        return bootstrap(self._better(self.per_task - self.per_task[..., :1]))
+
+    @cached_property
+    def area(self) -> Interval:
+        """Area under the curve over `axis`, divided by its length: a score, each `()`; K = 0 gives the score."""
+        if not self.steps:
+            return bootstrap(self.per_task[..., 0])
+        x = np.asarray(self.along(self.axis), dtype=np.float64)
+        return bootstrap(np.asarray(np.trapezoid(self.per_task, x, axis=-1)) / (x[-1] - x[0]))
+
+    @property
+    def normalised(self) -> Values | None:
+        """(mean - random) / (oracle - random) `(K+1,)`: 0 is random, 1 the oracle, errors included; or None."""
+        if self.random is None or self.oracle is None or self.oracle == self.random:
+            return None
+        return (self.mean - self.random) / (self.oracle - self.random)
+
+    def _better(self, difference: Values) -> Values:
+        return difference if self.higher_is_better else -difference
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; numbers that are not finite become None."""
+        document = {"version": VERSION} | {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        document["per_task"] = self.per_task.tolist()
+        document["budget"] = self.budget and dataclasses.asdict(self.budget)
+        document["mean"] = self.interval.mean.tolist()
+        document["ci_low"] = self.interval.low.tolist()
+        document["ci_high"] = self.interval.high.tolist()
+        plain: dict[str, Any] = finite_or_none(document)
+        return plain
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON, or CSV (one row a seed, task and k) when the name ends in .csv; never half a file.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        text = self._csv() if Path(path).suffix == ".csv" else dump_json(self.to_dict())
+        write_atomically(path, text.encode())
+
+    def _csv(self) -> str:
+        out = io.StringIO()
+        rows = csv.writer(out, lineterminator="\n")
+        rows.writerow(["seed", "task", "k", *UNITS, "score"])
+        axes = [getattr(self, name) or [""] * (self.steps + 1) for name in UNITS]
+        for (s, task, k), value in np.ndenumerate(self.per_task):
+            rows.writerow([self.seeds[s], task, k, *(axis[k] for axis in axes), repr(float(value))])
+        return out.getvalue()
+
+    @staticmethod
+    def load(path: str | Path) -> AdaptationCurve:
+        """Read a curve from its JSON.
+
+        Raises:
+            UserError: there is no such file, or it does not hold a curve of this version.
+        """
+        try:
+            document = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"cannot read a curve from {path}: {one_line(error)}") from None
+        try:
+            return AdaptationCurve.from_dict(document)
+        except UserError as error:
+            raise UserError(f"{path} is not an adaptation curve: {error}") from None
+
+    @staticmethod
+    def from_dict(document: Any) -> AdaptationCurve:
+        """The inverse of `to_dict`.
+
+        Raises:
+            UserError: something is missing, of the wrong type, or inconsistent.
+        """
+        if not isinstance(document, dict):
+            raise UserError("it must be a JSON object")
+        if document.get("version") != VERSION:
+            raise UserError(f"its version must be {VERSION}, got {document.get('version')!r}")
+        given: dict[str, Any] = {}
+        for field in dataclasses.fields(AdaptationCurve):
+            if field.name in document:
+                given[field.name] = _checked(field.name, document[field.name])
+            elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+                raise UserError(f"it lacks {field.name!r}")
+        try:
+            curve = AdaptationCurve(**given)
+            mean = np.array(document.get("mean"), dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise UserError(one_line(error)) from None
+        if mean.shape != curve.mean.shape or not np.allclose(mean, curve.mean, equal_nan=True):
+            raise UserError("its mean is not the mean of its per_task")
+        return curve
+
+
+def _checked(name: str, value: Any) -> Any:
+    """A field of the JSON as the dataclass holds it, or a UserError."""
+    allowed: dict[str, tuple[type, ...]] = {
+        **dict.fromkeys(("agent", "family", "split", "task_hash", "protocol", "score"), (str,)),
+        **dict.fromkeys(("seeds", "per_task"), (list,)),
+        **dict.fromkeys(UNITS, (list, type(None))),
+        **dict.fromkeys(("random", "oracle"), (int, float, type(None))),
+        **dict.fromkeys(("options", "config"), (dict,)),
+        "preset": (str, type(None)),
+        "unseen": (bool,),
+        "evaluation_seed": (int,),
+        "budget": (dict, type(None)),
+    }
+    if type(value) not in allowed[name]:
+        kinds = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed[name])
+        raise UserError(f"{name!r} must be {kinds}, got {type(value).__name__}")
+    if name in ("seeds", *UNITS) and value is not None:
+        if any(type(entry) is not int for entry in value):
+            raise UserError(f"{name!r} must hold integers")
+        return tuple(value)
+    try:
+        if name == "per_task":
+            return np.array(value, dtype=np.float64)  # null becomes NaN
+        if name == "budget" and value is not None:
+            return Budget(**value)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name!r} is malformed: {one_line(error)}") from None
+    return value
+
+
+IDENTITY = {  # what curves must share to be compared: field -> its name in a message
+    "family": "family",
+    "preset": "preset",
+    "options": "family options",
+    "split": "split",
+    "task_hash": "tasks",
+    "score": "kind of score",
+}
+
+
+def comparable(curves: Sequence[AdaptationCurve]) -> None:
+    """Check that curves were measured on the same problem, tasks and data budget.
+
+    How an agent spends the budget may differ: that is on the plot's axis.
+
+    Raises:
+        UserError: they differ; the message names in what, and the values.
+    """
+    if not curves:
+        raise UserError("nothing to compare: give at least one run or curve")
+    first = curves[0]
+    for other in curves[1:]:
+        for field, meaning in (IDENTITY | {"budget": "budget"}).items():
+            mine, theirs = getattr(first, field), getattr(other, field)
+            if field == "budget" and (mine is None or theirs is None):
+                mine, theirs = _consumed(first, other), _consumed(other, first)
+            if mine != theirs:
+                raise UserError(
+                    f"cannot compare {first.agent} with {other.agent}: {meaning} {_shown(mine)} is not {_shown(theirs)}"
+                )
+
+
+def _consumed(curve: AdaptationCurve, other: AdaptationCurve) -> dict[str, int]:
+    """What a curve consumed in all, in the units that both curves count."""
+    shared = [name for name in ("env_steps", "shots") if getattr(curve, name) and getattr(other, name)]
+    return {name: getattr(curve, name)[-1] for name in shared if curve.adapts and other.adapts}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Budget):
+        return f"{value.steps} steps of {value.episodes} episodes"
+    text = json.dumps(value) if isinstance(value, dict) else str(value)
+    return f"{text[:12]}..." if len(text) == 64 else text
+
+
+def mergeable(a: AdaptationCurve, b: AdaptationCurve) -> bool:
+    """Whether two curves differ in nothing but their training seeds (and so in their scores)."""
+    fields = [*IDENTITY, "agent", "config", "evaluation_seed", "budget", "gradient_steps", "shots", "protocol"]
+    return a.per_task.shape[1:] == b.per_task.shape[1:] and all(getattr(a, f) == getattr(b, f) for f in fields)
+
+
+def merge(curves: Sequence[AdaptationCurve]) -> AdaptationCurve:
+    """One curve of several that differ only in training seeds, in the order of the seeds.
+
+    Environment steps consumed may differ (episodes end early); the merged axis is their rounded mean.
+
+    Raises:
+        UserError: they differ in more, or a seed occurs twice.
+    """
+    if not curves:
+        raise UserError("nothing to merge: give at least one curve")
+    for other in curves[1:]:
+        if not mergeable(curves[0], other):
+            raise UserError(f"these curves of {curves[0].agent} and {other.agent} differ in more than the seed")
+    seeds = [seed for curve in curves for seed in curve.seeds]
+    if len(set(seeds)) != len(seeds):
+        raise UserError(f"a training seed occurs twice in {seeds}; give each run once")
+    order = np.argsort(seeds)
+    return dataclasses.replace(
+        curves[0],
+        seeds=tuple(seeds[i] for i in order),
+        per_task=np.concatenate([curve.per_task for curve in curves])[order],
+        env_steps=_mean_axis(curves),
+        random=_mean_reference([curve.random for curve in curves]),
+        oracle=_mean_reference([curve.oracle for curve in curves]),
+    )
+
+
+def merge_seeds(curves: Sequence[AdaptationCurve]) -> list[AdaptationCurve]:
+    """Curves with those that differ only in training seeds made one, in order of first appearance."""
+    groups: list[list[AdaptationCurve]] = []
+    for curve in curves:
+        for group in groups:
+            if mergeable(group[0], curve):
+                group.append(curve)
+                break
+        else:
+            groups.append([curve])
+    return [merge(group) for group in groups]
+
+
+def _mean_axis(curves: Sequence[AdaptationCurve]) -> tuple[int, ...] | None:
+    axes = [curve.env_steps for curve in curves for _ in curve.seeds]
+    known = [axis for axis in axes if axis is not None]
+    if len(known) != len(axes):
+        return None
+    return tuple(int(step) for step in np.rint(np.mean(known, axis=0)))
+
+
+def _mean_reference(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def labels(curves: Sequence[AdaptationCurve]) -> list[str]:
+    """A short distinct name for each curve: the agent, and the options in which namesakes differ."""
+    named = []
+    for curve in curves:
+        namesakes = [other.config for other in curves if other.agent == curve.agent]
+        differing = [f for f in curve.config if any(other.get(f) != curve.config[f] for other in namesakes)]
+        named.append(
+            f"{curve.agent} ({', '.join(f'{f}={curve.config[f]}' for f in differing)})" if differing else curve.agent
+        )
+    return [name if named.count(name) == 1 else f"{name} #{1 + named[:i].count(name)}" for i, name in enumerate(named)]
+
+
+def finite_or_none(value: Any) -> Any:
+    """Plain data with every NaN and infinity replaced by None, and tuples and mappings made JSON's."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): finite_or_none(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite_or_none(entry) for entry in value]
+    return value
+
+
+def dump_json(document: Mapping[str, Any]) -> str:
+    """JSON with one top-level entry a line: small enough to commit, still readable."""
+    lines = (f"  {json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in document.items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write a whole file or nothing.
+
+    Raises:
+        UserError: it cannot be written there.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror or one_line(error)}") from None
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
