@@ -1,0 +1,348 @@
+"""MAML-TRPO (Finn, Abbeel and Levine 2017, algorithm 3): an initialisation that one policy gradient adapts.
+
+For tasks i with support episodes D_i gathered by pi_theta and query episodes D'_i by pi_phi_i,
+
+    phi_i(theta) = theta - alpha grad_theta L(theta; D_i),    L = -mean_t log pi_theta(a_t | s_t) A_t
+    minimise     -mean_i mean_t  pi_phi_i(theta)(a'_t | s'_t) / pi_phi_i(theta_old)(a'_t | s'_t)  A'_t
+    subject to   mean_i mean_t KL(pi_phi_i(theta_old) || pi_phi_i(theta)) <= delta,
+
+solved to first order by conjugate gradient and a backtracking line search (Schulman et al. 2015).
+Advantages are returns minus a linear feature baseline fitted to each task's own batch, normalised per
+task. The gradient and the curvature go through the adaptation (second order).
+
+Evaluation follows the authors' protocol: vanilla policy-gradient steps on fresh episodes, the first
+of size alpha, later ones of alpha / 2.
+
+Deviations: actions are in units of the action bound, as is the inner step size; the Fisher-vector
+product is the exact Gauss-Newton form J' F J instead of a finite difference.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from metarl import inner, returns, trust_region
+from metarl.episodes import Episodes
+from metarl.learner import Budget, Scores, UserError
+from metarl.policies import Params, Policy, mlp_policy
+from metarl.rollout import intra_op_threads, rollout
+from metarl.runs import Run
+from metarl.seeding import Key
+from metarl.tasks import TaskFamily, Tasks, TaskVectorEnv
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of MAML-TRPO. Where no source is named, the value was chosen on validation tasks."""
+
+    iterations: int = 100
+    """Meta-iterations (Finn et al. 2017 take 100 to 500)."""
+    tasks: int = 20
+    """Tasks a meta-batch (Finn et al. 2017: 20 on 2D navigation, 40 elsewhere)."""
+    episodes: int = 20
+    """Episodes a task, for the support set and again for the query set (Finn et al. 2017: 20)."""
+    inner_steps: int = 1
+    """Policy-gradient steps of the inner loop during training (Finn et al. 2017: 1)."""
+    inner_step_size: float = 0.1
+    """Step size alpha, for actions in units of their bound (ProMP: 0.1)."""
+    order: Literal[1, 2] = 2
+    """2 differentiates through the adaptation, 1 ignores its curvature."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the policy's hidden layers (ProMP: 64 64; Finn et al. 2017: 100 100)."""
+    activation: Literal["tanh", "relu"] = "tanh"
+    """Activation of the hidden layers (ProMP: tanh; Finn et al. 2017: relu)."""
+    init_std: float = 1.0
+    """Initial standard deviation of the actions, in units of their bound."""
+    gamma: float = 0.99
+    """Discount (Finn et al. 2017)."""
+    gae_lambda: float = 1.0
+    """Lambda of the generalised advantage estimates (Finn et al. 2017: 1)."""
+    max_kl: float = 0.01
+    """Trust region, nats a step (Finn et al. 2017)."""
+    cg_iterations: int = 10
+    """Conjugate-gradient iterations (Schulman et al. 2015)."""
+    cg_damping: float = 1e-5
+    """Added to the diagonal of the Fisher matrix (rllab)."""
+    curvature_fraction: float = 1.0
+    """Share of the query episodes in the Fisher-vector product; 1 is exact, less is quicker and noisier."""
+    validate_every: int = 0
+    """Evaluate on validation tasks every so many iterations; 0 never. Not counted as training time."""
+    validation_tasks: int = 40
+    """Tasks of each validation."""
+    checkpoint_every: int = 10
+    """Iterations between checkpoints."""
+    threads: int = 2
+    """Intra-op threads of the update (sampling takes one); results repeat for a fixed number."""
+
+    def __post_init__(self) -> None:
+        at_least_one = (
+            "iterations",
+            "tasks",
+            "episodes",
+            "inner_steps",
+            "cg_iterations",
+            "threads",
+            "checkpoint_every",
+        )
+        for name in at_least_one:
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("inner_step_size", "init_std", "max_kl"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        for name in ("gamma", "gae_lambda"):
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
+        _require(0 < self.curvature_fraction <= 1, "curvature_fraction", self.curvature_fraction, "above 0, at most 1")
+        _require(self.cg_damping >= 0, "cg_damping", self.cg_damping, "at least 0")
+        _require(self.validate_every >= 0, "validate_every", self.validate_every, "at least 0")
+        _require(all(n >= 1 for n in self.hidden), "hidden", self.hidden, "widths of at least 1")
+
+
+def _require(ok: bool, name: str, value: object, allowed: str) -> None:
+    if not ok:
+        raise UserError(f"--{name.replace('_', '-')} is {value}; it must be {allowed}")
+
+
+DEFAULTS = {
+    "paper": Config(iterations=500, tasks=20, hidden=(100, 100), activation="relu", inner_step_size=0.5),
+}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Episodes with what a policy gradient needs of them."""
+
+    episodes: Episodes
+    advantages: Tensor  # (T, E, H) float32, normalised per task, 0 where invalid
+    weights: Tensor  # (T, E, H) float32, 1 / (valid steps of the task), 0 where invalid
+    explained_variance: float  # of the baseline
+
+
+def prepare(episodes: Episodes, gamma: float, gae_lambda: float) -> Batch:
+    """Advantages by the linear feature baseline, normalised per task."""
+    rewards, valid = episodes.rewards.double(), episodes.valid
+    targets = returns.discounted_returns(rewards, valid, gamma)
+    values = returns.fit_linear_baseline(episodes.obs, targets, valid)
+    advantages = returns.gae(rewards, values, valid, gamma, gae_lambda)
+    advantages = returns.normalise(advantages, valid, (1, 2))
+    weights = valid / valid.sum((1, 2), keepdim=True)
+    explained = float(returns.explained_variance(values, targets, valid))
+    return Batch(episodes, advantages.float(), weights.float(), explained)
+
+
+def inner_loss(policy: Policy, params: Params, batch: Batch) -> Tensor:
+    """The policy-gradient loss of every task, `(T,)`, for stacked parameters."""
+    log_prob = policy.distribution(params, batch.episodes.obs).log_prob(batch.episodes.actions)
+    return -(log_prob * batch.advantages * batch.weights).sum((1, 2))
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What adapting to a batch of tasks leaves behind."""
+
+    support: list[Batch]  # the data of each inner step
+    params: Params  # the last iterate, stacked (T, ...), detached
+    query: Batch  # gathered with it
+
+
+class Objective:
+    """The surrogate and the trust region of one meta-batch, as functions of flat shared parameters."""
+
+    def __init__(self, policy: Policy, rule: inner.Rule, data: Adapted, like: Params) -> None:
+        self.policy, self.rule, self.data, self.like = policy, rule, data, like
+        self.n_tasks = data.query.weights.shape[0]
+        with torch.no_grad():
+            self.old = policy.distribution(data.params, data.query.episodes.obs)
+            self.old_log_prob = self.old.log_prob(data.query.episodes.actions)
+
+    def distribution(self, theta: Tensor) -> Any:
+        """pi_phi(theta) at the query observations, re-adapted differentiably on the stored support."""
+
+        def loss(params: Params, batch: Batch) -> Tensor:
+            return inner_loss(self.policy, params, batch)
+
+        stacked = inner.stack(unflatten(theta, self.like), self.n_tasks)
+        adapted = inner.adapt(stacked, loss, lambda _, k: self.data.support[k], self.rule)[-1]
+        return self.policy.distribution(adapted, self.data.query.episodes.obs)
+
+    def surrogate(self, distribution: Any) -> Tensor:
+        """The importance-weighted loss, mean over tasks; its gradient at theta_old is the meta-gradient."""
+        query = self.data.query
+        ratio = torch.exp(distribution.log_prob(query.episodes.actions) - self.old_log_prob)
+        return -(ratio * query.advantages * query.weights).sum() / self.n_tasks
+
+    def evaluate(self, theta: Tensor) -> tuple[float, float]:
+        """Surrogate and mean KL from the policies that gathered the query data."""
+        with torch.no_grad():
+            distribution = self.distribution(theta)
+            kl = (self.old.kl(distribution) * self.data.query.weights).sum() / self.n_tasks
+            return float(self.surrogate(distribution)), float(kl)
+
+    def fisher(self, direction: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The Fisher matrix of the query action distributions, weighted as the KL is."""
+        weights = self.data.query.weights.unsqueeze(-1) / self.n_tasks
+        return tuple(weights * part for part in self.old.fisher(direction))
+
+
+def flatten(params: Params) -> Tensor:
+    """All parameters in one vector `(P,)`."""
+    return torch.cat([value.reshape(-1) for value in params.values()])
+
+
+def unflatten(theta: Tensor, like: Params) -> Params:
+    """The inverse of `flatten`, with the names and shapes of `like`."""
+    parts = theta.split([value.numel() for value in like.values()])
+    return {name: part.view(like[name].shape) for name, part in zip(like, parts, strict=True)}
+
+
+def adapt_to_tasks(
+    env: TaskVectorEnv, policy: Policy, params: Params, rule: inner.Rule, config: Config, key: Key
+) -> Adapted:
+    """Act, step, act again: the support data of every inner step, and query data from the result."""
+    support: list[Batch] = []
+
+    def collect(current: Params, k: int) -> Batch:
+        episodes = rollout(env, policy, current, key("support", k))
+        support.append(prepare(episodes, config.gamma, config.gae_lambda))
+        return support[-1]
+
+    def loss(values: Params, batch: Batch) -> Tensor:
+        return inner_loss(policy, values, batch)
+
+    first_order = replace(rule, order=1)  # nothing is differentiated here
+    adapted = inner.adapt(inner.stack(params, len(env.tasks)), loss, collect, first_order)[-1]
+    episodes = rollout(env, policy, adapted, key("query"))
+    return Adapted(support, adapted, prepare(episodes, config.gamma, config.gae_lambda))
+
+
+def meta_step(
+    policy: Policy, params: Params, data: Adapted, rule: inner.Rule, config: Config
+) -> tuple[Params, dict[str, float]]:
+    """One trust-region step on the shared parameters, with its diagnostics."""
+    objective = Objective(policy, rule, data, params)
+    theta = flatten(params).requires_grad_()
+    distribution = objective.distribution(theta)
+    loss = objective.surrogate(distribution)
+    (gradient,) = torch.autograd.grad(loss, theta, retain_graph=True)
+    curvature = trust_region.gauss_newton_product(distribution.description(), theta, objective.fisher)
+
+    def product(v: Tensor) -> Tensor:
+        return curvature(v) + config.cg_damping * v
+
+    solution = trust_region.conjugate_gradient(product, -gradient, config.cg_iterations)
+    scale = torch.sqrt(2 * config.max_kl / (solution.x @ product(solution.x)).clamp(min=1e-12))
+    found = trust_region.line_search(
+        objective.evaluate, theta.detach(), scale * solution.x, float(loss.detach()), config.max_kl
+    )
+    diagnostics = {
+        "trust_region/kl": found.kl,
+        "trust_region/improvement": float(loss.detach()) - found.loss,
+        "trust_region/accepted": float(found.accepted),
+        "trust_region/line_search_steps": found.steps,
+        "trust_region/cg_residual": solution.residual,
+        "trust_region/gradient_norm": float(gradient.norm()),
+        "policy/entropy": float((objective.old.entropy() * data.query.weights).sum() / objective.n_tasks),
+        "baseline/explained_variance_support": data.support[0].explained_variance,
+        "baseline/explained_variance_query": data.query.explained_variance,
+    }
+    return unflatten(found.theta, params), diagnostics
+
+
+def train(config: Config, source: TaskFamily, run: Run) -> None:
+    """Train until `config.iterations`, from the run's last checkpoint if there is one."""
+    family, key = source, Key(run.seed)("maml-trpo")
+    policy = _policy(config, family)
+    rule = inner.Rule(config.inner_step_size, config.inner_steps, order=config.order)
+    params = policy.init(key("init").torch())
+    restored = run.restore()
+    if restored is not None:
+        params = restored[1]["params"]
+    env = family.make_vec(family.fixed("train", config.tasks), config.episodes)
+    with run.loop(
+        config.iterations, checkpoint_every=config.checkpoint_every, state=lambda: {"params": params}
+    ) as loop:
+        for iteration in loop:
+            at = key("iteration", iteration)
+            started = time.perf_counter()
+            env.reset(options={"tasks": family.sample(config.tasks, at("tasks").numpy())})
+            data = adapt_to_tasks(env, policy, params, rule, config, at)
+            sampled = time.perf_counter()
+            with intra_op_threads(config.threads):
+                params, metrics = meta_step(policy, params, data, rule, config)
+            updated = time.perf_counter()
+            metrics["return/before"] = float(data.support[0].episodes.returns().mean())
+            metrics["return/after"] = float(data.query.episodes.returns().mean())
+            if config.validate_every and (iteration + 1) % config.validate_every == 0:
+                tasks = family.fixed("validation", config.validation_tasks)
+                scores = Agent(policy, params, config, family).curve(tasks, Budget(1, 20), run.seed)
+                for k, value in enumerate(scores.values.mean(0)):
+                    metrics[f"return/validation_{k}"] = float(value)
+            loop.log(metrics, {"sampling_s": sampled - started, "update_s": updated - sampled})
+
+
+def _policy(config: Config, family: TaskFamily) -> Policy:
+    return mlp_policy(family.observation_space, family.action_space, config.hidden, config.activation, config.init_std)
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A trained initialisation, adapted to new tasks by policy gradients."""
+
+    policy: Policy
+    params: Params
+    config: Config
+    family: TaskFamily
+
+    def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
+        """Mean return of fresh episodes after 0..K gradient steps, `budget.episodes` a step and task.
+
+        The episodes that judge step k are fresh, and are then the data of step k + 1, as in the
+        authors' protocol.
+        """
+        alpha = self.config.inner_step_size
+        rule = inner.Rule((alpha, alpha / 2), budget.steps, order=1)
+        key = Key(seed)("maml-trpo", "evaluate")
+        env = self.family.make_vec(tasks, budget.episodes)
+        means: list[Tensor] = []
+
+        def collect(params: Params, k: int) -> Batch:
+            episodes = rollout(env, self.policy, params, key(k))
+            means.append(episodes.returns().mean(1))
+            return prepare(episodes, self.config.gamma, self.config.gae_lambda)
+
+        def loss(params: Params, batch: Batch) -> Tensor:
+            return inner_loss(self.policy, params, batch)
+
+        start = {name: value.detach() for name, value in inner.stack(self.params, len(tasks)).items()}
+        last = inner.adapt(start, loss, collect, rule)[-1]
+        collect(last, budget.steps)
+        steps = range(budget.steps + 1)
+        return Scores(
+            values=torch.stack(means, 1).numpy(),
+            gradient_steps=tuple(steps),
+            env_steps=tuple(k * budget.episodes * self.family.horizon for k in steps),
+            shots=None,
+            kind="return",
+            protocol=f"policy-gradient steps of {alpha:g}, then {alpha / 2:g}; {budget.episodes} fresh episodes a step",
+        )
+
+
+def load(run: Run, source: TaskFamily) -> Agent:
+    """The agent of a run, from its last checkpoint.
+
+    Raises:
+        UserError: the run has no checkpoint yet, or it does not fit the family.
+    """
+    restored = run.restore()
+    if restored is None:
+        raise UserError(f"{run.folder} has no checkpoint yet: train it first")
+    state: Mapping[str, Any] = restored[1]
+    policy = _policy(run.config, source)
+    expected = {name: value.shape for name, value in policy.init(Key(0).torch()).items()}
+    if {name: value.shape for name, value in state["params"].items()} != expected:
+        raise UserError(f"the checkpoint in {run.folder} does not fit {source.name} and its config")
+    return Agent(policy, state["params"], run.config, source)

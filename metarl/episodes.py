@@ -1,0 +1,36 @@
+"""What a rollout returns: whole episodes of many tasks, as tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """T tasks x E episodes x H steps, episode by episode, padded to the horizon.
+
+    Steps after an episode's end are padding: `valid` is false there and everything else is 0.
+    `terminated` (the problem ended) and `truncated` (time ran out) never merge.
+    """
+
+    obs: Tensor  # (T, E, H, obs_dim) float32, what the policy saw before acting
+    actions: Tensor  # (T, E, H, A) float32 in units of the action bound, unclipped; (T, E, H) int64 if discrete
+    rewards: Tensor  # (T, E, H) float32
+    terminated: Tensor  # (T, E, H) bool, true at the step that ended in a terminal state
+    truncated: Tensor  # (T, E, H) bool, true at the step at which time ran out
+    valid: Tensor  # (T, E, H) bool, the steps that were really taken
+
+    def returns(self) -> Tensor:
+        """Undiscounted return of every episode, `(T, E)` float64."""
+        return (self.rewards.double() * self.valid).sum(-1)
+
+    def lengths(self) -> Tensor:
+        """Steps taken in every episode, `(T, E)` int64."""
+        return self.valid.sum(-1)
+
+    def to(self, device: torch.device | str) -> Episodes:
+        """The same episodes on another device."""
+        return Episodes(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})

@@ -1,0 +1,96 @@
+"""All tasks x all episodes in one batched loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from gymnasium.spaces import Discrete
+from torch import Tensor
+
+from metarl.episodes import Episodes
+from metarl.policies import Params, Policy
+from metarl.seeding import Key
+from metarl.tasks import Array, TaskVectorEnv
+
+Act = Callable[[Tensor, int], Tensor]
+
+
+@contextmanager
+def intra_op_threads(n: int) -> Iterator[None]:
+    """Run torch with n intra-op threads, then as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def rollout(env: TaskVectorEnv, policy: Policy, params: Params, key: Key, *, threads: int = 1) -> Episodes:
+    """One episode of `policy` in every environment.
+
+    Args:
+        env: T tasks x E replicas; it is reset first.
+        policy: called with explicit parameters.
+        params: one set, or one per task, stacked `(T, ...)`.
+        key: names the streams of start states and actions, per task; so episodes do not depend on
+            threads, nor on what was sampled before.
+        threads: intra-op threads of the policy; one is fastest for small networks.
+
+    Returns:
+        Episodes on the CPU, `(T, E, H, ...)`.
+    """
+    n_tasks, horizon = len(env.tasks), env.family.horizon
+    keys = [key("action", t) for t in range(n_tasks)]
+    noise = torch.from_numpy(np.stack([policy.noise(k.numpy(), (horizon, env.replicas)) for k in keys], 1))
+    device = next(iter(params.values())).device
+
+    def act(obs: Tensor, t: int) -> Tensor:
+        actions: Tensor = policy.distribution(params, obs.to(device)).sample(noise[t].to(device))
+        return actions.cpu()
+
+    with torch.no_grad(), intra_op_threads(threads):
+        return run_episodes(env, act, key)
+
+
+def run_episodes(env: TaskVectorEnv, act: Act, key: Key) -> Episodes:
+    """One episode of any controller in every environment.
+
+    Args:
+        env: T tasks x E replicas; it is reset first.
+        act: `(obs (T, E, obs_dim) float32, t) -> actions (T, E, ...)`.
+        key: names the streams of start states.
+    """
+    n_tasks, n_envs, horizon = len(env.tasks), env.num_envs, env.family.horizon
+    obs, _ = env.reset(seed=key("start").integer())
+    obs_buffer = np.zeros((horizon, n_envs, *obs.shape[1:]), np.float32)
+    discrete = isinstance(env.single_action_space, Discrete)
+    action_shape = () if discrete else env.single_action_space.shape or ()
+    action_buffer = np.zeros((horizon, n_envs, *action_shape), np.int64 if discrete else np.float32)
+    rewards = np.zeros((horizon, n_envs), np.float32)
+    terminated, truncated, valid = (np.zeros((horizon, n_envs), bool) for _ in range(3))
+    live = np.ones(n_envs, bool)
+    for t in range(horizon):
+        obs_buffer[t] = obs
+        seen = torch.from_numpy(obs_buffer[t]).view(n_tasks, env.replicas, *obs.shape[1:])
+        action_buffer[t] = act(seen, t).numpy().reshape(n_envs, *action_shape)
+        obs, rewards[t], terminated[t], truncated[t], _ = env.step(action_buffer[t])
+        valid[t] = live
+        ended = terminated[t] | truncated[t]
+        if ended.any():
+            live = live & ~ended
+            if not live.any():
+                break
+
+    def by_task(buffer: Array) -> Tensor:
+        per_env = np.ascontiguousarray(buffer.swapaxes(0, 1))
+        return torch.from_numpy(per_env).view(n_tasks, env.replicas, horizon, *buffer.shape[2:])
+
+    if not valid.all():
+        obs_buffer *= valid[..., None]
+        action_buffer *= valid.reshape(*valid.shape, *[1] * len(action_shape))
+    arrays = (obs_buffer, action_buffer, rewards, terminated, truncated, valid)
+    return Episodes(*(by_task(buffer) for buffer in arrays))
