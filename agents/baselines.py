@@ -1,0 +1,130 @@
+"""Baselines that need no training: random, standing still, and the closed-form optimum.
+
+None of them adapts, so their K + 1 scores are K + 1 independent measurements of one number. They are
+the reference lines of every adaptation curve.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete
+from torch import Tensor
+
+from metarl.learner import Budget, Scores, UserError
+from metarl.rollout import run_episodes
+from metarl.seeding import Key
+from metarl.tasks import Array, TaskFamily, Tasks
+
+BATCH = 2_000_000  # environment steps held in memory at once
+Controller = Callable[[Array, int], Array]  # observations (T, E, obs_dim) and time to actions (T, E, ...)
+
+
+@dataclass(frozen=True)
+class Fixed(ABC):
+    """A behaviour that does not change with experience.
+
+    Attributes:
+        family: where it acts.
+    """
+
+    family: TaskFamily
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.family, TaskFamily):
+            raise UserError(f"{type(self).__name__} acts in environments, and {self.family!r} has none; give a family")
+
+    @abstractmethod
+    def controller(self, tasks: Tasks, episodes: int, key: Key) -> Controller:
+        """How to act on T tasks in `episodes` episodes each.
+
+        Raises:
+            UserError: the family does not allow it.
+        """
+
+    def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
+        """Mean undiscounted return over `budget.episodes` fresh episodes a task, K + 1 times.
+
+        Args:
+            tasks: T tasks of the family.
+            budget: K and the episodes that judge each score.
+            seed: names the streams of start states and actions.
+
+        Returns:
+            Scores `(T, K+1)`; nothing is consumed.
+        """
+        key = Key(seed)("baseline")
+        columns = [self._returns(tasks, budget.episodes, key(k)) for k in range(budget.steps + 1)]
+        return Scores(
+            values=np.stack(columns, axis=1),
+            gradient_steps=None,
+            env_steps=None,
+            shots=None,
+            kind="return",
+            protocol=f"no adaptation; {budget.episodes} fresh episodes a score",
+        )
+
+    def _returns(self, tasks: Tasks, episodes: int, key: Key) -> Array:
+        """Mean return of every task, `(T,)`, in batches that fit into memory."""
+        size = max(1, BATCH // (episodes * self.family.horizon))
+        parts = []
+        for start in range(0, len(tasks), size):
+            batch, stream = tasks[start : start + size], key("from", start)
+            control = self.controller(batch, episodes, stream("action"))
+            env = self.family.make_vec(batch, episodes)
+            parts.append(run_episodes(env, _on_tensors(control), stream).returns().mean(1).numpy())
+            env.close()
+        return np.concatenate(parts)
+
+
+def _on_tensors(control: Controller) -> Callable[[Tensor, int], Tensor]:
+    return lambda obs, t: torch.from_numpy(np.ascontiguousarray(control(obs.numpy(), t)))
+
+
+@dataclass(frozen=True)
+class Random(Fixed):
+    """Actions drawn uniformly from the action space."""
+
+    def controller(self, tasks: Tasks, episodes: int, key: Key) -> Controller:
+        """Uniform actions, one keyed stream a task."""
+        space, horizon = self.family.action_space, self.family.horizon
+
+        def draw(rng: np.random.Generator) -> Array:
+            if isinstance(space, Discrete):
+                return rng.integers(space.start, space.start + space.n, size=(horizon, episodes))
+            if isinstance(space, Box) and space.is_bounded():
+                return rng.uniform(space.low, space.high, (horizon, episodes, *space.shape)).astype(np.float32)
+            raise UserError(f"{self.family.name} has no bounded action space to draw from: {space}")
+
+        actions = np.stack([draw(key(task).numpy()) for task in range(len(tasks))])  # (T, H, E, ...)
+        return lambda obs, t: actions[:, t]
+
+
+@dataclass(frozen=True)
+class StandStill(Fixed):
+    """The zero action, always."""
+
+    def controller(self, tasks: Tasks, episodes: int, key: Key) -> Controller:
+        """Zeros; the action space must be continuous and hold them."""
+        space = self.family.action_space
+        if not isinstance(space, Box) or not space.contains(np.zeros(space.shape, space.dtype)):
+            raise UserError(f"nobody can stand still in {self.family.name}: its actions are {space}")
+        zeros = np.zeros((len(tasks), episodes, *space.shape), np.float32)
+        return lambda obs, t: zeros
+
+
+@dataclass(frozen=True)
+class Oracle(Fixed):
+    """The family's closed-form optimal controller, which is told the task."""
+
+    def controller(self, tasks: Tasks, episodes: int, key: Key) -> Controller:
+        """What `TaskFamily.optimal_policy` returns."""
+        policy: Callable[[Any], Array] | None = self.family.optimal_policy(tasks)
+        if policy is None:
+            raise UserError(f"no optimal policy is known for {self.family.name} (preset {self.family.preset})")
+        return lambda obs, t: policy(obs)
