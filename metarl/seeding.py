@@ -9,6 +9,8 @@ its iteration and nothing else. Streams come from Philox, a counter-based genera
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +62,19 @@ class Key:
         """A torch generator at the start of the stream."""
         return torch.Generator(device).manual_seed(self.integer())
 
+    def uniforms(self) -> Callable[[tuple[int, ...]], NDArray[np.float64]]:
+        """A function from a shape to uniform numbers in [0, 1); each call continues the stream.
+
+        They are made from the raw Philox bits: frozen across NumPy versions and platforms.
+        """
+        bits = self.philox()
+
+        def draw(shape: tuple[int, ...]) -> NDArray[np.float64]:
+            raw = bits.random_raw(math.prod(shape)) >> np.uint64(11)
+            return (raw.astype(np.float64) * 2.0**-53).reshape(shape)
+
+        return draw
+
     def uniform(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        """Uniform numbers in [0, 1) from the raw Philox bits: frozen across NumPy versions."""
-        bits = self.philox().random_raw(int(np.prod(shape)))
-        return ((bits >> np.uint64(11)) * 2.0**-53).reshape(shape)
+        """The first numbers of `uniforms`; the same at every call."""
+        return self.uniforms()(shape)

@@ -30,6 +30,7 @@ Uniform = Callable[[tuple[int, ...]], NDArray[np.float64]]
 
 SPLITS = ("train", "validation", "test", "ood")
 FROZEN = 1000  # tasks of each fixed split that training may never draw
+DECIMALS = 9  # of a frozen number: exp, log and powers differ in their last bits from one CPU to the next
 
 
 class Tasks(Sequence[Task]):
@@ -159,7 +160,7 @@ class TaskFamily(ABC):
 
     @abstractmethod
     def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:
-        """n tasks of a split as a function of uniform numbers.
+        """Draw n tasks of a split as a function of uniform numbers.
 
         Args:
             n: how many.
@@ -178,7 +179,7 @@ class TaskFamily(ABC):
         """
 
     def sample(self, n: int, rng: np.random.Generator, split: str = "train") -> Tasks:
-        """n fresh tasks. Training tasks never equal a task of a fixed split (redrawn if they do).
+        """Draw n fresh tasks. Training tasks never equal a frozen validation or test task (redrawn if they do).
 
         Raises:
             ValueError: the family has no such split.
@@ -197,14 +198,15 @@ class TaskFamily(ABC):
         return tasks
 
     def fixed(self, split: str, n: int) -> Tasks:
-        """The first n tasks of the split's one frozen sequence (from raw Philox bits).
+        """The first n tasks of the split's one frozen sequence: raw Philox bits, rounded to `DECIMALS`.
 
         Raises:
             ValueError: the family has no such split.
         """
         self._check_split(split)
         key = Key(0)("fixed", self.name, json.dumps(self.options(), sort_keys=True), split)
-        return Tasks.stack([self.draw(1, key(i).uniform, split)[0] for i in range(n)])
+        exact = Tasks.stack([self.draw(1, key(i).uniforms(), split)[0] for i in range(n)])
+        return Tasks({name: _rounded(values) for name, values in exact.arrays.items()})
 
     def make(self, task: Task | None = None, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
         """One Gymnasium environment. Without a task, each reset draws a training task."""
@@ -229,8 +231,13 @@ class TaskFamily(ABC):
             )
 
 
+def _rounded(values: Array) -> Array:
+    """Floats to `DECIMALS`, without a negative zero; anything else unchanged."""
+    return np.round(values, DECIMALS) + 0.0 if np.issubdtype(values.dtype, np.floating) else values
+
+
 def _rows(tasks: Tasks) -> list[bytes]:
-    arrays = list(tasks.arrays.values())
+    arrays = [_rounded(values) for values in tasks.arrays.values()]
     return [b"".join(np.ascontiguousarray(values[i]).tobytes() for values in arrays) for i in range(len(tasks))]
 
 
@@ -245,7 +252,8 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
 
     No autoreset: an episode that ends stays ended until `reset(options={"reset_mask": mask})`.
     Stepping an ended environment is allowed and yields reward 0 and no new end. `infos` holds the
-    terms of the reward by name, each `(N,)`; they sum to the reward.
+    terms of the reward by name, each `(N,)`; they sum to the reward. Beside them it may hold flags
+    of the step, boolean arrays `(N,)`, such as MuJoCo's `unstable`.
 
     `reset(seed=s)` starts new keyed streams; a reset without a seed continues them. Options:
     `tasks` (a `Tasks` of the same size, to re-use the environment) and `reset_mask` `(N,)` bool.
@@ -295,6 +303,10 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
     def render_frame(self, index: int) -> NDArray[np.uint8]:
         """A picture `(height, width, 3)` of environment `index`."""
 
+    def _flags(self) -> dict[str, Array]:
+        """Flags of the last step by name, boolean `(N,)`, for `infos`; no part of the reward."""
+        return {}
+
     def _noise(self, draw: Callable[[np.random.Generator, tuple[int, ...]], Array], shape: tuple[int, ...]) -> Array:
         """Random numbers `(N, *shape)`, one keyed block per task and reset; for use in `_start`."""
         tasks = range(self.num_envs // self.replicas)
@@ -310,16 +322,18 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
             raise ValueError("give one integer seed: the streams of all environments derive from it")
         if seed is not None:
             self._key, self._resets = Key(seed)("env"), 0
+        mask = options.get("reset_mask")
+        if mask is not None and options.get("tasks") is not None:
+            raise ValueError("give tasks or reset_mask, not both: rows that go on would change their task")
         if options.get("tasks") is not None:
             self._set_tasks(options["tasks"])
-        mask = options.get("reset_mask")
         if mask is None:
             mask = np.ones(self.num_envs, dtype=bool)
         elif not isinstance(mask, np.ndarray) or mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
             raise ValueError(f"reset_mask must be a boolean array of shape ({self.num_envs},), got {mask!r}")
         self.elapsed[mask] = 0
         self._ended[mask] = False
-        obs = self._start(mask)
+        obs = np.array(self._start(mask))
         self._resets += 1
         return obs, {}
 
@@ -339,7 +353,7 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
         rewards = np.zeros(self.num_envs)
         for values in terms.values():
             rewards += values
-        return obs, rewards, terminated, truncated, dict(terms)
+        return obs, rewards, terminated, truncated, {**terms, **self._flags()}
 
 
 class TaskEnv(gymnasium.Env[Any, Any]):
@@ -358,24 +372,34 @@ class TaskEnv(gymnasium.Env[Any, Any]):
         self.render_mode = render_mode
         self.observation_space = family.observation_space
         self.action_space = family.action_space
-        self._given = task
-        first = Tasks.stack([task]) if task is not None else family.fixed("train", 1)
-        self.vector = family.make_vec(first, 1)
+        self._like = family.fixed("train", 1)
+        self._given = self._checked(task) if task is not None else None
+        self.vector = family.make_vec(self._given or self._like, 1)
 
     @property
     def task(self) -> Task:
         """The task being run."""
-        return self.vector.tasks[0]
+        task: Task = self.vector.tasks[0]
+        return task
+
+    def _checked(self, task: Task) -> Tasks:
+        """A batch of this one task, in the family's types; ValueError if it is not one of the family's."""
+        like: Task = self._like[0]
+        if unlike := set(task) ^ set(like):
+            raise ValueError(f"a task of {self.family.name} has {sorted(like)}; {sorted(unlike)} is not in both")
+        arrays = {name: np.asarray(task[name], dtype=like[name].dtype) for name in like}
+        for name, values in arrays.items():
+            if values.shape != like[name].shape:
+                raise ValueError(f"{name} of {self.family.name} has shape {like[name].shape}, got {values.shape}")
+        return Tasks.stack([arrays])
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode; `options={"task": ...}` sets the task."""
         super().reset(seed=seed)
         asked = (options or {}).get("task")
         if asked is not None:
-            self._given = {name: np.asarray(values) for name, values in asked.items()}
-            if unlike := set(self._given) ^ set(self.task):
-                raise ValueError(f"a task of {self.family.name} has {sorted(self.task)}, not {sorted(unlike)}")
-        tasks = Tasks.stack([self._given]) if self._given is not None else self.family.sample(1, self.np_random)
+            self._given = self._checked(asked)
+        tasks = self._given or self.family.sample(1, self.np_random)
         obs, _ = self.vector.reset(seed=int(self.np_random.integers(2**62)), options={"tasks": tasks})
         return obs[0].copy(), {}
 
