@@ -91,7 +91,7 @@ class Navigation2D(TaskFamily):
         return self.preset != "promp"
 
     def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:
-        """n goals `(n, 2)`."""
+        """Draw n goals `(n, 2)`."""
         u = uniform((n, 2))
         low, high = self.definition.ood_radius
         radius = low + (high - low) * u[:, :1]
@@ -168,7 +168,8 @@ class NavigationVectorEnv(TaskVectorEnv):
         self._path.append(after)
         terminated = np.zeros(self.num_envs, dtype=bool)
         if self.definition.terminates:
-            terminated = (np.abs(after - goal) < ARRIVED).all(-1)
+            near = np.abs(after - goal) < ARRIVED
+            terminated = near[:, 0] & near[:, 1]
         return after, reward_terms(self.family.preset, before, after, goal), terminated
 
     def render_frame(self, index: int) -> NDArray[np.uint8]:
