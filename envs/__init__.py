@@ -20,6 +20,8 @@ from metarl.tasks import Task, TaskFamily, Tasks, TaskVectorEnv
 # id -> the module below metarl.envs and the class in it. Modules load when a family is asked for.
 FAMILIES: dict[str, tuple[str, str]] = {
     "metarl/Navigation2D-v0": ("navigation", "Navigation2D"),
+    "metarl/HalfCheetahVelocity-v0": ("half_cheetah", "HalfCheetahVelocity"),
+    "metarl/HalfCheetahDirection-v0": ("half_cheetah", "HalfCheetahDirection"),
 }
 
 

@@ -1,0 +1,331 @@
+"""The one engine that steps every MuJoCo family: all tasks x all episodes in one `mujoco.batch.Batch`.
+
+A family says which `Robot` it drives, what a step earns (`terms`), when an episode is over
+(`fallen`) and, where tasks change the dynamics, which model fields differ (`physics`). The engine
+does the rest, bit for bit as Gymnasium's v5 environments do on any number of threads, with these
+deviations, common to all families:
+
+- Contact forces are in neither observation nor reward: batched stepping does not reproduce them.
+- A velocity is the displacement of the root coordinates in a step, over the time of that step
+  (Gymnasium's Ant reads `xpos`, which is one substep behind; its Humanoid the centre of mass).
+- Actions are in units of the actuator's bound and clipped to it.
+
+**Instability.** MuJoCo resets a simulation whose state becomes NaN or huge, and goes on. Here that
+episode ends: `terminated`, with `infos["unstable"]` true. Its last step earns 0, its last observation
+is the one before it, and its neighbours notice nothing. The same happens to a simulation that any
+other MuJoCo warning concerns, that is faster than `LIMIT`, or that was given a non-finite action.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from metarl.learner import UserError
+from metarl.tasks import Array, Task, TaskFamily, Tasks, TaskVectorEnv
+
+LIMIT = 1e4  # no coordinate (m, rad) or velocity (m/s, rad/s) of these robots comes near it
+TOTAL_MASS = {"half_cheetah.xml": 14.0}  # kg, models whose file asks for it; see `load_model`
+PICTURE = (480, 360)  # width, height in pixels
+
+
+@dataclass(frozen=True)
+class Robot:
+    """A Gymnasium v5 model with its timing, start and observation.
+
+    Attributes:
+        xml: the model's file among Gymnasium's assets.
+        frame_skip: MuJoCo steps per environment step.
+        sizes: coordinates, velocities and actuators (nq, nv, nu) of the model.
+        root: how many leading coordinates say where it is; their displacement is the velocity.
+        noise: start noise, U[-noise, noise] on coordinates.
+        normal: whether the noise on velocities is normal with SD `noise`, else uniform too.
+        hidden: how many leading coordinates are left out of the observation.
+        clip: velocities are clipped to +-this in the observation.
+        derived: MjData fields observed after coordinates and velocities, each from an index on
+            (its first axis); as in Gymnasium, they describe the last substep's beginning.
+        derived_size: how many numbers those are.
+    """
+
+    xml: str
+    frame_skip: int
+    sizes: tuple[int, int, int]
+    root: int
+    noise: float
+    normal: bool
+    hidden: int
+    clip: float = np.inf
+    derived: tuple[tuple[str, int], ...] = ()
+    derived_size: int = 0
+
+    @property
+    def observation_size(self) -> int:
+        """Numbers an observation has."""
+        return self.sizes[0] - self.hidden + self.sizes[1] + self.derived_size
+
+
+HALF_CHEETAH = Robot("half_cheetah.xml", 5, (9, 9, 6), root=1, noise=0.1, normal=True, hidden=1)
+ANT = Robot("ant.xml", 5, (15, 14, 8), root=2, noise=0.1, normal=True, hidden=2)
+WALKER = Robot("walker2d_v5.xml", 4, (9, 9, 6), root=1, noise=0.005, normal=False, hidden=1, clip=10.0)
+HOPPER = Robot("hopper.xml", 4, (6, 6, 3), root=1, noise=0.005, normal=False, hidden=1, clip=10.0)
+HUMANOID = Robot(
+    "humanoid.xml",
+    5,
+    (24, 23, 17),
+    root=2,
+    noise=0.01,
+    normal=False,
+    hidden=2,
+    derived=(("cinert", 1), ("cvel", 1), ("qfrc_actuator", 6)),
+    derived_size=13 * 10 + 13 * 6 + 17,
+)
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What one step did in N simulations.
+
+    Attributes:
+        qpos: `(N, nq)` coordinates after the step, in m and rad.
+        qvel: `(N, nv)` velocities after the step, in m/s and rad/s.
+        velocity: `(N, root)` displacement of the root in the step, over its time, in m/s.
+        action: `(N, nu)` the action taken, clipped, in units of the bound.
+        control: `(N, nu)` the same in the model's units.
+    """
+
+    qpos: NDArray[np.float64]
+    qvel: NDArray[np.float64]
+    velocity: NDArray[np.float64]
+    action: NDArray[np.float64]
+    control: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MujocoFamily(TaskFamily):
+    """A family whose tasks share a robot."""
+
+    robot: ClassVar[Robot]
+
+    @abstractmethod
+    def terms(self, task: Mapping[str, Array], motion: Motion) -> dict[str, NDArray[np.float64]]:
+        """The terms `(N,)` of the reward of a step.
+
+        Args:
+            task: the tasks' arrays, one row a simulation.
+            motion: what the step did.
+        """
+
+    def fallen(self, motion: Motion) -> NDArray[np.bool_]:
+        """`(N,)` whether the step ends the episode; never, unless a family says otherwise."""
+        return np.zeros(len(motion.qpos), dtype=bool)
+
+    def physics(self, task: Mapping[str, Array], model: Any) -> Mapping[str, Array]:
+        """MjModel fields `(N, ...)` in which the simulations differ; none unless a family says so."""
+        return {}
+
+    @property
+    def observation_space(self) -> Box:
+        """Coordinates without the hidden ones, velocities, then derived fields; SI units."""
+        return Box(-np.inf, np.inf, (self.robot.observation_size,), np.float64)
+
+    @property
+    def action_space(self) -> Box:
+        """A torque per actuator, in units of its bound."""
+        return Box(-1.0, 1.0, (self.robot.sizes[2],), np.float32)
+
+    def make_vec(self, tasks: Tasks, replicas: int = 1, *, threads: int = 1) -> BatchedMujoco:
+        """All tasks x replicas in one batch, stepped on `threads` threads.
+
+        Raises:
+            UserError: mujoco is missing or older than 3.17.
+        """
+        return BatchedMujoco(self, tasks, replicas, threads)
+
+    def caption(self, task: Task) -> str:
+        """The task in words, drawn into pictures."""
+        small = [f"{name} {np.array2string(values, precision=2)}" for name, values in task.items() if values.size <= 2]
+        return ", ".join(small)
+
+
+def mujoco_batch() -> Any:
+    """The module `mujoco.batch`.
+
+    Raises:
+        UserError: mujoco is missing or too old to have it.
+    """
+    try:
+        return importlib.import_module("mujoco.batch")
+    except ImportError as error:
+        try:
+            found = f"mujoco {version('mujoco')}"
+        except PackageNotFoundError:
+            found = "no mujoco"
+        raise UserError(
+            f"MuJoCo families are stepped by mujoco.batch, but {found} is installed; "
+            "install a newer one: pip install 'mujoco>=3.17'"
+        ) from error
+
+
+@cache
+def load_model(xml: str) -> Any:
+    """The compiled MjModel of one of Gymnasium's assets.
+
+    A `settotalmass` in the file is carried out here: MuJoCo's compiler still obeys it, with the same
+    result bit for bit, but warns on every load that it will not for ever.
+    """
+    import mujoco
+
+    text = (Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / xml).read_text()
+    mass = TOTAL_MASS.get(xml)
+    if mass is None:
+        return mujoco.MjModel.from_xml_string(text)
+    model = mujoco.MjModel.from_xml_string(text.replace(f'settotalmass="{mass:g}"', ""))
+    mujoco.mj_setTotalmass(model, mass)
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+    return model
+
+
+class BatchedMujoco(TaskVectorEnv):
+    """N simulations of one robot in one batch; see the module for what an unstable one does.
+
+    Attributes:
+        qpos: `(N, nq)` coordinates, a live view: a write is the simulation's state at the next step.
+        qvel: `(N, nv)` velocities, likewise.
+    """
+
+    def __init__(self, family: MujocoFamily, tasks: Tasks, replicas: int, threads: int = 1) -> None:
+        super().__init__(family, tasks, replicas)
+        if threads < 1:
+            raise ValueError(f"need at least one thread, got {threads}")
+        module = mujoco_batch()
+        self._family, self.robot = family, family.robot
+        self._model = load_model(self.robot.xml)
+        self._batch = module.Batch(self._model, self.num_envs, threads)
+        self._failure: type[Exception] = module.SimulationError
+        self.qpos: NDArray[np.float64] = self._batch.bind("qpos")
+        self.qvel: NDArray[np.float64] = self._batch.bind("qvel")
+        self._ctrl: NDArray[np.float64] = self._batch.bind("ctrl")
+        self._derived = [self._batch.bind(name)[:, first:] for name, first in self.robot.derived]
+        self._bound: NDArray[np.float64] = self._model.actuator_ctrlrange[:, 1].copy()
+        self._dt = float(self._model.opt.timestep) * self.robot.frame_skip
+        self._obs = np.zeros((self.num_envs, self.robot.observation_size))
+        self._unstable = np.zeros(self.num_envs, dtype=bool)
+        self._physics_of: Tasks | None = None
+        self._renderer: Any = None
+
+    def _start(self, mask: NDArray[np.bool_]) -> Array:
+        if self._physics_of is not self.tasks:
+            self._set_physics()
+        ids = np.flatnonzero(mask)
+        if ids.size:
+            nq, nv, _ = self.robot.sizes
+            noise = self._noise(self._draw_start, (nq + nv,))[ids]
+            self._batch.reset(ids=ids, stage=0)
+            self.qpos[ids] = self._model.qpos0 + noise[:, :nq]
+            self.qvel[ids] = noise[:, nq:]
+            if self._derived:
+                self._batch.forward(ids=ids)
+        return self._observe(~mask)
+
+    def _draw_start(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        (*rows, _), (nq, nv, _), noise = shape, self.robot.sizes, self.robot.noise
+        qpos = rng.uniform(-noise, noise, (*rows, nq))
+        normal = self.robot.normal
+        qvel = noise * rng.standard_normal((*rows, nv)) if normal else rng.uniform(-noise, noise, (*rows, nv))
+        return np.concatenate([qpos, qvel], axis=-1)
+
+    def _set_physics(self) -> None:
+        fields = self._family.physics(self.task, self._model)
+        for name, values in fields.items():
+            self._batch.expand(name)[...] = values
+        if fields:
+            self._batch.set_const()
+        self._physics_of = self.tasks
+
+    def _advance(self, actions: Array) -> tuple[Array, dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
+        asked = np.asarray(actions, dtype=np.float64)
+        sensible = np.asarray(np.isfinite(asked).all(axis=1))
+        action = np.clip(np.where(sensible[:, None], asked, 0.0), -1.0, 1.0)
+        before = self.qpos[:, : self.robot.root].copy()
+        self._ctrl[:] = control = self._bound * action
+        self._unstable = ~self._ended & (~sensible | self._step_physics(~self._ended & sensible))
+        broken = self._unstable.any()
+        if broken:
+            self._batch.reset(ids=np.flatnonzero(self._unstable), stage=0)
+        velocity = (self.qpos[:, : self.robot.root] - before) / self._dt
+        motion = Motion(self.qpos, self.qvel, velocity, action, control)
+        terms = self._family.terms(self.task, motion)
+        if broken:
+            terms = {name: np.where(self._unstable, 0.0, values) for name, values in terms.items()}
+        return self._observe(self._ended | self._unstable), terms, self._family.fallen(motion) | self._unstable
+
+    def _step_physics(self, live: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Step the `live` simulations; return which of all `(N,)` became unstable."""
+        failed = np.zeros(self.num_envs, dtype=bool)
+        ids = None if live.all() else np.flatnonzero(live)
+        if ids is None or ids.size:
+            try:
+                self._batch.step(ids=ids, nstep=self.robot.frame_skip)
+            except self._failure as error:
+                failed[error.ids] = True  # type: ignore[attr-defined]  # mujoco.batch is untyped
+        if self._batch.warning.any():
+            failed |= self._batch.warning[:, :, 1].any(1)
+        for field in (self.qpos, self.qvel, *self._derived):
+            if not -LIMIT < field.min() <= field.max() < LIMIT:  # also when either is NaN
+                failed |= ~(np.abs(field) < LIMIT).reshape(self.num_envs, -1).all(1)
+        return failed
+
+    def _observe(self, held: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Observations `(N, obs_dim)`, of which the `held` ones stay as they were."""
+        velocity = self.qvel if np.isinf(self.robot.clip) else np.clip(self.qvel, -self.robot.clip, self.robot.clip)
+        derived = [field.reshape(self.num_envs, -1) for field in self._derived]
+        obs = np.concatenate([self.qpos[:, self.robot.hidden :], velocity, *derived], axis=1)
+        if held.any():
+            obs[held] = self._obs[held]
+        self._obs = obs
+        return obs.copy()
+
+    def _flags(self) -> dict[str, Array]:
+        return {"unstable": self._unstable}
+
+    def render_frame(self, index: int) -> NDArray[np.uint8]:
+        """Simulation `index` from its tracking camera, its task written above.
+
+        Raises:
+            UserError: there is no OpenGL to draw with.
+        """
+        import mujoco
+
+        if self._renderer is None:
+            try:
+                self._renderer = mujoco.Renderer(self._model, PICTURE[1], PICTURE[0])
+            except Exception as error:  # each OpenGL platform fails in its own way
+                raise UserError(
+                    f"cannot draw: MuJoCo found no OpenGL ({error}). Without a display, set MUJOCO_GL=egl or "
+                    "MUJOCO_GL=osmesa and install that library (libegl1 or libosmesa6)"
+                ) from error
+        data = self._batch.get_data(index)
+        mujoco.mj_forward(self._batch.get_model(index), data)
+        self._renderer.update_scene(data, camera="track")
+        picture = Image.fromarray(self._renderer.render())
+        caption = self._family.caption({name: values[index] for name, values in self.task.items()})
+        ImageDraw.Draw(picture).text((8, 8), caption, fill="white", stroke_width=2, stroke_fill="black", font_size=20)
+        return np.asarray(picture)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Free the renderer."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
