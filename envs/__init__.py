@@ -20,8 +20,19 @@ from metarl.tasks import Task, TaskFamily, Tasks, TaskVectorEnv
 # id -> the module below metarl.envs and the class in it. Modules load when a family is asked for.
 FAMILIES: dict[str, tuple[str, str]] = {
     "metarl/Navigation2D-v0": ("navigation", "Navigation2D"),
+    "metarl/GridNavigation-v0": ("grid", "GridNavigation"),
+    "metarl/BernoulliBandit-v0": ("bandit", "BernoulliBandit"),
+    "metarl/GaussianBandit-v0": ("bandit", "GaussianBandit"),
+    "metarl/TabularMDP-v0": ("tabular_mdp", "TabularMDP"),
     "metarl/HalfCheetahVelocity-v0": ("half_cheetah", "HalfCheetahVelocity"),
     "metarl/HalfCheetahDirection-v0": ("half_cheetah", "HalfCheetahDirection"),
+    "metarl/AntVelocity-v0": ("ant", "AntVelocity"),
+    "metarl/AntDirection-v0": ("ant", "AntDirection"),
+    "metarl/AntDirection2D-v0": ("ant", "AntDirection2D"),
+    "metarl/AntGoal-v0": ("ant", "AntGoal"),
+    "metarl/HumanoidDirection2D-v0": ("humanoid", "HumanoidDirection2D"),
+    "metarl/WalkerRandomParams-v0": ("random_params", "WalkerRandomParams"),
+    "metarl/HopperRandomParams-v0": ("random_params", "HopperRandomParams"),
 }
 
 
