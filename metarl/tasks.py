@@ -353,7 +353,7 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
         rewards = np.zeros(self.num_envs)
         for values in terms.values():
             rewards += values
-        return obs, rewards, terminated, truncated, {**terms, **self._flags()}
+        return np.array(obs), rewards, terminated, truncated, {**terms, **self._flags()}
 
 
 class TaskEnv(gymnasium.Env[Any, Any]):
