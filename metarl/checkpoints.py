@@ -14,6 +14,7 @@ import io
 import json
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -145,7 +146,9 @@ def load(folder: Path, manifest: Manifest) -> Any:
     """
     data = read(folder, manifest)
     try:
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about foreign formats, which are refused below
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception:  # the restricted unpickler has no common error type, and its advice is to trust the file
         path = folder / manifest.file
         raise UserError(

@@ -24,7 +24,7 @@ import time
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
 
 import gymnasium
 import numpy as np
@@ -507,30 +507,37 @@ def _read_lines(path: Path) -> list[dict[str, float]]:
 
 def _build(kind: Any, value: Any, where: str) -> Any:
     """A value of a config's type from its JSON: dataclasses from dicts, tuples from lists."""
-    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        hints = get_type_hints(kind)
-        if unknown := sorted(value.keys() - {field.name for field in dataclasses.fields(kind)}):
-            raise UserError(f"the {where} has unknown fields: {', '.join(unknown)}")
-        held = {name: _build(hints[name], item, f"{name} in the {where}") for name, item in value.items()}
-        try:
-            return kind(**held)  # type: ignore[operator]  # mypy: is_dataclass also admits instances
-        except (TypeError, ValueError) as error:
-            raise UserError(f"the {where} does not fit: {error}") from None
     if get_origin(kind) in (Union, types.UnionType):
-        return _build(_alternative(get_args(kind), value), value, where)
-    if get_origin(kind) is tuple and isinstance(value, list):
+        for member in get_args(kind):
+            with contextlib.suppress(UserError):
+                return _build(member, value, where)
+    elif dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        return _build_dataclass(kind, value, where)
+    elif get_origin(kind) is tuple and isinstance(value, list):
         of = get_args(kind)
-        each = [of[0]] * len(value) if of[-1] is Ellipsis else of
-        return tuple(_build(k, item, where) for k, item in zip(each, value, strict=True))
-    if kind in (bool, int, float, str) and type(value) is not kind and (kind, type(value)) != (float, int):
-        raise UserError(f"the {where} is {value!r}, which is not {kind.__name__}")
-    return value
+        each = of[:1] * len(value) if of[-1] is Ellipsis else of
+        if len(each) == len(value):
+            return tuple(_build(k, item, where) for k, item in zip(each, value, strict=True))
+    elif _fits(kind, value):
+        return value
+    raise UserError(f"the {where} is {value!r}, which is not {getattr(kind, '__name__', kind)}")
 
 
-def _alternative(kinds: tuple[Any, ...], value: Any) -> Any:
-    """The member of a union that a JSON value stands for."""
-    if isinstance(value, dict):
-        return next((kind for kind in kinds if dataclasses.is_dataclass(kind)), Any)
-    if isinstance(value, list):
-        return next((kind for kind in kinds if get_origin(kind) is tuple), Any)
-    return Any
+def _build_dataclass(kind: Any, value: dict[str, Any], where: str) -> Any:
+    hints = get_type_hints(kind)
+    if unknown := sorted(value.keys() - {field.name for field in dataclasses.fields(kind)}):
+        raise UserError(f"the {where} has unknown fields: {', '.join(unknown)}")
+    held = {name: _build(hints[name], item, f"{name} in the {where}") for name, item in value.items()}
+    try:
+        return kind(**held)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the {where} does not fit: {error}") from None
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    """Whether a JSON value that needs no building is of the type, as far as a config's types go."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if kind in (bool, int, float, str, types.NoneType):
+        return type(value) is kind or (kind is float and type(value) is int)
+    return not dataclasses.is_dataclass(kind) and get_origin(kind) is not tuple
