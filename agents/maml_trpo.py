@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
@@ -70,7 +70,7 @@ class Config:
     cg_damping: float = 1e-5
     """Added to the diagonal of the Fisher matrix (rllab)."""
     curvature_fraction: float = 1.0
-    """Share of the query episodes in the Fisher-vector product; 1 is exact, less is quicker and noisier."""
+    """Share of the episodes in the Fisher-vector product; 1 is exact, less is quicker and noisier."""
     validate_every: int = 0
     """Evaluate on validation tasks every so many iterations; 0 never. Not counted as training time."""
     validation_tasks: int = 40
@@ -140,6 +140,15 @@ def inner_loss(policy: Policy, params: Params, batch: Batch) -> Tensor:
     return -(log_prob * batch.advantages * batch.weights).sum((1, 2))
 
 
+def thin(batch: Batch, fraction: float) -> Batch:
+    """The first episodes of every task, `fraction` of them."""
+    n = max(1, round(fraction * batch.weights.shape[1]))
+    episodes = Episodes(**{f.name: getattr(batch.episodes, f.name)[:, :n] for f in fields(Episodes)})
+    weights = batch.weights[:, :n]
+    weights = weights / weights.sum((1, 2), keepdim=True)
+    return replace(batch, episodes=episodes, advantages=batch.advantages[:, :n], weights=weights)
+
+
 @dataclass(frozen=True)
 class Adapted:
     """What adapting to a batch of tasks leaves behind."""
@@ -147,6 +156,10 @@ class Adapted:
     support: list[Batch]  # the data of each inner step
     params: Params  # the last iterate, stacked (T, ...), detached
     query: Batch  # gathered with it
+
+    def thinned(self, fraction: float) -> Adapted:
+        """The same tasks with `fraction` of their episodes."""
+        return replace(self, support=[thin(b, fraction) for b in self.support], query=thin(self.query, fraction))
 
 
 class Objective:
@@ -172,7 +185,8 @@ class Objective:
     def surrogate(self, distribution: Any) -> Tensor:
         """The importance-weighted loss, mean over tasks; its gradient at theta_old is the meta-gradient."""
         query = self.data.query
-        ratio = torch.exp(distribution.log_prob(query.episodes.actions) - self.old_log_prob)
+        log_prob: Tensor = distribution.log_prob(query.episodes.actions)
+        ratio = torch.exp(log_prob - self.old_log_prob)
         return -(ratio * query.advantages * query.weights).sum() / self.n_tasks
 
     def evaluate(self, theta: Tensor) -> tuple[float, float]:
@@ -195,7 +209,7 @@ def flatten(params: Params) -> Tensor:
 
 def unflatten(theta: Tensor, like: Params) -> Params:
     """The inverse of `flatten`, with the names and shapes of `like`."""
-    parts = theta.split([value.numel() for value in like.values()])
+    parts = torch.split(theta, [value.numel() for value in like.values()])
     return {name: part.view(like[name].shape) for name, part in zip(like, parts, strict=True)}
 
 
@@ -228,7 +242,11 @@ def meta_step(
     distribution = objective.distribution(theta)
     loss = objective.surrogate(distribution)
     (gradient,) = torch.autograd.grad(loss, theta, retain_graph=True)
-    curvature = trust_region.gauss_newton_product(distribution.description(), theta, objective.fisher)
+    curved = objective
+    if config.curvature_fraction < 1:
+        curved = Objective(policy, rule, data.thinned(config.curvature_fraction), params)
+        distribution = curved.distribution(theta)
+    curvature = trust_region.gauss_newton_product(distribution.description(), theta, curved.fisher)
 
     def product(v: Tensor) -> Tensor:
         return curvature(v) + config.cg_damping * v

@@ -18,6 +18,7 @@ together, so memory does not grow with their number.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ from torch.utils import _pytree as pytree
 from metarl.inner import LossFn, Params, Rule, adapt
 from metarl.rollout import intra_op_threads
 
+_FORWARD_MODE = threading.Lock()  # torch's forward-mode level belongs to the process, not to the thread
 Strategy = Literal["loop", "threads", "vmap"]
 Tree = Any  # a nest of dicts, lists and tuples with tensor leaves
 Loss = Callable[[Tree, Tree], tuple[Tensor, Tree]]
@@ -213,7 +215,8 @@ def maml(
         query_loss: `(params, query) -> (scalar, aux)`, what the outer loop descends.
         rule: the inner loop.
         lean: memory-lean second order: keeps the K + 1 iterates and walks back through them with
-            Hessian-vector products (forward over reverse), instead of holding every step's graph.
+            Hessian-vector products (forward over reverse), instead of holding every step's graph. With
+            the strategy `threads` these products take turns, since torch's forward mode does.
     """
 
     def rule_of(meta: Mapping[str, Any]) -> Rule:
@@ -262,8 +265,8 @@ def _pull_back(
     tangent.update(moved_along(sizes, adjoint))
     slope = torch.func.grad(support_loss)
     if rule.order == 2:
-        pair: tuple[Params, Params] = torch.func.jvp(lambda p: slope(p, support), (params,), (tangent,))  # type: ignore[assignment] # without aux it returns two
-        gradient, curved = pair
+        with _FORWARD_MODE:
+            gradient, curved = torch.func.jvp(lambda p: slope(p, support), (params,), (tangent,))[:2]
         back: dict[str, Any] = {"model": {name: adjoint[name] - curved[name] for name in params}}
     else:
         gradient = slope(params, support) if "rule" in meta else {}
