@@ -1,0 +1,207 @@
+"""Multi-armed bandits: pull an arm, get a reward, find out which arm is best before the pulls run out.
+
+Sources, one a preset:
+
+- Bernoulli arms, `duan2016` (Duan et al. 2016, RL²): k arms that pay 1 with probability p ~ U[0, 1], n pulls.
+- Gaussian arms, `testbed` (Sutton and Barto's testbed): means N(0, 1), unit noise, n pulls.
+
+A pull is a step and the n pulls of a task are one episode, so a trial is one episode. The observation
+is a constant zero: all there is to know is in the previous action and reward (`metarl.envs.trials`).
+
+The `ood` split draws each task from one of two other priors, with equal chance: Bernoulli arms from
+Beta(1/2, 1/2) or U[.4, .6], Gaussian means from N(0, .3²) or N(0, 3²).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from scipy.special import ndtri
+
+from metarl.envs import luck
+from metarl.seeding import Key
+from metarl.tasks import Array, TaskFamily, Tasks, TaskVectorEnv, Uniform
+
+NARROW = (0.4, 0.6)  # ood Bernoulli arms that are hard to tell apart
+SCALES = (0.3, 3.0)  # ood standard deviations of Gaussian means
+HALF_STEP = 2.0**-54  # lifts uniform numbers off 0, where the normal quantile is infinite
+
+
+@dataclass(frozen=True)
+class Bandit(TaskFamily):
+    """k arms, n pulls; a task is `{"mean": (k,)}`, the expected reward of each arm.
+
+    Attributes:
+        arms: k, at least 2.
+        pulls: n, the steps of an episode.
+    """
+
+    episodes: ClassVar[int] = 1  # a trial is one episode
+    likelihood: ClassVar[str]  # "bernoulli" or "gaussian"
+
+    arms: int = 5
+    pulls: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.arms < 2 or self.pulls < 1:
+            raise ValueError(f"{self.name} needs arms >= 2 and pulls >= 1, got {self.arms} and {self.pulls}")
+
+    @property
+    def horizon(self) -> int:
+        """The number of pulls."""
+        return self.pulls
+
+    @property
+    def observation_space(self) -> Box:
+        """A constant zero `(1,)`."""
+        return Box(0.0, 1.0, (1,), np.float64)
+
+    @property
+    def action_space(self) -> Discrete:
+        """Which arm to pull."""
+        return Discrete(self.arms)
+
+    def make_vec(self, tasks: Tasks, replicas: int = 1, *, threads: int = 1) -> BanditVectorEnv:
+        """All tasks x replicas, stepped in NumPy; `threads` has nothing to speed up here."""
+        return BanditVectorEnv(self, tasks, replicas)
+
+    @abstractmethod
+    def luck(self, key: Key, reset: int, rows: int) -> Array:
+        """The random numbers of an episode, `(rows, pulls)`; see `metarl.envs.luck`."""
+
+    @abstractmethod
+    def rewards(self, mean: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Rewards of arms with these means, `(rows,)`, by the luck drawn for them `(rows,)`."""
+
+
+@dataclass(frozen=True)
+class BernoulliBandit(Bandit):
+    """Arms that pay 1 with probability `mean`, else 0."""
+
+    name: ClassVar[str] = "metarl/BernoulliBandit-v0"
+    presets: ClassVar[tuple[str, ...]] = ("duan2016",)
+    likelihood: ClassVar[str] = "bernoulli"
+
+    preset: str = "duan2016"
+
+    def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:
+        """Draw n tasks; `ood` mixes Beta(1/2, 1/2) and U[.4, .6]."""
+        u = uniform((n, self.arms))
+        if split != "ood":
+            return Tasks({"mean": u})
+        arcsine = np.sin(np.pi / 2 * u) ** 2
+        narrow = NARROW[0] + (NARROW[1] - NARROW[0]) * u
+        return Tasks({"mean": np.where(uniform((n, 1)) < 0.5, arcsine, narrow)})
+
+    def luck(self, key: Key, reset: int, rows: int) -> Array:
+        """Uniform numbers."""
+        return luck.uniform(key, reset, rows, self.pulls)
+
+    def rewards(self, mean: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[np.float64]:
+        """1 where the uniform number is below the mean."""
+        return (drawn < mean).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class GaussianBandit(Bandit):
+    """Arms that pay N(mean, 1)."""
+
+    name: ClassVar[str] = "metarl/GaussianBandit-v0"
+    presets: ClassVar[tuple[str, ...]] = ("testbed",)
+    likelihood: ClassVar[str] = "gaussian"
+
+    preset: str = "testbed"
+
+    def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:
+        """Draw n tasks; `ood` mixes means closer together and farther apart."""
+        mean = ndtri(uniform((n, self.arms)) + HALF_STEP)
+        if split == "ood":
+            mean = mean * np.where(uniform((n, 1)) < 0.5, *SCALES)
+        return Tasks({"mean": mean})
+
+    def luck(self, key: Key, reset: int, rows: int) -> Array:
+        """Standard normal numbers."""
+        return luck.normal(key, reset, rows, self.pulls)
+
+    def rewards(self, mean: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The mean plus a standard normal number."""
+        return mean + drawn
+
+
+class BanditVectorEnv(TaskVectorEnv):
+    """N bandits pulled at once.
+
+    The luck of an episode comes in one block a reset. One clock serves all rows: a row that starts later
+    reads its block from there on and around.
+    """
+
+    family: Bandit
+
+    def __init__(self, family: Bandit, tasks: Tasks, replicas: int) -> None:
+        super().__init__(family, tasks, replicas)
+        self._first = np.arange(self.num_envs) * family.arms  # where a row's means begin
+        self._luck = np.zeros((family.pulls, self.num_envs))
+        self._clock = 0
+        self._last: tuple[Array, NDArray[np.float64]] | None = None
+
+    def _set_tasks(self, tasks: Tasks) -> None:
+        super()._set_tasks(tasks)
+        self._means = self.task["mean"].ravel()
+
+    def _start(self, mask: NDArray[np.bool_]) -> Array:
+        drawn = self.family.luck(self._key("luck"), self._resets, self.num_envs).T
+        if mask.all():
+            self._luck[:], self._clock = drawn, 0
+        else:
+            self._luck[:, mask] = drawn[:, mask]
+        self._last = None
+        return np.zeros((self.num_envs, 1))
+
+    def _advance(self, actions: Array) -> tuple[Array, dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
+        arms = np.asarray(actions, np.int64)
+        if np.count_nonzero(arms.view(np.uint64) >= self.family.arms):  # as unsigned, negative numbers are large
+            raise ValueError(f"arms are 0 to {self.family.arms - 1}, got {arms.min()} to {arms.max()}")
+        rewards = self.family.rewards(self._means.take(self._first + arms), self._luck[self._clock])
+        self._clock = (self._clock + 1) % self.family.pulls
+        self._last = arms, rewards
+        return np.zeros((self.num_envs, 1)), {"reward_pull": rewards}, np.zeros(self.num_envs, dtype=bool)
+
+    def step(
+        self, actions: Array
+    ) -> tuple[Array, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """As `TaskVectorEnv.step`, with the half of its work done that pulls need (they are that short)."""
+        obs, terms, terminated = self._advance(actions)
+        rewards = terms["reward_pull"]
+        if np.count_nonzero(self._ended):
+            rewards[self._ended] = 0.0
+        self.elapsed += 1
+        truncated = self.elapsed == self.family.pulls
+        self._ended |= truncated
+        return obs, rewards, terminated, truncated, {"reward_pull": rewards.copy()}
+
+    def render_frame(self, index: int) -> NDArray[np.uint8]:
+        """A bar an arm, as high as its mean; the arm pulled last in blue, with its reward as a line."""
+        size, mean = 256, self.task["mean"][index]
+        low, high = min(0.0, float(mean.min())), max(1.0, float(mean.max()))
+        picture = Image.new("RGB", (size, size), "white")
+        pen = ImageDraw.Draw(picture)
+
+        def y(value: float) -> float:
+            return size - 8 - (size - 16) * (value - low) / (high - low)
+
+        width = size / len(mean)
+        for arm, value in enumerate(mean):
+            pulled = self._last is not None and self._last[0][index] == arm
+            box = (arm * width + 2, min(y(0), y(value)), (arm + 1) * width - 2, max(y(0), y(value)))
+            pen.rectangle(box, fill="#1f77b4" if pulled else "#bbbbbb")
+        if self._last is not None:
+            reward = float(np.clip(self._last[1][index], low, high))
+            pen.line([(0, y(reward)), (size, y(reward))], fill="#2ca02c", width=2)
+        return np.asarray(picture)

@@ -1,0 +1,204 @@
+"""Trials: several episodes of one task in a row, joined into one, for agents that learn in their memory.
+
+The protocol of RL² (Duan et al. 2016; Wang et al. 2016). The agent observes, besides what the task shows,
+its previous action, the previous reward, and whether an episode has just ended. When an inner episode
+ends, terminated or truncated, the next begins at once, and the observation is the first of the new
+episode. Only the end of the last one ends the trial, and that end is terminal: nothing is left to
+bootstrap from.
+
+    env = RL2Env(make_family("metarl/TabularMDP-v0"))   # one Gymnasium environment
+    vec = Trials(family=family, episodes=4).make_vec(tasks, replicas)   # all at once
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+from numpy.typing import NDArray
+
+from metarl.tasks import Array, Task, TaskEnv, TaskFamily, Tasks, TaskVectorEnv, Uniform
+
+EPISODES = 2  # a trial of a family that does not say; VariBAD's trials of MuJoCo families have 2
+
+
+def trial_episodes(family: TaskFamily) -> int:
+    """The inner episodes of a trial: the family's `episodes` where it has such an option, else 2."""
+    return int(getattr(family, "episodes", EPISODES))
+
+
+@dataclass(frozen=True)
+class Trials(TaskFamily):
+    """Any family as trials: the same tasks, with longer episodes and a richer observation.
+
+    The observation is `[observation, previous action (one-hot, or clipped to its bounds), previous
+    reward, 1 if an episode has just ended]`; the last three parts are 0 at the start of a trial.
+
+    Attributes:
+        family: whose tasks they are. Box observations of one axis; Box or Discrete actions.
+        episodes: inner episodes a trial; 0 takes the family's own number (`trial_episodes`).
+
+    Raises:
+        ValueError: the family's spaces are of another kind, or `episodes` is negative.
+    """
+
+    name: ClassVar[str] = "metarl/Trials"
+    presets: ClassVar[tuple[str, ...]] = ("duan2016",)
+
+    preset: str = "duan2016"
+    family: TaskFamily = field(kw_only=True)
+    episodes: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.episodes < 0:
+            raise ValueError(f"a trial has at least one episode, got {self.episodes}; 0 takes the family's own number")
+        if not self.episodes:
+            object.__setattr__(self, "episodes", trial_episodes(self.family))
+        obs, act = self.family.observation_space, self.family.action_space
+        if not isinstance(obs, Box) or len(obs.shape) != 1 or not isinstance(act, (Box, Discrete)):
+            raise ValueError(f"trials need flat Box observations and Box or Discrete actions, got {obs} and {act}")
+
+    @property
+    def horizon(self) -> int:
+        """The most steps of a trial; shorter where inner episodes terminate early."""
+        return self.episodes * self.family.horizon
+
+    @property
+    def action_space(self) -> gymnasium.Space[Any]:
+        """The family's."""
+        return self.family.action_space
+
+    @property
+    def action_size(self) -> int:
+        """Numbers that describe the previous action."""
+        space = self.family.action_space
+        return int(space.n) if isinstance(space, Discrete) else int(np.prod(space.shape or ()))
+
+    @property
+    def observation_space(self) -> Box:
+        """`(obs_dim + action_size + 2,)`."""
+        inner, action = self.family.observation_space, self.family.action_space
+        assert isinstance(inner, Box)
+        size = self.action_size
+        low, high = (action.low, action.high) if isinstance(action, Box) else (np.zeros(size), np.ones(size))
+        return Box(
+            np.concatenate([inner.low, np.minimum(low, 0).ravel(), [-np.inf, 0.0]]).astype(np.float64),
+            np.concatenate([inner.high, np.maximum(high, 0).ravel(), [np.inf, 1.0]]).astype(np.float64),
+            dtype=np.float64,
+        )
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The family's."""
+        return self.family.splits
+
+    @property
+    def unseen(self) -> bool:
+        """The family's."""
+        return self.family.unseen
+
+    def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:
+        """The family's tasks."""
+        return self.family.draw(n, uniform, split)
+
+    def sample(self, n: int, rng: np.random.Generator, split: str = "train") -> Tasks:
+        """The family's tasks."""
+        return self.family.sample(n, rng, split)
+
+    def fixed(self, split: str, n: int) -> Tasks:
+        """The family's frozen tasks."""
+        return self.family.fixed(split, n)
+
+    def options(self) -> dict[str, Any]:
+        """The family's name and options, and the episodes of a trial."""
+        return {"family": self.family.name, **self.family.options(), "episodes": self.episodes}
+
+    def make_vec(self, tasks: Tasks, replicas: int = 1, *, threads: int = 1) -> TrialVectorEnv:
+        """All tasks x replicas, each a trial."""
+        return TrialVectorEnv(self, tasks, replicas, self.family.make_vec(tasks, replicas, threads=threads))
+
+
+class TrialVectorEnv(TaskVectorEnv):
+    """N trials stepped at once.
+
+    Attributes:
+        inner: the environment whose episodes are joined.
+        episode: `(N,)`, how many inner episodes of this trial have ended.
+    """
+
+    family: Trials
+
+    def __init__(self, family: Trials, tasks: Tasks, replicas: int, inner: TaskVectorEnv) -> None:
+        self.inner = inner
+        super().__init__(family, tasks, replicas)
+        self.episode = np.zeros(self.num_envs, dtype=np.int64)
+        self._inner_flags: dict[str, Array] = {}
+        self._seen = np.zeros((self.num_envs, *(self.single_observation_space.shape or ())))
+        self._rows = np.arange(self.num_envs)
+        self._obs_size = inner.single_observation_space.shape[0] if inner.single_observation_space.shape else 0
+
+    def _set_tasks(self, tasks: Tasks) -> None:
+        super()._set_tasks(tasks)
+        self.inner._set_tasks(tasks)
+
+    def _start(self, mask: NDArray[np.bool_]) -> Array:
+        seed = self._key("inner").integer() if self._resets == 0 else None
+        self.episode[mask] = 0
+        inner, _ = self.inner.reset(seed=seed, options={"reset_mask": mask})
+        self._seen[mask] = 0.0
+        self._seen[mask, : self._obs_size] = inner[mask]
+        return self._seen.copy()
+
+    def _advance(self, actions: Array) -> tuple[Array, dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
+        obs, rewards, terminated, truncated, infos = self.inner.step(actions)
+        self._inner_flags = {name: values for name, values in infos.items() if values.dtype == np.bool_}
+        terms = {name: values for name, values in infos.items() if values.dtype != np.bool_}
+        ended = terminated | truncated
+        self.episode += ended
+        over = self.episode >= self.family.episodes
+        if (again := ended & ~over).any():
+            fresh, _ = self.inner.reset(options={"reset_mask": again})
+            obs = np.where(again[:, None], fresh, obs)
+        seen = np.zeros_like(self._seen)
+        seen[:, : self._obs_size] = obs
+        space = self.inner.single_action_space
+        if isinstance(space, Box):
+            flat = np.clip(actions, space.low, space.high).reshape(self.num_envs, -1)
+            seen[:, self._obs_size : -2] = flat
+        else:
+            seen[self._rows, self._obs_size + np.asarray(actions, np.int64)] = 1.0
+        seen[:, -2] = rewards
+        seen[:, -1] = ended
+        self._seen = seen
+        return seen.copy(), terms, over
+
+    def _flags(self) -> dict[str, Array]:
+        return self._inner_flags
+
+    def render_frame(self, index: int) -> NDArray[np.uint8]:
+        """The inner environment's picture."""
+        return self.inner.render_frame(index)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Release the inner environment."""
+        self.inner.close()
+
+
+class RL2Env(TaskEnv):
+    """A family as one Gymnasium environment whose episodes are trials, for any recurrent learner.
+
+    Args:
+        family: whose tasks they are.
+        episodes: inner episodes a trial; 0 takes the family's own number (`trial_episodes`).
+        task: keep to this task; without it every reset draws a training task.
+        render_mode: "rgb_array" or None.
+    """
+
+    def __init__(
+        self, family: TaskFamily, episodes: int = 0, task: Task | None = None, render_mode: str | None = None
+    ) -> None:
+        super().__init__(Trials(family=family, episodes=episodes), task, render_mode)
