@@ -136,7 +136,7 @@ def prepare(episodes: Episodes, gamma: float, gae_lambda: float) -> Batch:
 
 def inner_loss(policy: Policy, params: Params, batch: Batch) -> Tensor:
     """The policy-gradient loss of every task, `(T,)`, for stacked parameters."""
-    log_prob = policy.distribution(params, batch.episodes.obs).log_prob(batch.episodes.actions)
+    log_prob: Tensor = policy.distribution(params, batch.episodes.obs).log_prob(batch.episodes.actions)
     return -(log_prob * batch.advantages * batch.weights).sum((1, 2))
 
 

@@ -1,0 +1,203 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from metarl import inner
+from metarl.agents import maml_trpo
+from metarl.agents.maml_trpo import Adapted, Batch, Config, Objective, flatten, unflatten
+from metarl.envs import make_family
+from metarl.learner import Budget, UserError
+from metarl.policies import mlp_policy
+from metarl.rollout import rollout
+from metarl.runs import Run
+from metarl.seeding import Key
+
+FAMILY = make_family("metarl/Navigation2D-v0")
+SMALL = Config(iterations=3, tasks=3, episodes=4, hidden=(5,), checkpoint_every=2, threads=1)
+
+
+def gathered(config=SMALL, dtype=torch.float64):
+    """A policy with its parameters and one meta-batch of real data, in double precision."""
+    policy = mlp_policy(FAMILY.observation_space, FAMILY.action_space, config.hidden)
+    params = policy.init(Key(0).torch())
+    rule = inner.Rule(config.inner_step_size, config.inner_steps, order=config.order)
+    env = FAMILY.make_vec(FAMILY.fixed("train", config.tasks), config.episodes)
+    data = maml_trpo.adapt_to_tasks(env, policy, params, rule, config, Key(1))
+
+    def cast(batch):
+        episodes = replace(batch.episodes, obs=batch.episodes.obs.to(dtype), actions=batch.episodes.actions.to(dtype))
+        return replace(batch, episodes=episodes, advantages=batch.advantages.to(dtype), weights=batch.weights.to(dtype))
+
+    params = {n: v.to(dtype) for n, v in params.items()}
+    support = [cast(b) for b in data.support]
+
+    def loss(values, batch):
+        return maml_trpo.inner_loss(policy, values, batch)
+
+    # The policies that "gathered" the query data, recomputed in double so that the ratio starts at 1.
+    adapted = inner.adapt(inner.stack(params, config.tasks), loss, lambda _, k: support[k], rule)[-1]
+    adapted = {n: v.detach() for n, v in adapted.items()}
+    return policy, params, rule, Adapted(support, adapted, cast(data.query))
+
+
+def test_the_surrogate_starts_at_minus_the_mean_advantage_with_zero_kl():
+    policy, params, rule, data = gathered()
+    loss, kl = Objective(policy, rule, data, params).evaluate(flatten(params))
+    assert kl == pytest.approx(0, abs=1e-12)
+    assert loss == pytest.approx(-float((data.query.advantages * data.query.weights).sum()) / SMALL.tasks, abs=1e-9)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_meta_gradient_through_the_adaptation_agrees_with_finite_differences(steps):
+    policy, params, rule, data = gathered(replace(SMALL, inner_steps=steps))
+    objective = Objective(policy, rule, data, params)
+    theta = flatten(params).requires_grad_()
+    (found,) = torch.autograd.grad(objective.surrogate(objective.distribution(theta)), theta)
+    theta, h = theta.detach(), 1e-5
+    numeric = torch.stack(
+        [
+            (
+                objective.surrogate(objective.distribution(theta + h * e))
+                - objective.surrogate(objective.distribution(theta - h * e))
+            )
+            / (2 * h)
+            for e in torch.eye(len(theta), dtype=theta.dtype)
+        ]
+    )
+    assert (numeric - found).norm() / found.norm() < 1e-6
+
+
+def test_fisher_vector_product_is_the_hessian_of_the_kl_through_the_adaptation():
+    policy, params, rule, data = gathered()
+    objective = Objective(policy, rule, data, params)
+    theta = flatten(params).requires_grad_()
+    description = objective.distribution(theta).description()
+    product = maml_trpo.trust_region.gauss_newton_product(description, theta, objective.fisher)
+
+    def mean_kl(vector):
+        kl = objective.old.kl(objective.distribution(vector))
+        return (kl * data.query.weights).sum() / objective.n_tasks
+
+    gradient = torch.autograd.grad(mean_kl(theta), theta, create_graph=True)[0]
+    v = torch.randn(len(theta), dtype=theta.dtype, generator=Key(2).torch())
+    (double_backward,) = torch.autograd.grad(gradient @ v, theta)
+    torch.testing.assert_close(product(v), double_backward, rtol=1e-7, atol=1e-12)
+
+
+def test_accepted_steps_keep_the_measured_kl_within_the_bound_and_improve():
+    config = replace(SMALL, tasks=5, episodes=10)
+    policy = mlp_policy(FAMILY.observation_space, FAMILY.action_space, config.hidden)
+    params, rule = policy.init(Key(0).torch()), inner.Rule(config.inner_step_size)
+    env = FAMILY.make_vec(FAMILY.fixed("train", config.tasks), config.episodes)
+    accepted = 0
+    for i in range(4):
+        data = maml_trpo.adapt_to_tasks(env, policy, params, rule, config, Key(i))
+        before = flatten(params)
+        params, metrics = maml_trpo.meta_step(policy, params, data, rule, config)
+        accepted += metrics["trust_region/accepted"]
+        if metrics["trust_region/accepted"]:
+            _, kl = Objective(policy, rule, data, unflatten(before, params)).evaluate(flatten(params))
+            assert kl <= config.max_kl + 1e-9
+            assert metrics["trust_region/kl"] == pytest.approx(kl)
+            assert metrics["trust_region/improvement"] > 0
+    assert accepted >= 3
+
+
+def test_thinning_the_curvature_to_all_episodes_changes_nothing_and_to_fewer_little():
+    policy, params, rule, data = gathered(replace(SMALL, episodes=20))
+    theta = flatten(params).requires_grad_()
+
+    def curved(fraction):
+        objective = Objective(policy, rule, data.thinned(fraction), params)
+        description = objective.distribution(theta).description()
+        v = torch.ones_like(theta)
+        return maml_trpo.trust_region.gauss_newton_product(description, theta, objective.fisher)(v)
+
+    whole, same, half = curved(1.0), Objective(policy, rule, data, params), curved(0.5)
+    reference = maml_trpo.trust_region.gauss_newton_product(same.distribution(theta).description(), theta, same.fisher)(
+        torch.ones_like(theta)
+    )
+    torch.testing.assert_close(whole, reference)
+    assert 0 < (half - whole).norm() / whole.norm() < 0.5
+
+
+def test_episodes_do_not_depend_on_threads():
+    policy = mlp_policy(FAMILY.observation_space, FAMILY.action_space, (64, 64))
+    params = inner.stack(policy.init(Key(0).torch()), 8)
+    params = {n: v + 0.1 * torch.randn(v.shape, generator=Key(1).torch()) for n, v in params.items()}
+    env = FAMILY.make_vec(FAMILY.fixed("train", 8), 20)
+    one, two = (rollout(env, policy, params, Key(2), threads=n) for n in (1, 2))
+    assert torch.equal(one.obs, two.obs)
+    assert torch.equal(one.actions, two.actions)
+
+
+def test_tasks_do_not_see_one_another():
+    """Task t's episodes and adapted parameters are the same whatever the other tasks are."""
+    policy = mlp_policy(FAMILY.observation_space, FAMILY.action_space, (5,))
+    params, rule = policy.init(Key(0).torch()), inner.Rule(0.1)
+    a, b = FAMILY.fixed("train", 2), FAMILY.fixed("validation", 2)
+    mixed = type(a)({"goal": np.stack([a.arrays["goal"][0], b.arrays["goal"][1]])})
+    first, second = (
+        maml_trpo.adapt_to_tasks(FAMILY.make_vec(tasks, 4), policy, params, rule, SMALL, Key(3)) for tasks in (a, mixed)
+    )
+    assert torch.equal(first.query.episodes.actions[0], second.query.episodes.actions[0])
+    assert not torch.equal(first.query.episodes.actions[1], second.query.episodes.actions[1])
+
+
+def trained(folder, config=SMALL):
+    run = Run.create(folder, learner="maml-trpo", config=config, source=FAMILY, seed=3)
+    maml_trpo.train(config, FAMILY, run)
+    return run
+
+
+def test_a_run_repeats_bit_for_bit_and_resumes_so(tmp_path):
+    once, again = trained(tmp_path / "a"), trained(tmp_path / "b")
+    metrics = (tmp_path / "a/metrics.jsonl").read_bytes()
+    assert metrics == (tmp_path / "b/metrics.jsonl").read_bytes()
+    short = replace(SMALL, iterations=2)
+    trained(tmp_path / "c", short)
+    resumed = Run.resume(tmp_path / "c", learner="maml-trpo", config=SMALL, source=FAMILY, seed=3)
+    maml_trpo.train(SMALL, FAMILY, resumed)
+    assert metrics == (tmp_path / "c/metrics.jsonl").read_bytes()
+    states = [run.restore()[1]["params"] for run in (once, again, resumed)]
+    assert all(torch.equal(states[0][n], state[n]) for state in states[1:] for n in states[0])
+
+
+def test_metrics_have_the_promised_diagnostics(tmp_path):
+    line = trained(tmp_path / "run", replace(SMALL, iterations=1, validate_every=1, validation_tasks=2)).metrics()[0]
+    for name in ("kl", "improvement", "line_search_steps", "cg_residual"):
+        assert f"trust_region/{name}" in line
+    assert {"return/before", "return/after", "return/validation_0", "return/validation_1"} <= set(line)
+    assert "baseline/explained_variance_query" in line
+
+
+def test_the_curve_counts_what_adaptation_consumed(tmp_path):
+    agent = maml_trpo.load(trained(tmp_path / "run"), FAMILY)
+    scores = agent.curve(FAMILY.fixed("test", 2), Budget(steps=2, episodes=3), seed=0)
+    assert scores.values.shape == (2, 3)
+    assert scores.gradient_steps == (0, 1, 2)
+    assert scores.env_steps == (0, 300, 600)
+    again = agent.curve(FAMILY.fixed("test", 2), Budget(steps=2, episodes=3), seed=0)
+    other = agent.curve(FAMILY.fixed("test", 2), Budget(steps=2, episodes=3), seed=1)
+    assert np.array_equal(scores.values, again.values)
+    assert not np.array_equal(scores.values, other.values)
+
+
+def test_bad_settings_say_what_is_allowed():
+    with pytest.raises(UserError, match=r"--inner-step-size is -1; it must be above 0"):
+        Config(inner_step_size=-1)
+    with pytest.raises(UserError, match=r"--gamma is 2; it must be between 0 and 1"):
+        Config(gamma=2)
+
+
+def test_weights_and_advantages_leave_padding_out():
+    env = FAMILY.make_vec(FAMILY.fixed("train", 2), 3)
+    policy = mlp_policy(FAMILY.observation_space, FAMILY.action_space, (5,))
+    episodes = rollout(env, policy, policy.init(Key(0).torch()), Key(0))
+    valid = episodes.valid.clone()
+    valid[:, 0, 50:] = False
+    batch: Batch = maml_trpo.prepare(replace(episodes, valid=valid), 0.99, 1.0)
+    assert not batch.advantages[~valid].any()
+    torch.testing.assert_close(batch.weights.sum((1, 2)), torch.ones(2))
