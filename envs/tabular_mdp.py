@@ -141,7 +141,10 @@ class TabularVectorEnv(TaskVectorEnv):
         return observed
 
     def render_frame(self, index: int) -> NDArray[np.uint8]:
-        """The states on a circle, darker where the best action pays more; the present one ringed in blue."""
+        """The states on a circle, darker where the best action pays more; the present one ringed in blue.
+
+        The line below is the part of the episode that has passed.
+        """
         size, states = 256, self.family.states
         best = self.task["reward"][index].max(-1)
         shade = (best - best.min()) / max(float(np.ptp(best)), 1e-12)
@@ -159,4 +162,5 @@ class TabularVectorEnv(TaskVectorEnv):
                 outline="#1f77b4" if here else "#888888",
                 width=5 if here else 1,
             )
+        pen.line([(0, size - 2), (size * self.elapsed[index] / self.family.steps, size - 2)], fill="#1f77b4", width=3)
         return np.asarray(picture)
