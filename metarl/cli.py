@@ -1,0 +1,823 @@
+"""`metarl ...`: the composition root, the one place that knows every room.
+
+Each command is an options dataclass and a function. The options of a learner are the fields of its
+`Config`, those of a family the fields of its dataclass; tyro turns them into flags, help and checks.
+Torch, matplotlib and the environments load only when a command needs them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import importlib
+import io
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, NoReturn
+
+import tyro
+
+from metarl import __version__
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from metarl.evaluation import AdaptationCurve
+    from metarl.learner import Adaptable, Budget, Source
+    from metarl.tasks import Tasks
+
+
+class Entry(NamedTuple):
+    """A row of the tables below."""
+
+    where: str  # module, or module:attribute
+    source: Literal["family", "dataset"]  # where its tasks come from
+    about: str
+
+
+LEARNERS = {  # objects with Config, train and load (metarl.learner.Learner)
+    "maml-trpo": Entry(
+        "metarl.agents.maml_trpo", "family", "policy initialisation that adapts in a few gradient steps"
+    ),
+}
+UNTRAINED = {  # classes that make an Adaptable of a source
+    "random": Entry("metarl.agents.baselines:Random", "family", "uniform actions"),
+    "stand-still": Entry("metarl.agents.baselines:StandStill", "family", "the zero action"),
+    "oracle": Entry("metarl.agents.baselines:Oracle", "family", "the closed-form optimum, which is told the task"),
+}
+DATASETS: dict[str, str] = {}  # name -> module:class
+
+Id = Annotated[str | None, tyro.conf.arg(metavar="ID")]
+Name = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
+File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
+Count = Annotated[int | None, tyro.conf.arg(metavar="INT")]
+
+QUICKSTART_FAMILY = "metarl/Navigation2D-v0"
+QUICKSTART_ITERATIONS = 30
+FAMILY_TASKS, DATASET_TASKS = 40, 600  # test tasks of an evaluation unless told otherwise
+
+
+@dataclass(frozen=True)
+class QuickstartOptions:
+    """Train MAML-TRPO on 2D navigation, adapt to goals it has never seen, draw the curve.
+
+    Attributes:
+        out: folder of the run; a finished one is evaluated again, an interrupted one continued.
+        seed: names every random stream.
+    """
+
+    out: Path = Path("runs/quickstart")
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ListOptions:
+    """Show what there is.
+
+    Attributes:
+        json: print JSON.
+    """
+
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Train an agent into a run folder.
+
+    Attributes:
+        out: the run folder; absent or empty, or an interrupted run with --resume.
+        family: id of the task family (metarl list families).
+        dataset: name of the data set (metarl list datasets).
+        seed: names every random stream.
+        device: a torch device, such as cpu or cuda.
+        resume: continue the run in --out; give the other options as before (--iterations may be raised).
+        preset_config: a named set of defaults for the agent's options.
+    """
+
+    out: Path
+    family: Id = None
+    dataset: Name = None
+    seed: int = 0
+    device: str = "cpu"
+    resume: bool = False
+    preset_config: Name = None
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Measure an adaptation curve on frozen tasks.
+
+    Attributes:
+        family: id of the task family; for an agent that needs no training.
+        split: which frozen tasks: validation, test, ood or train.
+        tasks: how many of them; 40 of a family and 600 of a data set unless given.
+        steps: K, the bits of adaptation.
+        episodes: fresh episodes a bit of adaptation may use, and as many that judge each score.
+        seed: names the streams of the evaluation.
+        json: write the curve here too.
+        csv: write a row a seed, task and step here.
+        plot: draw the curve here too (.png, .svg or .pdf).
+    """
+
+    family: Id = None
+    split: str = "test"
+    tasks: Count = None
+    steps: int = 3
+    episodes: int = 40
+    seed: int = 0
+    json: File = None
+    csv: File = None
+    plot: File = None
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Draw evaluated runs of the same problem on one plot; those that differ only in the seed are one curve.
+
+    Attributes:
+        out: the picture (.png, .svg or .pdf).
+        json: write the curves here too.
+        axis: what to draw them against; by default what all of them count.
+    """
+
+    out: Path
+    json: File = None
+    axis: Literal["gradient_steps", "env_steps", "shots"] | None = None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: words after `metarl`; those of the process by default.
+
+    Returns:
+        The exit code: 0, 2 after bad input (one line on stderr says what), 130 after Ctrl-C.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        say(_usage())
+        return 0
+    if words[0] == "--version":
+        say(__version__)
+        return 0
+    try:
+        if words[0] not in COMMANDS:
+            refuse("command", words[0], COMMANDS)
+        return COMMANDS[words[0]][0](words[1:])
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return 130
+    except SystemExit as done:  # tyro has printed its help
+        return int(done.code or 0)
+    except Exception as error:
+        from metarl.learner import UserError
+
+        if not isinstance(error, UserError):
+            raise
+        complain(str(error))
+        return 2
+
+
+def say(what: str | Table) -> None:
+    """Print on stdout."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 120  # a file or pipe has no width of its own
+    Console(highlight=False, markup=False, soft_wrap=isinstance(what, str), width=width).print(what)
+
+
+def complain(text: str) -> None:
+    """Print one line on stderr."""
+    from rich.console import Console
+
+    line = " ".join(text.split())
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"metarl: {line}")
+
+
+def fail(message: str) -> NoReturn:
+    """End with a UserError."""
+    from metarl.learner import UserError
+
+    raise UserError(message)
+
+
+def refuse(kind: str, given: str, allowed: Mapping[str, Any] | Sequence[str]) -> NoReturn:
+    """Say that a name is unknown, the nearest valid one, and what is allowed."""
+    lowered = {name.lower(): name for name in allowed}
+    nearest = difflib.get_close_matches(given.lower(), lowered, n=1, cutoff=0.4)
+    hint = f"did you mean {lowered[nearest[0]]}? " if nearest else ""
+    fail(f"unknown {kind} {given!r}; {hint}choose from {', '.join(allowed) or 'none: there are none here'}")
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:{width}}  {about}" for name, (_, about) in COMMANDS.items())
+    return (
+        f"usage: metarl COMMAND ...\n\n{rows}\n\nmetarl COMMAND --help shows its options; metarl --version the version."
+    )
+
+
+# Options
+
+
+class Group(NamedTuple):
+    """A dataclass whose fields become flags."""
+
+    name: str
+    kind: type
+    default: Any = dataclasses.MISSING
+
+
+def parse(prog: str, words: Sequence[str], *groups: Group) -> list[Any]:
+    """An instance of every group's dataclass from flags.
+
+    Flags carry no prefix. Where a later group has a flag of an earlier one, the earlier one gets it
+    and the later is told apart as `--group.flag`; its other flags may then be written either way.
+
+    Raises:
+        UserError: an unknown flag, or a value of the wrong type or out of range.
+    """
+    fields: list[Any] = []
+    taken: dict[str, str] = {}  # flag as typed -> flag as tyro knows it
+    for name, kind, default in groups:
+        own = _flags(kind, pairs=name != "command")
+        clash = bool(own & taken.keys())
+        for flag in own:
+            prefixed = f"--{name}.{flag[2:]}" if clash else flag
+            taken.setdefault(flag, prefixed)
+            taken.setdefault(prefixed, prefixed)
+        marked = Annotated[kind, tyro.conf.FlagCreatePairsOff] if name == "command" else kind
+        flat = marked if clash else Annotated[marked, tyro.conf.OmitArgPrefixes]
+        given = () if default is dataclasses.MISSING else (dataclasses.field(default=default),)
+        fields.append((name, flat, *given))
+    known = taken | {"--help": "--help"}
+    translated = [_translate(word, known) for word in words]
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            parsed: Any = tyro.cli(
+                dataclasses.make_dataclass("Options", fields, frozen=True),
+                args=translated,
+                prog=prog,
+                description="",
+            )
+    except SystemExit as done:
+        if done.code:
+            fail(_unboxed(errors.getvalue()))
+        raise
+    return [getattr(parsed, name) for name, *_ in groups]
+
+
+def _flags(kind: type, *, pairs: bool) -> set[str]:
+    """The flags of a dataclass; with `pairs`, a boolean field has --x and --no-x."""
+    fields = {field.name.replace("_", "-"): field.type in (bool, "bool") for field in dataclasses.fields(kind)}
+    return {f"--{name}" for name in fields} | {f"--no-{name}" for name, switch in fields.items() if switch and pairs}
+
+
+def _translate(word: str, known: Mapping[str, str]) -> str:
+    """A word with its flag as tyro knows it; anything that is no flag as it is."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    flag = name.replace("_", "-")
+    if flag not in known:
+        refuse("option", name, sorted(known))
+    return known[flag] + equals + value
+
+
+def _unboxed(text: str) -> str:
+    """The message in one of tyro's boxes."""
+    lines = [line.strip("│ ") for line in text.splitlines() if not line.startswith(("╭", "╰"))]
+    end = next((i for i, line in enumerate(lines) if set(line) == {"─"}), len(lines))
+    message = " ".join(lines[:end]) or " ".join(text.split())
+    for name in ("agent", "family", "dataset", "command"):
+        message = message.removeprefix(f"Error parsing {name}: ")
+    message = re.sub(r"invalid literal for int\(\) with base \d+: (.+)", r"\1 is not an integer", message)
+    message = re.sub(r"could not convert string to float: (.+)", r"\1 is not a number", message)
+    return message.removeprefix("Error parsing ")
+
+
+def peek(words: Sequence[str], flag: str) -> str | None:
+    """The value of a flag that decides which others exist."""
+    found = None
+    for i, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name.replace("_", "-") == flag:
+            found = value if equals else (words[i + 1] if i + 1 < len(words) else None)
+    return found
+
+
+def _first(words: Sequence[str], what: str, command: str) -> tuple[str, list[str]]:
+    if not words or words[0].startswith("-"):
+        fail(f"{what} comes first: metarl {command} {what} [options]; see metarl {command} --help")
+    return words[0], list(words[1:])
+
+
+def _asks_for_help(words: Sequence[str]) -> bool:
+    return bool(words) and words[0] in ("-h", "--help")
+
+
+# Rooms
+
+
+def resolve(where: str) -> Any:
+    """The module, or the attribute of one, at `module` or `module:attribute`."""
+    module, _, attribute = where.partition(":")
+    found = importlib.import_module(module)
+    return getattr(found, attribute) if attribute else found
+
+
+def source_group(entry: Entry, agent: str, words: Sequence[str]) -> Group:
+    """The family or data set that the words name, as a group of options."""
+    family, dataset = peek(words, "--family"), peek(words, "--dataset")
+    if entry.source == "dataset":
+        if dataset is None or family is not None:
+            fail(f"{agent} learns from a data set: give --dataset, one of {', '.join(DATASETS)}")
+        if dataset not in DATASETS:
+            refuse("data set", dataset, DATASETS)
+        group = Group("dataset", resolve(DATASETS[dataset]))
+    else:
+        from metarl.envs import FAMILIES, family_class
+
+        if family is None or dataset is not None:
+            fail(f"{agent} acts in a task family: give --family, one of {', '.join(FAMILIES)}")
+        if family not in FAMILIES:
+            refuse("family", family, FAMILIES)
+        group = Group("family", family_class(family))
+    presets = getattr(group.kind, "presets", None)
+    preset = peek(words, "--preset")
+    if presets and preset is not None and preset not in presets:
+        refuse(f"preset of {family or dataset}", preset, presets)
+    return group
+
+
+def make_source(name: str, options: Mapping[str, Any]) -> Source:
+    """The family or data set that a run was trained on."""
+    from metarl.envs import FAMILIES, make_family
+
+    try:
+        if name in DATASETS:
+            made: Source = resolve(DATASETS[name])(**options)
+            return made
+        if name in FAMILIES:
+            return make_family(name, **options)
+    except (TypeError, ValueError) as error:
+        fail(f"cannot make {name} with {json.dumps(dict(options))}: {error}")
+    refuse("family or data set", name, [*FAMILIES, *DATASETS])
+
+
+def check_device(name: str) -> str:
+    """The name of a device that this machine has."""
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        fail(f"this machine has no device {name!r}; --device cpu always works")
+    return name
+
+
+def check_output(path: Path | None) -> None:
+    """See to it, before any work, that a file can be written."""
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        fail(f"cannot write {path}: there is no folder {path.parent}")
+    if path.is_dir() or not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        fail(f"cannot write {path}: it is a folder, or writing there is not allowed")
+
+
+# Commands
+
+
+def quickstart(words: Sequence[str]) -> int:
+    """Train, evaluate and draw in one go."""
+    (options,) = parse("metarl quickstart", words, Group("command", QuickstartOptions))
+    again = shlex.join(["metarl", "quickstart", *words])
+    from metarl.envs import make_family
+    from metarl.runs import CONFIG, Run
+
+    learner = resolve(LEARNERS["maml-trpo"].where)
+    family = make_family(QUICKSTART_FAMILY)
+    config = dataclasses.replace(learner.Config(), iterations=QUICKSTART_ITERATIONS)
+    begin = Run.resume if (options.out / CONFIG).exists() else Run.create
+    run = begin(options.out, learner="maml-trpo", config=config, source=family, seed=options.seed)
+    restored = run.restore()
+    if restored is not None and restored[0] >= config.iterations:
+        say(f"{options.out} is already trained; evaluating it again")
+    else:
+        say(f"training maml-trpo on {family.name} for {config.iterations} iterations into {options.out}")
+        try:
+            learner.train(config, family, run)
+        except KeyboardInterrupt:
+            complain(f"interrupted; continue with: {again}")
+            return 130
+    say("evaluating on goals it has never seen")
+    _evaluate_run(options.out, EvaluateOptions())
+    return 0
+
+
+def list_things(words: Sequence[str]) -> int:
+    """Show families, agents or data sets."""
+    kinds: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "families": _families,
+        "agents": _agents,
+        "datasets": _datasets,
+    }
+    if _asks_for_help(words):
+        say(f"usage: metarl list {{{','.join(kinds)}}} [--json]")
+        return 0
+    kind, rest = _first(words, f"{{{','.join(kinds)}}}", "list")
+    if kind not in kinds:
+        refuse("list", kind, kinds)
+    (options,) = parse(f"metarl list {kind}", rest, Group("command", ListOptions))
+    rows = kinds[kind]()
+    if options.json:
+        print_json(rows)
+        return 0
+    if not rows:
+        say("none yet")
+        return 0
+    table = _table(*rows[0])
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    say(table)
+    return 0
+
+
+def _families() -> list[dict[str, Any]]:
+    from metarl.envs import FAMILIES, family_class
+
+    rows = []
+    for name in FAMILIES:
+        kind = family_class(name)
+        made = [kind(preset=preset) for preset in kind.presets]
+        rows.append(
+            {
+                "family": name,
+                "presets": list(kind.presets),
+                "splits": list(made[0].splits),
+                "tasks reused": [family.preset for family in made if not family.unseen],
+                "options": {k: v for k, v in made[0].options().items() if k != "preset"},
+            }
+        )
+    return rows
+
+
+def _agents() -> list[dict[str, Any]]:
+    rows = []
+    for table, trained in ((LEARNERS, True), (UNTRAINED, False)):
+        for name, entry in table.items():
+            rows.append({"agent": name, "trained": trained, "tasks from": entry.source, "what": entry.about})
+    return rows
+
+
+def _datasets() -> list[dict[str, Any]]:
+    made = {name: resolve(where)() for name, where in DATASETS.items()}
+    return [
+        {"dataset": name, "splits": list(source.splits), "options": source.options()} for name, source in made.items()
+    ]
+
+
+def train(words: Sequence[str]) -> int:
+    """Train an agent into a run folder."""
+    if _asks_for_help(words):
+        say(f"AGENT is one of {', '.join(LEARNERS)}.")
+        say("With AGENT and --family or --dataset given, --help shows their options too.\n")
+        parse("metarl train AGENT", ["--help"], Group("command", TrainOptions))
+    agent, rest = _first(words, "AGENT", "train")
+    if agent in UNTRAINED:
+        fail(f"{agent} needs no training: metarl evaluate {agent} --family ID")
+    if agent not in LEARNERS:
+        refuse("agent", agent, LEARNERS)
+    entry = LEARNERS[agent]
+    learner = resolve(entry.where)
+    config_group = Group("agent", learner.Config, _default_config(learner, agent, peek(rest, "--preset-config")))
+    groups = [Group("command", TrainOptions), config_group]
+    wants_help = "--help" in rest or "-h" in rest
+    if not wants_help or peek(rest, "--family") or peek(rest, "--dataset"):
+        groups.append(source_group(entry, agent, rest))
+        groups[-1] = groups[-1]._replace(default=groups[-1].kind())
+    options, config, *sources = parse(f"metarl train {agent}", rest, *groups)
+    from metarl.runs import Run
+
+    begin = Run.resume if options.resume else Run.create
+    device = check_device(options.device)
+    run = begin(options.out, learner=agent, config=config, source=sources[0], seed=options.seed, device=device)
+    try:
+        learner.train(config, sources[0], run)
+    except KeyboardInterrupt as stopped:
+        again = ["metarl", "train", *words, *([] if options.resume else ["--resume"])]
+        complain(f"interrupted{_after(stopped)}; resume with: {shlex.join(again)}")
+        return 130
+    say(f"trained {agent} into {options.out}; measure it with: metarl evaluate {shlex.quote(str(options.out))}")
+    return 0
+
+
+def _after(stopped: KeyboardInterrupt) -> str:
+    iteration = getattr(stopped, "iteration", None)
+    return "" if iteration is None else f" after {iteration} iterations"
+
+
+def _default_config(learner: Any, agent: str, name: str | None) -> Any:
+    if name is None:
+        return learner.Config()
+    named: Mapping[str, Any] = getattr(learner, "DEFAULTS", {})
+    if name not in named:
+        refuse(f"config preset of {agent}", name, named)
+    return named[name]
+
+
+def evaluate(words: Sequence[str]) -> int:
+    """Measure a run, or an agent that needs no training."""
+    if _asks_for_help(words):
+        say("RUN is a run folder; its curve.json and curve.png are written into it.")
+        say(f"AGENT is one of {', '.join(UNTRAINED)} and needs --family.\n")
+        parse("metarl evaluate RUN|AGENT", ["--help"], Group("command", EvaluateOptions))
+    target, rest = _first(words, "RUN|AGENT", "evaluate")
+    command = Group("command", EvaluateOptions)
+    if target not in UNTRAINED:
+        (options,) = parse("metarl evaluate RUN", rest, command)
+        if options.family is not None:
+            fail("a run knows its family: --family goes with an agent that needs no training")
+        _evaluate_run(_existing_run(target), options)
+        return 0
+    entry = UNTRAINED[target]
+    group = source_group(entry, target, rest)
+    options, source = parse(f"metarl evaluate {target}", rest, command, group._replace(default=group.kind()))
+    _check_outputs(options)
+    curve = _measure(resolve(entry.where)(source), target, source, options)
+    _report(curve, {"json": options.json, "csv": options.csv, "plot": options.plot})
+    return 0
+
+
+def _existing_run(target: str) -> Path:
+    folder = Path(target)
+    if folder.exists():
+        return folder
+    if target in LEARNERS:
+        fail(f"{target} must be trained first (metarl train {target} ...); then give the run folder")
+    nearest = difflib.get_close_matches(target, UNTRAINED, n=1, cutoff=0.5)
+    hint = f" (did you mean {nearest[0]}?)" if nearest else ""
+    fail(f"there is no run {target!r}{hint}; give a run folder, or one of {', '.join(UNTRAINED)} with --family")
+
+
+def _evaluate_run(folder: Path, options: EvaluateOptions) -> None:
+    """Measure a run and write the curve into its folder."""
+    from metarl.runs import Run
+
+    name = Run.open(folder).learner
+    if name not in LEARNERS:
+        refuse(f"agent in {folder}", name, LEARNERS)
+    learner = resolve(LEARNERS[name].where)
+    run = Run.open(folder, learner.Config)
+    source = make_source(run.source.get("name", ""), run.source.get("options", {}))
+    stem = "curve" if options.split == "test" else f"curve-{options.split}"
+    _check_outputs(options)
+    check_output(folder / f"{stem}.json")
+    config = dataclasses.asdict(run.config)
+    curve = _measure(learner.load(run, source), name, source, options, seed=run.seed, config=config)
+    files = {"json": folder / f"{stem}.json", "plot": folder / f"{stem}.png"}
+    _report(curve, files)
+    _report(curve, {"json": options.json, "csv": options.csv, "plot": options.plot}, table=False)
+
+
+def _check_outputs(options: EvaluateOptions) -> None:
+    if options.plot is not None:
+        from metarl.plotting import check_picture
+
+        check_picture(options.plot)
+    for path in (options.json, options.csv, options.plot):
+        check_output(path)
+    if options.csv is not None and options.csv.suffix != ".csv":
+        fail(f"cannot write {options.csv}: the name must end in .csv")
+    if options.json is not None and options.json.suffix == ".csv":
+        fail(f"cannot write JSON into {options.json}; give --csv for that")
+
+
+def _measure(
+    agent: Adaptable,
+    name: str,
+    source: Source,
+    options: EvaluateOptions,
+    seed: int = 0,
+    config: Mapping[str, Any] | None = None,
+) -> AdaptationCurve:
+    """The curve of one agent on frozen tasks, with its references."""
+    from metarl.evaluation import AdaptationCurve
+    from metarl.learner import Budget
+
+    if options.split not in source.splits:
+        refuse(f"split of {source.name}", options.split, source.splits)
+    count = options.tasks
+    if count is None:
+        count = DATASET_TASKS if source.name in DATASETS else FAMILY_TASKS
+    if count < 1:
+        fail(f"--tasks is {count}; it must be at least 1")
+    budget = Budget(options.steps, options.episodes)
+    tasks = source.fixed(options.split, count)
+    scores = agent.curve(tasks, budget, options.seed)
+    return AdaptationCurve.from_scores(
+        scores,
+        agent=name,
+        source=source,
+        split=options.split,
+        tasks=tasks,
+        seeds=(seed,),
+        random=_reference("random", source, tasks, budget, options.seed),
+        oracle=_reference("oracle", source, tasks, budget, options.seed),
+        evaluation_seed=options.seed,
+        budget=budget,
+        config=config,
+    )
+
+
+def _reference(name: str, source: Source, tasks: Tasks, budget: Budget, seed: int) -> float | None:
+    """Mean score of a baseline on the same tasks; None where it cannot act."""
+    from metarl.learner import UserError
+    from metarl.tasks import TaskFamily
+
+    if not isinstance(source, TaskFamily):
+        return None
+    try:
+        agent: Adaptable = resolve(UNTRAINED[name].where)(source)
+        return float(agent.curve(tasks, dataclasses.replace(budget, steps=0), seed).values.mean())
+    except UserError:
+        return None
+
+
+def _report(curve: AdaptationCurve, files: Mapping[str, Path | None], *, table: bool = True) -> None:
+    """Print the curve and write its files."""
+    if table:
+        say(_curve_table(curve))
+    for kind, path in files.items():
+        if path is None:
+            continue
+        if kind == "plot":
+            from metarl.plotting import plot_curves
+
+            plot_curves(curve, path)
+        else:
+            curve.save(path)
+        say(f"wrote {path}")
+
+
+def compare(words: Sequence[str]) -> int:
+    """Draw several evaluated runs."""
+    if _asks_for_help(words):
+        say(
+            "usage: metarl compare RUN [RUN ...] --out FILE.png [--json FILE]; RUN is a run folder or a curve's JSON.\n"
+        )
+        parse("metarl compare RUN...", ["--help"], Group("command", CompareOptions))
+    _first(words, "RUN", "compare")
+    end = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    (options,) = parse("metarl compare RUN...", words[end:], Group("command", CompareOptions))
+    from metarl.evaluation import comparable, dump_json, labels, merge_seeds, write_atomically
+    from metarl.plotting import check_picture, plot_curves
+
+    check_output(check_picture(options.out))
+    check_output(options.json)
+    curves = merge_seeds([_saved_curve(Path(word)) for word in words[:end]])
+    comparable(curves)
+    plot_curves(curves, options.out, options.axis)
+    say(_comparison_table(curves, labels(curves)))
+    say(f"wrote {options.out}")
+    if options.json is not None:
+        document = {"version": 1, "curves": [curve.to_dict() for curve in curves]}
+        write_atomically(options.json, dump_json(document).encode())
+        say(f"wrote {options.json}")
+    return 0
+
+
+def _saved_curve(path: Path) -> AdaptationCurve:
+    from metarl.evaluation import AdaptationCurve
+
+    if not path.exists():
+        fail(f"there is no run or curve {str(path)!r}")
+    if path.is_dir():
+        if not (path / "curve.json").exists():
+            fail(f"{path} has no curve.json yet: metarl evaluate {shlex.quote(str(path))}")
+        path = path / "curve.json"
+    return AdaptationCurve.load(path)
+
+
+# Tables
+
+
+def print_json(document: Any) -> None:
+    """Print JSON on stdout."""
+    say(json.dumps(document, indent=2))
+
+
+def _table(*columns: str, right: bool = False, **options: Any) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+        show_edge=False,
+        title_justify="left",
+        caption_justify="left",
+        **options,
+    )
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=right or i == 0)
+    return table
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={entry}" for name, entry in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def _curve_table(curve: AdaptationCurve) -> Table:
+    """A row a bit of adaptation."""
+    from metarl.evaluation import UNITS
+    from metarl.plotting import title
+
+    counted = {name: positions for name in UNITS if (positions := getattr(curve, name)) is not None}
+    if counted.get("gradient_steps") == tuple(range(curve.steps + 1)):
+        del counted["gradient_steps"]  # the same as k
+    normalised = curve.normalised
+    table = _table(
+        "k",
+        *(name.replace("_", " ") for name in counted),
+        curve.score,
+        "95 % interval",
+        "gain",
+        "95 % interval",
+        *([] if normalised is None else ["normalised"]),
+        right=True,
+        title="\n".join([curve.agent, title([curve])]),
+        caption="\n".join([curve.protocol, "; ".join(_references(curve))]).strip(),
+    )
+    number = _format(curve)
+    for k in range(curve.steps + 1):
+        table.add_row(
+            str(k),
+            *(f"{positions[k]:,}" for positions in counted.values()),
+            number(curve.mean[k]),
+            _ends(number, curve.interval.low[k], curve.interval.high[k]),
+            f"{number(curve.gain.mean[k])}" if k else "",
+            _ends(number, curve.gain.low[k], curve.gain.high[k]) if k else "",
+            *([] if normalised is None else [f"{normalised[k]:.3f}"]),
+        )
+    return table
+
+
+def _comparison_table(curves: Sequence[AdaptationCurve], names: Sequence[str]) -> Table:
+    """A row a curve."""
+    from metarl.plotting import title
+
+    steps = range(max(curve.steps for curve in curves) + 1)
+    columns = ["agent", "seeds", *(f"k = {k}" for k in steps), "gain", "area", "normalised"]
+    table = _table(*columns, right=True, title=title(curves))
+    for curve, name in zip(curves, names, strict=True):
+        normalised, number = curve.normalised, _format(curve)
+        table.add_row(
+            name,
+            str(len(curve.seeds)),
+            *(number(curve.mean[k]) if k <= curve.steps else "" for k in steps),
+            number(curve.gain.mean[-1]),
+            number(float(curve.area.mean)),
+            "" if normalised is None else f"{normalised[-1]:.3f}",
+        )
+    return table
+
+
+def _format(curve: AdaptationCurve) -> Callable[[float], str]:
+    """How scores of this kind are written."""
+    digits = 2 if curve.score == "return" else 4
+    return lambda value: f"{value:.{digits}f}"
+
+
+def _references(curve: AdaptationCurve) -> list[str]:
+    known = {"random": curve.random, "oracle": curve.oracle}
+    return [f"{name} {_format(curve)(value)}" for name, value in known.items() if value is not None]
+
+
+def _ends(number: Callable[[float], str], low: float, high: float) -> str:
+    return f"[{number(low)}, {number(high)}]" if low == low else "none"
+
+
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
+    "quickstart": (quickstart, "train MAML-TRPO on 2D navigation, test on unseen goals, draw the curve"),
+    "list": (list_things, "show families, agents or data sets"),
+    "train": (train, "train an agent into a run folder"),
+    "evaluate": (evaluate, "measure the adaptation curve of a run, or of an agent that needs no training"),
+    "compare": (compare, "draw evaluated runs of one problem on one plot"),
+}

@@ -1,0 +1,510 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metarl import __version__, cli
+from metarl.evaluation import AdaptationCurve
+from metarl.learner import UserError
+from metarl.runs import Interrupted, Run
+
+NAVIGATION = "metarl/Navigation2D-v0"
+SMALL = ["--iterations", "1", "--tasks", "2", "--episodes", "2", "--threads", "1"]
+QUICK = ["--tasks", "3", "--episodes", "2", "--steps", "1"]
+
+
+@dataclass(frozen=True)
+class Said:
+    code: int
+    out: str
+    err: str
+
+
+def metarl(*words: Any) -> Said:
+    """The command as typed, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main([str(word) for word in words])
+    return Said(code, out.getvalue(), err.getvalue())
+
+
+def refused(said: Said) -> str:
+    """The one line of an error that ended with exit code 2."""
+    assert said.code == 2, said
+    assert said.err.startswith("metarl: ")
+    assert said.err.count("\n") == 1
+    assert "Traceback" not in said.err
+    return said.err
+
+
+def train(out: Path, *words: Any) -> Said:
+    return metarl("train", "maml-trpo", "--family", NAVIGATION, "--out", out, *SMALL, *words)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two evaluated runs, seeds 0 and 1, below this folder; not to be changed."""
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1):
+        assert train(folder / str(seed), "--seed", seed).code == 0
+        assert metarl("evaluate", folder / str(seed), *QUICK).code == 0
+    return folder
+
+
+# As typed, in a process of its own
+
+
+def test_help_is_quick_and_loads_no_torch() -> None:
+    program = (
+        "import sys; from metarl.cli import main; code = main(['--help'])\n"
+        "heavy = {'torch', 'matplotlib', 'gymnasium', 'scipy'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else code)"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert all(name in said.stdout for name in cli.COMMANDS)
+
+
+def test_the_installed_command_refuses_in_one_line() -> None:
+    command = Path(sys.executable).with_name("metarl")
+    said = subprocess.run(
+        [command, "train", "maml-trpo", "--family", "metarl/Navigaton2D-v0", "--out", "x"],
+        capture_output=True,
+        text=True,
+    )
+    assert said.returncode == 2
+    assert said.stdout == ""
+    assert said.stderr.startswith(
+        f"metarl: unknown family 'metarl/Navigaton2D-v0'; did you mean {NAVIGATION}? choose from {NAVIGATION}, "
+    )
+    assert said.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGINT is sent otherwise on Windows")
+def test_ctrl_c_leaves_a_run_that_the_printed_command_resumes(tmp_path: Path) -> None:
+    command = [Path(sys.executable).with_name("metarl"), "train", "maml-trpo", "--family", NAVIGATION]
+    options = ["--out", "run", "--iterations", "100000", *SMALL[2:]]
+    log = tmp_path / "run" / "metrics.jsonl"
+    with subprocess.Popen([*command, *options], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    last = err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert last.startswith("metarl: interrupted after ")
+    resume = last.partition("resume with: ")[2]
+    assert resume == f"metarl train maml-trpo --family {NAVIGATION} {' '.join(options)} --resume"
+    completed = Run.open(tmp_path / "run").restore()
+    assert completed is not None
+    assert completed[0] >= 1
+
+
+# Training, evaluating, comparing
+
+
+def test_evaluating_a_run_writes_a_curve_and_a_picture(trained: Path) -> None:
+    folder = trained / "0"
+    curve = AdaptationCurve.load(folder / "curve.json")
+    assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert (curve.agent, curve.family, curve.preset, curve.split) == ("maml-trpo", NAVIGATION, "maml2017", "test")
+    assert curve.per_task.shape == (1, 3, 2)
+    assert curve.seeds == (0,)
+    assert curve.env_steps == (0, 200)
+    assert curve.config["iterations"] == 1
+    assert curve.random is not None
+    assert curve.oracle is not None
+    assert curve.random < curve.oracle < 0
+    from metarl.envs import make_family
+
+    assert curve.task_hash == make_family(NAVIGATION).fixed("test", 3).sha256()
+
+
+def test_evaluation_repeats_and_names_other_splits_apart(trained: Path, tmp_path: Path) -> None:
+    said = metarl("evaluate", trained / "0", *QUICK, "--json", tmp_path / "a.json", "--csv", tmp_path / "a.csv")
+    assert said.code == 0
+    assert (tmp_path / "a.json").read_bytes() == (trained / "0" / "curve.json").read_bytes()
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == 1 + 3 * 2
+    before = (trained / "0" / "curve.json").read_bytes()
+    assert metarl("evaluate", trained / "0", *QUICK, "--split", "ood").code == 0
+    assert AdaptationCurve.load(trained / "0" / "curve-ood.json").split == "ood"
+    assert (trained / "0" / "curve.json").read_bytes() == before
+
+
+def test_the_table_shows_the_curve(trained: Path, tmp_path: Path) -> None:
+    said = metarl("evaluate", trained / "1", *QUICK, "--plot", tmp_path / "a.svg")
+    curve = AdaptationCurve.load(trained / "1" / "curve.json")
+    for value in (*curve.mean, curve.interval.low[1], curve.gain.mean[1], curve.gain.high[1]):
+        assert f"{value:.2f}" in said.out
+    assert curve.normalised is not None
+    assert f"{curve.normalised[1]:.3f}" in said.out
+    assert str(tmp_path / "a.svg") in said.out
+    assert (tmp_path / "a.svg").exists()
+
+
+def test_compare_makes_seeds_one_curve(trained: Path, tmp_path: Path) -> None:
+    still = tmp_path / "still.json"
+    said = metarl("evaluate", "stand-still", "--family", NAVIGATION, *QUICK, "--json", still)
+    assert said.code == 0
+    picture, numbers = tmp_path / "all.png", tmp_path / "all.json"
+    said = metarl("compare", trained / "0", trained / "1" / "curve.json", still, "--out", picture, "--json", numbers)
+    assert said.code == 0, said.err
+    assert picture.exists()
+    curves = [AdaptationCurve.from_dict(entry) for entry in json.loads(numbers.read_text())["curves"]]
+    assert [(curve.agent, curve.seeds) for curve in curves] == [("maml-trpo", (0, 1)), ("stand-still", (0,))]
+
+
+def test_compare_refuses_other_tasks_and_draws_nothing(trained: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.json"
+    words = ["--tasks", "2", "--episodes", "2", "--steps", "1"]
+    assert metarl("evaluate", "random", "--family", NAVIGATION, *words, "--json", other).code == 0
+    error = refused(metarl("compare", trained / "0", other, "--out", tmp_path / "all.png"))
+    assert "cannot compare maml-trpo with random: tasks " in error
+    assert not (tmp_path / "all.png").exists()
+
+
+def test_options_of_the_learner_and_the_family_reach_them(tmp_path: Path) -> None:
+    words = ["--preset=pearl", "--hidden", "8", "4", "--inner_step_size", "0.25", "--preset-config", "paper"]
+    assert train(tmp_path / "run", *words).code == 0
+    record = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert record["source"] == {"name": NAVIGATION, "options": {"preset": "pearl"}}
+    assert record["config"]["hidden"] == [8, 4]
+    assert record["config"]["inner_step_size"] == 0.25
+    assert record["config"]["activation"] == "relu"  # from the paper's preset
+
+
+def test_resume_goes_on_to_more_iterations(tmp_path: Path) -> None:
+    straight, halted = tmp_path / "straight", tmp_path / "halted"
+    assert train(straight, "--iterations", "2").code == 0
+    assert train(halted).code == 0
+    assert train(halted, "--iterations", "2", "--resume").code == 0
+    assert (halted / "metrics.jsonl").read_bytes() == (straight / "metrics.jsonl").read_bytes()
+
+
+def test_quickstart_trains_evaluates_and_can_be_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = cli.resolve(cli.LEARNERS["maml-trpo"].where)
+    small = SimpleNamespace(
+        Config=lambda: learner.Config(tasks=2, episodes=2, threads=1), train=learner.train, load=learner.load
+    )
+    monkeypatch.setattr(cli, "QUICKSTART_ITERATIONS", 1)
+    monkeypatch.setattr(
+        cli, "resolve", lambda where, found=cli.resolve: _with_config(learner, small, where, found(where))
+    )
+    folder = tmp_path / "quick"
+    first = metarl("quickstart", "--out", folder)
+    assert first.code == 0, first.err
+    assert "training maml-trpo" in first.out
+    curve = AdaptationCurve.load(folder / "curve.json")
+    assert curve.per_task.shape == (1, 40, 4)
+    assert (folder / "curve.png").exists()
+    again = metarl("quickstart", "--out", folder)
+    assert again.code == 0
+    assert "already trained" in again.out
+    assert "training maml-trpo" not in again.out
+    assert "seed is 0 there and 1 here" in refused(metarl("quickstart", "--out", folder, "--seed", "1"))
+
+
+def _with_config(learner: Any, small: Any, where: str, found: Any) -> Any:
+    """The learner with a small default config for training; the real one for opening runs."""
+    if found is not learner or where != cli.LEARNERS["maml-trpo"].where:
+        return found
+    return SimpleNamespace(Config=_Config(learner.Config, small.Config), train=learner.train, load=learner.load)
+
+
+class _Config(type):
+    """Stands for the config class: called without values it gives the small config."""
+
+    def __new__(cls, real: type, small: Callable[[], Any]) -> Any:
+        return type("Config", (real,), {"__new__": lambda kind, **given: small() if not given else real(**given)})
+
+
+# Lists
+
+
+def test_lists_name_everything_registered() -> None:
+    from metarl.envs import FAMILIES
+
+    families = json.loads(metarl("list", "families", "--json").out)
+    assert [row["family"] for row in families] == list(FAMILIES)
+    navigation = families[0]
+    assert navigation["presets"] == ["maml2017", "pearl", "varibad", "promp"]
+    assert navigation["tasks reused"] == ["promp"]
+    agents = json.loads(metarl("list", "agents", "--json").out)
+    assert {row["agent"]: row["trained"] for row in agents} == {
+        **dict.fromkeys(cli.LEARNERS, True),
+        **dict.fromkeys(cli.UNTRAINED, False),
+    }
+    assert [row["dataset"] for row in json.loads(metarl("list", "datasets", "--json").out)] == list(cli.DATASETS)
+    assert NAVIGATION in metarl("list", "families").out
+    assert "maml-trpo" in metarl("list", "agents").out
+
+
+@pytest.mark.parametrize("name", cli.LEARNERS)
+def test_every_learner_has_the_contract_s_names_and_documented_options(name: str) -> None:
+    learner = cli.resolve(cli.LEARNERS[name].where)
+    assert callable(learner.train)
+    assert callable(learner.load)
+    help_text = metarl("train", name, "--help").out
+    for flag in cli._flags(learner.Config, pairs=False):
+        assert flag in help_text
+
+
+def test_help_grows_with_what_is_named() -> None:
+    assert "--inner-step-size" not in metarl("train", "--help").out
+    assert "--preset " not in metarl("train", "maml-trpo", "--help").out
+    said = metarl("train", "maml-trpo", "--family", NAVIGATION, "--help")
+    assert said.code == 0
+    assert "--inner-step-size FLOAT" in said.out
+    assert "--preset STR" in said.out
+    for command in cli.COMMANDS:
+        assert metarl(command, "--help").code == 0
+    assert metarl("--version").out.strip() == __version__
+    assert metarl().out == metarl("-h").out
+
+
+# Bad input: one line that says what is wrong, exit 2, nothing written
+
+BAD: list[tuple[list[str], str]] = [
+    (["trian"], "unknown command 'trian'; did you mean train? choose from quickstart, list, train"),
+    (["list", "famlies"], "unknown list 'famlies'; did you mean families?"),
+    (["list"], "comes first"),
+    (["train"], "AGENT comes first"),
+    (["train", "maml-trp"], "unknown agent 'maml-trp'; did you mean maml-trpo?"),
+    (["train", "random", "--out", "x"], "random needs no training: metarl evaluate random"),
+    (["train", "maml-trpo", "--out", "x"], f"give --family, one of {NAVIGATION}"),
+    (["train", "maml-trpo", "--family", "Navigation2D", "--out", "x"], f"did you mean {NAVIGATION}?"),
+    (["train", "maml-trpo", "--dataset", "omniglot", "--out", "x"], "acts in a task family"),
+    (["train", "maml-trpo", "--family", NAVIGATION], "--out"),
+    (["train", "maml-trpo", "--family", NAVIGATION, "--out"], "--out"),
+    (["evaluate"], "RUN|AGENT comes first"),
+    (["evaluate", "rnadom"], "there is no run 'rnadom' (did you mean random?)"),
+    (["evaluate", "maml-trpo"], "must be trained first"),
+    (["evaluate", "random"], f"give --family, one of {NAVIGATION}"),
+    (["evaluate", "random", "--family", NAVIGATION, "--split", "tset"], "unknown split of"),
+    (["evaluate", "random", "--family", NAVIGATION, "--tasks", "0"], "--tasks is 0; it must be at least 1"),
+    (["evaluate", "random", "--family", NAVIGATION, "--steps", "-1"], "got -1 and 40"),
+    (["evaluate", "random", "--family", NAVIGATION, "--plot", "x.gif"], "must end in .png, .svg, .pdf"),
+    (["evaluate", "random", "--family", NAVIGATION, "--json", "no/x.json"], "there is no folder no"),
+    (["evaluate", "random", "--family", NAVIGATION, "--json", "."], "cannot write"),
+    (["evaluate", "random", "--family", NAVIGATION, "--csv", "x.json"], "must end in .csv"),
+    (["evaluate", "random", "--family", NAVIGATION, "--json", "x.csv"], "give --csv"),
+    (["evaluate", "oracle", "--family", NAVIGATION, "--preset", "promp"], "no optimal policy is known"),
+    (["evaluate", "."], "holds no run"),
+    (["compare"], "RUN comes first"),
+    (["compare", "nothing", "--out", "x.png"], "there is no run or curve 'nothing'"),
+    (["compare", ".", "--out", "x.png"], "has no curve.json yet: metarl evaluate ."),
+    (["compare", ".", "--out", "x.txt"], "must end in .png, .svg, .pdf"),
+    (["quickstart", "--sed", "1"], "unknown option '--sed'; did you mean --seed?"),
+    (["quickstart", "--seed", "one"], "--seed: 'one' is not an integer"),
+]
+BAD_OPTIONS: list[tuple[list[str], str]] = [
+    (["--preset", "perl"], "unknown preset of metarl/Navigation2D-v0 'perl'; did you mean pearl? choose from maml2017"),
+    (["--preset-config", "papr"], "unknown config preset of maml-trpo 'papr'; did you mean paper?"),
+    (["--iteration", "3"], "unknown option '--iteration'; did you mean --iterations? choose from --activation"),
+    (["--inner-stepsize=3"], "unknown option '--inner-stepsize'; did you mean --inner-step-size?"),
+    (["--iterations", "many"], "--iterations: 'many' is not an integer"),
+    (["--gamma", "x"], "--gamma: 'x' is not a number"),
+    (["--gamma", "1.5"], "--gamma is 1.5; it must be between 0 and 1"),
+    (["--iterations", "0"], "--iterations is 0; it must be at least 1"),
+    (["--order", "3"], "'--order'. Expected one of ('1', '2')"),
+    (["--resume=yes"], "--resume"),
+    (["surplus"], "surplus"),
+    (["--device", "abacus"], "this machine has no device 'abacus'"),
+    (["--resume"], "no config.json"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD, ids=[" ".join(words) for words, _ in BAD])
+def test_bad_input(words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(metarl(*words))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("words", "message"), BAD_OPTIONS, ids=[" ".join(words) for words, _ in BAD_OPTIONS])
+def test_bad_options(words: list[str], message: str, tmp_path: Path) -> None:
+    said = metarl("train", "maml-trpo", "--family", NAVIGATION, "--out", tmp_path / "run", *words)
+    assert message in refused(said)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_run_in_the_folder_is_left_alone(trained: Path) -> None:
+    before = contents(trained / "0")
+    assert "already holds a run" in refused(train(trained / "0"))
+    assert "seed is 0 there and 5 here" in refused(train(trained / "0", "--resume", "--seed", "5"))
+    assert "holds another run" in refused(train(trained / "0", "--resume", "--preset", "pearl"))
+    assert contents(trained / "0") == before
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="this user may write anywhere")
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        assert "cannot" in refused(train(tmp_path / "run"))
+        words = ["evaluate", "random", "--family", NAVIGATION, *QUICK, "--json", tmp_path / "a.json"]
+        assert "writing there is not allowed" in refused(metarl(*words))
+    finally:
+        tmp_path.chmod(0o700)
+
+
+class Bomb:
+    """Unpickling it creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused_and_not_run(trained: Path, tmp_path: Path) -> None:
+    import shutil
+
+    run, exploded = tmp_path / "run", tmp_path / "exploded"
+    shutil.copytree(trained / "0", run)
+    states = [path for path in (run / "checkpoints").iterdir() if path.suffix != ".json"]
+    assert states
+    for damage in (b"", b"nonsense", pickle.dumps(Bomb(exploded))):
+        for path in states:
+            path.write_bytes(damage)
+        before = contents(run)
+        assert str(run) in refused(metarl("evaluate", run, *QUICK))
+        assert contents(run) == before
+    assert not exploded.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learner": "maml-trbo"}, "unknown agent"),
+        ({"source": {"name": "metarl/Gone-v0", "options": {}}}, "unknown family or data set 'metarl/Gone-v0'"),
+        ({"source": {"name": NAVIGATION, "options": {"preset": "x"}}}, f"cannot make {NAVIGATION}"),
+        ({"source": {"name": NAVIGATION, "options": {"wind": 1}}}, f"cannot make {NAVIGATION}"),
+        ({"source": {}}, "unknown family or data set"),
+        ({"config": {"iterations": "many"}}, "iterations"),
+    ],
+)
+def test_a_damaged_config_is_refused(trained: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    import shutil
+
+    run = tmp_path / "run"
+    shutil.copytree(trained / "0", run)
+    record = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(record | change))
+    assert message in refused(metarl("evaluate", run, *QUICK))
+
+
+def test_a_run_keeps_its_family(trained: Path) -> None:
+    assert "a run knows its family" in refused(metarl("evaluate", trained / "0", "--family", NAVIGATION))
+
+
+# Machinery
+
+
+@dataclass(frozen=True)
+class First:
+    """First.
+
+    Attributes:
+        out: required.
+        seed: a number.
+        loud: a switch.
+    """
+
+    out: str
+    seed: int = 0
+    loud: bool = False
+
+
+@dataclass(frozen=True)
+class Second:
+    """Second.
+
+    Attributes:
+        seed: clashes with First's.
+        rate: a number.
+    """
+
+    seed: int = 5
+    rate: float = 0.5
+    keep: bool = True
+
+
+def parse(*words: str) -> list[Any]:
+    return cli.parse("test", words, cli.Group("command", First), cli.Group("family", Second, Second(rate=0.25)))
+
+
+def test_a_flag_of_two_groups_belongs_to_the_first() -> None:
+    assert parse("--out", "a", "--seed", "3") == [First("a", 3), Second(rate=0.25)]
+    assert parse("--out=a", "--family.seed", "7", "--rate", "1") == [First("a"), Second(seed=7, rate=1.0)]
+    assert parse("--out", "a", "--family.rate=2", "--loud") == [First("a", loud=True), Second(rate=2.0)]
+    with pytest.raises(UserError, match="unknown option '--no-loud'"):
+        parse("--out", "a", "--no-loud")
+
+
+def test_peek_reads_a_flag_either_way() -> None:
+    assert cli.peek(["a", "--family", "x"], "--family") == "x"
+    assert cli.peek(["--preset_config=x"], "--preset-config") == "x"
+    assert cli.peek(["--family"], "--family") is None
+    assert cli.peek(["--families", "x"], "--family") is None
+
+
+@pytest.mark.parametrize(
+    ("stopped", "message"),
+    [
+        (Interrupted(Path("run"), 7), "interrupted after 7 iterations; resume with: "),
+        (KeyboardInterrupt(), "interrupted; "),
+    ],
+)
+def test_interrupted_training_says_how_to_resume(
+    stopped: KeyboardInterrupt, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = cli.resolve(cli.LEARNERS["maml-trpo"].where)
+
+    def stop(*_: Any) -> None:
+        raise stopped
+
+    monkeypatch.setattr(learner, "train", stop)
+    said = train(tmp_path / "a run")
+    assert said.code == 130
+    assert said.err.startswith(f"metarl: {message}")
+    assert said.err.count("\n") == 1
+    assert f"--out '{tmp_path / 'a run'}'" in said.err
+    assert said.err.endswith("--resume\n")
+    quick = metarl("quickstart", "--out", tmp_path / "quick")
+    assert quick.code == 130
+    assert f"continue with: metarl quickstart --out {tmp_path / 'quick'}" in quick.err
+
+
+def test_programming_mistakes_are_not_dressed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(words: Any) -> int:
+        raise ValueError("a bug")
+
+    monkeypatch.setitem(cli.COMMANDS, "list", (broken, ""))
+    with pytest.raises(ValueError, match="a bug"):
+        metarl("list", "agents")
+
+
+def test_scores_are_finite(trained: Path) -> None:
+    assert np.isfinite(AdaptationCurve.load(trained / "0" / "curve.json").per_task).all()
