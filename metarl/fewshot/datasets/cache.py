@@ -1,0 +1,69 @@
+"""Decoded pixels in a file that is mapped into memory: decoding happens once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metarl.fewshot.datasets.downloads import cache_folder
+
+Pixels = NDArray[np.uint8]
+
+
+def decoded(name: str, key: str, shape: tuple[int, ...], fill: Callable[[Pixels], None]) -> Pixels:
+    """A uint8 array, from the cache if it is there, else filled once and kept.
+
+    The file appears whole or not at all (temporary name, flush, rename). Where the cache folder
+    cannot be written the array lives in memory instead.
+
+    Args:
+        name: the data set's, the beginning of the file's name.
+        key: identifies the source files and how they were decoded.
+        shape: the array's.
+        fill: writes every element of the array it is given; may raise, and then nothing is kept.
+
+    Returns:
+        The array; mapped copy-on-write, so that nothing written to it reaches the file.
+    """
+    path = cache_folder() / "pixels" / f"{name}-{hashlib.sha256(f'{key} {shape}'.encode()).hexdigest()[:32]}.npy"
+    found = _load(path, shape)
+    if found is not None:
+        return found
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, unfinished = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    except OSError:
+        pixels = np.empty(shape, np.uint8)
+        fill(pixels)
+        return pixels
+    try:
+        os.close(handle)
+        mapped = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
+        fill(mapped)
+        mapped.flush()
+        del mapped
+        os.replace(unfinished, path)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(unfinished)
+    made = _load(path, shape)
+    if made is None:
+        raise OSError(f"{path} changed while it was written")
+    return made
+
+
+def _load(path: Path, shape: tuple[int, ...]) -> Pixels | None:
+    """The cached array, or None if there is none or it is damaged."""
+    try:
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    held: Pixels = array.view(np.ndarray)
+    return held if held.dtype == np.uint8 and held.shape == shape else None

@@ -1,0 +1,126 @@
+"""mini-ImageNet with the split of Ravi & Larochelle 2017: 64/16/20 classes, 600 images each, 84 x 84.
+
+ImageNet's licence does not let anybody hand its pictures on: bring your own. Expected below the data
+folder: `mini_imagenet/train.csv`, `val.csv`, `test.csv` (filename,label) and the pictures they name in
+`mini_imagenet/images/` or `mini_imagenet/images.zip`, of any size: they are resized to 84 x 84 with
+Pillow's LANCZOS filter, once, into a file that later runs map into memory.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path, PurePosixPath
+from typing import ClassVar
+
+from metarl.fewshot.datasets.archives import FolderStore, Store, decode, open_store, read_text, reading, shrink
+from metarl.fewshot.datasets.cache import Pixels, decoded
+from metarl.fewshot.datasets.downloads import data_folder
+from metarl.fewshot.images import Images, ImageSource
+from metarl.learner import UserError
+
+SIZE = 84
+PER_CLASS = 600
+FILES = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
+# SHA-256 of each split's sorted class names, joined by newlines
+PUBLISHED = {
+    "train": "0f107a65ea80bf1e1d1e5e18d368f0d007e3e4c1885f33cc071363997e3814e9",
+    "validation": "489f8af43b2560094c8766f36213842de429622b67b5e9fed1277ebb99806f7d",
+    "test": "0db5287e659efd3391c100c88f40df0f66510dfa9be94b8d0ecc66498f4e9810",
+}
+LAYOUT = (
+    "mini_imagenet/train.csv, val.csv and test.csv (Ravi & Larochelle's lists, from "
+    "github.com/twitter/meta-learning-lstm, data/miniImagenet) and your own ImageNet pictures in "
+    "mini_imagenet/images/ or mini_imagenet/images.zip"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiniImageNet(ImageSource):
+    """Colour photographs, `(3, 84, 84)`."""
+
+    name: ClassVar[str] = "mini-imagenet"
+
+    def load(self) -> Images:
+        """All 60,000 images, mapped from the cache."""
+        return read(data_folder(self.data_root).resolve())[0]
+
+    def split_classes(self, images: Images) -> Mapping[str, Sequence[int]]:
+        """The published class lists."""
+        lists = read(data_folder(self.data_root).resolve())[1]
+        return {split: [images.classes.index(label) for label in labels] for split, labels in lists.items()}
+
+
+@cache
+def read(root: Path) -> tuple[Images, dict[str, tuple[str, ...]]]:
+    """All images, in the order of the lists, and the classes of each split.
+
+    Raises:
+        UserError: a list or a picture is missing or damaged.
+    """
+    folder = root / "mini_imagenet"
+    lists = {split: read_list(folder / name, split) for split, name in FILES.items()}
+    store = _pictures(folder)
+    where = _locate(store)
+    wanted = [name for members in lists.values() for names in members.values() for name in names]
+    if missing := [name for name in wanted if name not in where]:
+        raise UserError(f"{store.path} lacks {len(missing)} pictures, the first {missing[0]}; expected: {LAYOUT}")
+    key = f"{store.fingerprint()} {hashlib.sha256(chr(10).join(wanted).encode()).hexdigest()} LANCZOS RGB"
+    fill = partial(_fill, store, [where[name] for name in wanted])
+    pixels = decoded("mini-imagenet", key, (len(wanted), 3, SIZE, SIZE), fill)
+    classes = tuple(label for members in lists.values() for label in members)
+    counts = tuple(len(names) for members in lists.values() for names in members.values())
+    return Images(pixels, classes, counts, classes), {split: tuple(members) for split, members in lists.items()}
+
+
+def read_list(path: Path, split: str) -> dict[str, list[str]]:
+    """The file names of each class of a list, in the list's order.
+
+    Raises:
+        UserError: the list is missing, damaged, or not the published one.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing; expected: {LAYOUT}")
+    members: dict[str, list[str]] = defaultdict(list)
+    with reading(str(path)):
+        rows = list(csv.reader(io.StringIO(read_text(path.read_bytes(), str(path)), newline=""), strict=True))
+        if not rows or rows[0] != ["filename", "label"]:
+            raise ValueError("its first line is not filename,label")
+        for number, row in enumerate(rows[1:], 2):
+            if len(row) != 2 or PurePosixPath(row[0]).name != row[0] or "\\" in row[0]:
+                raise ValueError(f"line {number} is not a file name and a label")
+            members[row[1]].append(row[0])
+    names = [name for files in members.values() for name in files]
+    found = hashlib.sha256("\n".join(sorted(members)).encode()).hexdigest()
+    if found != PUBLISHED[split] or {len(files) for files in members.values()} != {PER_CLASS}:
+        raise UserError(
+            f"{path} is not the published {split} list: it has {len(names)} pictures of {len(members)} classes; "
+            f"expected: {LAYOUT}"
+        )
+    if len(set(names)) != len(names):
+        raise UserError(f"{path} names a picture twice; expected: {LAYOUT}")
+    return dict(members)
+
+
+def _pictures(folder: Path) -> Store:
+    for path in (folder / "images", folder / "images.zip"):
+        if path.exists():
+            return open_store(path)
+    raise UserError(f"{folder / 'images'} is missing; expected: {LAYOUT}")
+
+
+def _locate(store: Store) -> dict[str, str]:
+    """Where each picture is, by its bare name: archives often have a folder inside."""
+    if isinstance(store, FolderStore):
+        return {name: name for name in store.names}
+    return {PurePosixPath(name).name: name for name in store.names}
+
+
+def _fill(store: Store, names: Sequence[str], out: Pixels) -> None:
+    for i, name in enumerate(names):
+        out[i] = shrink(decode(store.read(name), f"{store.path}: {name}", "RGB"), (SIZE, SIZE))
