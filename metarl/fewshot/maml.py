@@ -145,7 +145,7 @@ def train(config: Config, source: SupervisedSource, run: Run) -> None:
                 value.grad = found.gradient["model"][name]
             adam.step()
             losses.append(float(found.loss))
-            if (iteration + 1) % config.log_every == 0 or iteration + 1 == config.iterations:
+            if (iteration + 1) % config.log_every == 0:
                 loop.log({"score/query_mse": sum(losses) / len(losses)}, {"train_s": time.perf_counter() - started})
                 losses, started = [], time.perf_counter()
 
