@@ -20,6 +20,11 @@ from numpy.typing import NDArray
 Part = int | str
 
 
+def _spelled(part: Part) -> str:
+    """A part with its kind in front, so that 1 and "1" differ; numpy integers are integers."""
+    return f"s{part.replace(chr(31), chr(31) * 2)}" if isinstance(part, str) else f"i{int(part)}"
+
+
 @dataclass(frozen=True)
 class Key:
     """The name of a random stream.
@@ -43,7 +48,7 @@ class Key:
 
     def digest(self) -> bytes:
         """16 bytes that identify the stream, equal on every platform and in every version."""
-        text = "\x1f".join(f"{'i' if isinstance(p, int) else 's'}{p}" for p in (int(self.seed), *self.path))
+        text = "\x1f".join(_spelled(part) for part in (self.seed, *self.path))
         return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
     def integer(self) -> int:
