@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -219,11 +218,10 @@ class ImageSource(ABC):
             raise ValueError(f"need at least one task, got {n}")
         key = Key(0)("fixed", self.name, json.dumps(self.options(), sort_keys=True), split)
 
-        calls = itertools.count()
+        streams = [key(i).uniforms() for i in range(n)]
 
         def uniform(shape: tuple[int, ...]) -> NDArray[np.float64]:
-            call, per_task = next(calls), (shape[0] // n, *shape[1:])
-            return np.concatenate([key(i, call).uniform(per_task) for i in range(n)])
+            return np.concatenate([stream((shape[0] // n, *shape[1:])) for stream in streams])
 
         return self._draw(n, uniform, split, self.ways, self.shots)
 

@@ -133,6 +133,8 @@ def fetch(remote: Remote, target: Path, report: Report = lambda done, total: Non
             os.replace(part, target)
             return
         refusals.append(f"{url}: {problem}")
+        if part.exists() and not part.stat().st_size:
+            part.unlink()
     raise UserError("no mirror served it (" + "; ".join(refusals) + ")")
 
 
