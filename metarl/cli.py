@@ -60,7 +60,7 @@ File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
 Count = Annotated[int | None, tyro.conf.arg(metavar="INT")]
 
 QUICKSTART_FAMILY = "metarl/Navigation2D-v0"
-QUICKSTART_ITERATIONS = 30
+QUICKSTART: dict[str, Any] = {"iterations": 30}  # what differs from the default config
 FAMILY_TASKS, DATASET_TASKS = 40, 600  # test tasks of an evaluation unless told otherwise
 
 
@@ -290,15 +290,21 @@ def _translate(word: str, known: Mapping[str, str]) -> str:
     name, equals, value = word.partition("=")
     flag = name.replace("_", "-")
     if flag not in known:
-        refuse("option", name, sorted(known))
+        refuse("option", name, sorted(known.keys() - {"--help"}))
     return known[flag] + equals + value
 
 
 def _unboxed(text: str) -> str:
     """The message in one of tyro's boxes."""
-    lines = [line.strip("│ ") for line in text.splitlines() if not line.startswith(("╭", "╰"))]
-    end = next((i for i, line in enumerate(lines) if set(line) == {"─"}), len(lines))
-    message = " ".join(lines[:end]) or " ".join(text.split())
+    drawn = "╭" in text  # else stdout has no UTF-8, and the title stands above a rule of its own
+    lines = [line.strip("│| ") for line in text.splitlines() if not line.startswith(("╭", "╰"))]
+    blocks: list[list[str]] = [[]]
+    for line in lines:
+        if line and set(line) <= {"─", "-"}:
+            blocks.append([])
+        else:
+            blocks[-1].append(line)
+    message = " ".join(blocks[0 if drawn or len(blocks) == 1 else 1]) or " ".join(text.split())
     for name in ("agent", "family", "dataset", "command"):
         message = message.removeprefix(f"Error parsing {name}: ")
     message = re.sub(r"invalid literal for int\(\) with base \d+: (.+)", r"\1 is not an integer", message)
@@ -408,7 +414,7 @@ def quickstart(words: Sequence[str]) -> int:
 
     learner = resolve(LEARNERS["maml-trpo"].where)
     family = make_family(QUICKSTART_FAMILY)
-    config = dataclasses.replace(learner.Config(), iterations=QUICKSTART_ITERATIONS)
+    config = dataclasses.replace(learner.Config(), **QUICKSTART)
     begin = Run.resume if (options.out / CONFIG).exists() else Run.create
     run = begin(options.out, learner="maml-trpo", config=config, source=family, seed=options.seed)
     restored = run.restore()

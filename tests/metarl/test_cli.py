@@ -5,20 +5,20 @@ import io
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from metarl import __version__, cli
+from metarl.cli import EvaluateOptions
 from metarl.evaluation import AdaptationCurve
 from metarl.learner import UserError
 from metarl.runs import Interrupted, Run
@@ -203,14 +203,8 @@ def test_resume_goes_on_to_more_iterations(tmp_path: Path) -> None:
 
 
 def test_quickstart_trains_evaluates_and_can_be_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    learner = cli.resolve(cli.LEARNERS["maml-trpo"].where)
-    small = SimpleNamespace(
-        Config=lambda: learner.Config(tasks=2, episodes=2, threads=1), train=learner.train, load=learner.load
-    )
-    monkeypatch.setattr(cli, "QUICKSTART_ITERATIONS", 1)
-    monkeypatch.setattr(
-        cli, "resolve", lambda where, found=cli.resolve: _with_config(learner, small, where, found(where))
-    )
+    monkeypatch.setattr(cli, "QUICKSTART", {"iterations": 1, "tasks": 2, "episodes": 2, "threads": 1})
+    monkeypatch.setattr(cli, "EvaluateOptions", lambda: EvaluateOptions(episodes=2))
     folder = tmp_path / "quick"
     first = metarl("quickstart", "--out", folder)
     assert first.code == 0, first.err
@@ -223,20 +217,6 @@ def test_quickstart_trains_evaluates_and_can_be_run_again(tmp_path: Path, monkey
     assert "already trained" in again.out
     assert "training maml-trpo" not in again.out
     assert "seed is 0 there and 1 here" in refused(metarl("quickstart", "--out", folder, "--seed", "1"))
-
-
-def _with_config(learner: Any, small: Any, where: str, found: Any) -> Any:
-    """The learner with a small default config for training; the real one for opening runs."""
-    if found is not learner or where != cli.LEARNERS["maml-trpo"].where:
-        return found
-    return SimpleNamespace(Config=_Config(learner.Config, small.Config), train=learner.train, load=learner.load)
-
-
-class _Config(type):
-    """Stands for the config class: called without values it gives the small config."""
-
-    def __new__(cls, real: type, small: Callable[[], Any]) -> Any:
-        return type("Config", (real,), {"__new__": lambda kind, **given: small() if not given else real(**given)})
 
 
 # Lists
@@ -328,7 +308,7 @@ BAD_OPTIONS: list[tuple[list[str], str]] = [
     (["--gamma", "1.5"], "--gamma is 1.5; it must be between 0 and 1"),
     (["--iterations", "0"], "--iterations is 0; it must be at least 1"),
     (["--order", "3"], "'--order'. Expected one of ('1', '2')"),
-    (["--resume=yes"], "--resume"),
+    (["--resume=yes"], "yes"),
     (["surplus"], "surplus"),
     (["--device", "abacus"], "this machine has no device 'abacus'"),
     (["--resume"], "no config.json"),
@@ -379,8 +359,6 @@ class Bomb:
 
 
 def test_a_damaged_or_foreign_checkpoint_is_refused_and_not_run(trained: Path, tmp_path: Path) -> None:
-    import shutil
-
     run, exploded = tmp_path / "run", tmp_path / "exploded"
     shutil.copytree(trained / "0", run)
     states = [path for path in (run / "checkpoints").iterdir() if path.suffix != ".json"]
@@ -406,8 +384,6 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_and_not_run(trained: Path, t
     ],
 )
 def test_a_damaged_config_is_refused(trained: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    import shutil
-
     run = tmp_path / "run"
     shutil.copytree(trained / "0", run)
     record = json.loads((run / "config.json").read_text())
