@@ -19,6 +19,7 @@ product is the exact Gauss-Newton form J' F J instead of a finite difference.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -252,7 +253,7 @@ def meta_step(
         return curvature(v) + config.cg_damping * v
 
     solution = trust_region.conjugate_gradient(product, -gradient, config.cg_iterations)
-    scale = torch.sqrt(2 * config.max_kl / (solution.x @ product(solution.x)).clamp(min=1e-12))
+    scale = math.sqrt(2 * config.max_kl / max(solution.curvature, 1e-12))
     found = trust_region.line_search(
         objective.evaluate, theta.detach(), scale * solution.x, float(loss.detach()), config.max_kl
     )

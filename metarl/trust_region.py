@@ -21,11 +21,13 @@ class Solution:
 
     Attributes:
         x: `(P,)`.
-        residual: ||b - A x|| / ||b||.
+        curvature: x' A x, had without another product from A x = b - r.
+        residual: ||r|| / ||b|| with r = b - A x.
         iterations: products taken.
     """
 
     x: Tensor
+    curvature: float
     residual: float
     iterations: int
 
@@ -54,7 +56,7 @@ def conjugate_gradient(product: Product, b: Tensor, iterations: int = 10, tolera
         p = r + (rr_next / rr) * p
         rr = rr_next
     norm = float(b.norm())
-    return Solution(x, float(r.norm()) / norm if norm else 0.0, taken)
+    return Solution(x, float(x @ (b - r)), float(r.norm()) / norm if norm else 0.0, taken)
 
 
 def gauss_newton_product(description: tuple[Tensor, ...], theta: Tensor, middle: Middle) -> Product:

@@ -22,6 +22,7 @@ def test_conjugate_gradient_reports_its_residual():
     a, b = spd(8), torch.ones(8, dtype=torch.float64)
     found = trust_region.conjugate_gradient(lambda v: a @ v, b, iterations=2)
     assert found.residual == pytest.approx(float((b - a @ found.x).norm() / b.norm()))
+    assert found.curvature == pytest.approx(float(found.x @ a @ found.x))
     assert found.iterations == 2
 
 
