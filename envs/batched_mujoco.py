@@ -197,6 +197,18 @@ def load_model(xml: str) -> Any:
     return model
 
 
+@cache
+def opengl_problem() -> str | None:
+    """Why this process cannot draw, or None; tried once, for a second try after a failure kills the process."""
+    import mujoco
+
+    try:
+        mujoco.Renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 1, 1).close()
+    except Exception as error:  # each OpenGL platform fails in its own way
+        return str(error)
+    return None
+
+
 class BatchedMujoco(TaskVectorEnv):
     """N simulations of one robot in one batch; see the module for what an unstable one does.
 
@@ -309,13 +321,12 @@ class BatchedMujoco(TaskVectorEnv):
         import mujoco
 
         if self._renderer is None:
-            try:
-                self._renderer = mujoco.Renderer(self._model, PICTURE[1], PICTURE[0])
-            except Exception as error:  # each OpenGL platform fails in its own way
+            if problem := opengl_problem():
                 raise UserError(
-                    f"cannot draw: MuJoCo found no OpenGL ({error}). Without a display, set MUJOCO_GL=egl or "
+                    f"cannot draw: MuJoCo found no OpenGL ({problem}). Without a display, set MUJOCO_GL=egl or "
                     "MUJOCO_GL=osmesa and install that library (libegl1 or libosmesa6)"
-                ) from error
+                )
+            self._renderer = mujoco.Renderer(self._model, PICTURE[1], PICTURE[0])
         data = self._batch.get_data(index)
         mujoco.mj_forward(self._batch.get_model(index), data)
         self._renderer.update_scene(data, camera="track")

@@ -76,7 +76,7 @@ class RandomParams(MujocoFamily):
 
     def caption(self, task: Task) -> str:
         """The geometric mean of each kind of factor."""
-        return ", ".join(f"{name} x{np.exp(np.log(values).mean()):.2f}" for name, values in task.items())
+        return "\n".join(f"{name} x{np.exp(np.log(values).mean()):.2f}" for name, values in task.items())
 
 
 def _exponents(u: NDArray[np.float64], split: str) -> NDArray[np.float64]:
