@@ -15,6 +15,7 @@ Beta(1/2, 1/2) or U[.4, .6], Gaussian means from N(0, .3²) or N(0, 3²).
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -71,6 +72,11 @@ class Bandit(TaskFamily):
     def make_vec(self, tasks: Tasks, replicas: int = 1, *, threads: int = 1) -> BanditVectorEnv:
         """All tasks x replicas, stepped in NumPy; `threads` has nothing to speed up here."""
         return BanditVectorEnv(self, tasks, replicas)
+
+    def optimal_policy(self, tasks: Tasks) -> Callable[[Array], Array] | None:
+        """The best arm, always."""
+        best = tasks.arrays["mean"].argmax(1)[:, None]
+        return lambda obs: np.broadcast_to(best, obs.shape[:2])
 
     @abstractmethod
     def luck(self, key: Key, reset: int, rows: int) -> Array:

@@ -133,3 +133,9 @@ def test_the_picture_shows_the_pull(family):
     env.step(np.array([0, 2]))
     assert before.shape == (256, 256, 3)
     assert not np.array_equal(env.render_frame(1), before)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_optimal_policy_pulls_the_best_arm(family):
+    tasks = Tasks({"mean": [[0.1, 0.9, 0.2], [0.8, 0.3, 0.7]]})
+    assert family(arms=3).optimal_policy(tasks)(np.zeros((2, 4, 1))).tolist() == [[1] * 4, [0] * 4]

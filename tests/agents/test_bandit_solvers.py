@@ -1,0 +1,209 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from metarl.agents import bandit_solvers as bs
+from metarl.envs import make_family
+from metarl.envs.bandit import BernoulliBandit, GaussianBandit
+from metarl.learner import Budget, UserError
+from metarl.seeding import Key
+from metarl.tasks import Tasks
+
+FAMILIES = [BernoulliBandit(), GaussianBandit()]
+NAMES = list(bs.STRATEGIES)
+
+
+def play(name, family, tasks):
+    return bs.solver(name, family).play(tasks, 1, Key(0))
+
+
+def test_the_optimum_is_the_literatures():
+    assert bs.BayesOptimum(5, 10).value() == pytest.approx(6.660, abs=5e-4)
+    assert bs.BayesOptimum(10, 10).value() == pytest.approx(6.714, abs=5e-4)
+    assert bs.BayesOptimum(50, 10).value() == pytest.approx(bs.BayesOptimum(10, 10).value())
+
+
+def test_the_optimum_by_hand():
+    assert bs.BayesOptimum(2, 1).value() == pytest.approx(1 / 2)
+    # success (1/2): the same arm, mean 2/3; failure: the other arm, mean 1/2
+    assert bs.BayesOptimum(2, 2).value() == pytest.approx(1 / 2 + 1 / 2 * 2 / 3 + 1 / 2 * 1 / 2)
+
+
+@pytest.mark.parametrize(("arms", "pulls"), [(2, 3), (3, 3), (2, 4)])
+def test_the_optimum_is_the_best_of_all_policies(arms, pulls):
+    """Brute force over histories, with nothing known of symmetry or of sufficient statistics."""
+
+    def best(history):
+        if len(history) == pulls:
+            return 0.0
+
+        def worth(arm):
+            paid = [r for a, r in history if a == arm]
+            p = (sum(paid) + 1) / (len(paid) + 2)
+            return p * (1 + best([*history, (arm, 1)])) + (1 - p) * best([*history, (arm, 0)])
+
+        return max(map(worth, range(arms)))
+
+    assert bs.BayesOptimum(arms, pulls).value() == pytest.approx(best([]), abs=1e-12)
+
+
+def test_playing_the_optimum_earns_its_value():
+    family = BernoulliBandit()
+    totals = play("bayes-optimum", family, family.fixed("test", 4000)).rewards.sum(2)
+    assert abs(totals.mean() - 6.660) < 3.3 * totals.std() / np.sqrt(totals.size)
+
+
+def test_too_many_pulls_for_the_optimum_and_arms_it_does_not_know_are_refused():
+    with pytest.raises(UserError, match="at most 16 pulls, got 17"):
+        bs.solver("bayes-optimum", BernoulliBandit(pulls=17))
+    with pytest.raises(UserError, match="Bernoulli arms, not gaussian"):
+        play("bayes-optimum", GaussianBandit(), GaussianBandit().fixed("test", 1))
+
+
+def test_bernoulli_gittins_indices_are_the_published_ones():
+    table = bs.bernoulli_gittins(0.9, 4)  # Gittins, Glazebrook and Weber 2011, table 8.4
+    assert table[0, 0] == pytest.approx(0.7029, abs=2e-4)
+    assert table[1, 1] == pytest.approx(0.8001, abs=2e-4)
+    assert table[1, 0] == pytest.approx(0.5001, abs=2e-4)
+    assert table[2, 2] == pytest.approx(0.8452, abs=2e-4)
+    assert bs.bernoulli_gittins(0.99, 1)[0, 0] == pytest.approx(0.8699, abs=2e-4)
+
+
+def test_without_a_future_the_gittins_index_is_the_mean():
+    table = bs.bernoulli_gittins(0.0, 3)
+    expected = [[(s + 1) / (n + 2) if s <= n else np.nan for s in range(4)] for n in range(4)]
+    assert np.allclose(table, expected, atol=1e-9, equal_nan=True)
+    assert np.allclose(bs.gaussian_gittins(0.0, 3), 0, atol=1e-9)
+
+
+def test_gaussian_gittins_bonus_lies_between_one_look_and_full_knowledge():
+    """Retiring after one more pull bounds it from below, learning the mean by one pull from above."""
+    from scipy.optimize import brentq
+    from scipy.stats import norm
+
+    def bound(scale, discount):
+        def gain(y):  # y now, then the better of going on for ever and stopping
+            return (1 - discount) * y + discount * (y * norm.cdf(y / scale) + scale * norm.pdf(y / scale))
+
+        return -brentq(gain, -20, 0)
+
+    for discount in (0.5, 0.9, 0.95):
+        bonus = bs.gaussian_gittins(discount, 5)
+        for n in range(6):
+            prior, move = np.sqrt(1 / (n + 1)), np.sqrt(1 / (n + 1) - 1 / (n + 2))
+            assert bound(move, discount) < bonus[n] < bound(prior, discount)
+        assert (np.diff(bonus) < 0).all()
+
+
+def test_indices_by_hand():
+    rng = np.random.default_rng(0)
+    belief = bs.Belief("bernoulli", np.array([[0.0, 4.0, 2.0]]), np.array([[0.0, 3.0, 0.0]]))
+    assert np.allclose(bs.Greedy().index(belief, 6, rng), [[1 / 2, 2 / 3, 1 / 4]])
+    bonus = 0.3 * np.sqrt(2 * np.log(7) / np.array([[2, 6, 4]]))
+    assert np.allclose(bs.UCB1(0.3).index(belief, 6, rng), np.array([1 / 2, 2 / 3, 1 / 4]) + bonus)
+    gaussian = bs.Belief("gaussian", np.array([[0.0, 3.0]]), np.array([[0.0, 2.0]]))
+    assert np.allclose(gaussian.mean, [[0.0, 0.5]])
+    draws = np.concatenate([gaussian.sample(rng) for _ in range(20_000)])
+    assert np.allclose(draws.mean(0), [0.0, 0.5], atol=0.03)
+    assert np.allclose(draws.std(0), [1.0, 0.5], atol=0.02)
+    draws = np.concatenate([belief.sample(rng) for _ in range(20_000)])
+    assert np.allclose(draws.mean(0), [1 / 2, 2 / 3, 1 / 4], atol=0.01)
+    assert np.allclose(draws.var(0), [1 / 12, 8 / 36 / 7, 3 / 16 / 5], atol=0.002)
+    optimistic = bs.OptimisticThompson().index(belief, 6, rng)
+    assert (optimistic >= belief.mean).all()
+
+
+def test_epsilon_is_the_probability_of_any_arm():
+    belief = bs.Belief("bernoulli", np.tile([1.0, 1.0], (40_000, 1)), np.tile([1.0, 0.0], (40_000, 1)))
+    rng = np.random.default_rng(0)
+    arms = bs.choose(bs.EpsilonGreedy(0.3).index(belief, 2, rng), rng.random((40_000, 2)))
+    assert abs((arms == 1).mean() - 0.15) < 0.007
+
+
+def test_ties_are_broken_evenly_and_only_ties():
+    index = np.tile([0.5, 0.2, 0.5], (30_000, 1))
+    arms = bs.choose(index, np.random.default_rng(0).random(index.shape))
+    assert set(arms) == {0, 2}
+    assert abs((arms == 0).mean() - 0.5) < 0.01
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if "thompson" not in n and n not in ("random", "epsilon-greedy")])
+def test_permuting_arms_permutes_behaviour(name):
+    """The indices of permuted beliefs are the permuted indices, for strategies that draw nothing."""
+    family = BernoulliBandit(arms=4, pulls=8)
+    strategy, rng = bs.STRATEGIES[name](family), np.random.default_rng(0)
+    count = rng.integers(0, 3, (50, 4)).astype(float)
+    total = np.floor(rng.random((50, 4)) * (count + 1))
+    count, total = count[count.sum(1) < 8], total[count.sum(1) < 8]
+    order = np.array([2, 0, 3, 1])
+    straight = strategy.index(bs.Belief("bernoulli", count, total), 3, rng)
+    permuted = strategy.index(bs.Belief("bernoulli", count[:, order], total[:, order]), 3, rng)
+    assert np.array_equal(permuted, straight[:, order])
+    assert np.ptp(straight) > 0
+
+
+def test_no_solver_beats_the_optimum_and_all_beat_random():
+    family = BernoulliBandit()
+    tasks = family.fixed("test", 6000)
+    totals = {name: play(name, family, tasks).rewards.sum(2)[:, 0] for name in NAMES}
+    for name in NAMES:
+        error = totals[name].std() / np.sqrt(len(tasks))
+        assert totals[name].mean() < 6.660 + 3.3 * error
+        if name != "random":
+            assert (totals[name] - totals["random"]).mean() > 0.5
+    assert abs(totals["random"].mean() - 5.0) < 0.07
+    assert abs(totals["gittins"].mean() - 6.6) < 0.12  # Duan et al. 2016
+
+
+def test_exploring_pays_when_there_are_many_pulls():
+    family = BernoulliBandit(pulls=100)
+    tasks = family.fixed("test", 1500)
+    mean = {n: play(n, family, tasks).rewards.sum(2).mean() for n in ("gittins", "greedy", "thompson", "random")}
+    assert mean["gittins"] > mean["greedy"] + 1.5
+    assert mean["gittins"] > mean["thompson"] + 1.5
+    assert mean["thompson"] > mean["random"] + 20
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.likelihood)
+def test_regret_by_hand_and_falling(family):
+    tasks = Tasks({"mean": [[0.1, 0.7, 0.4]]})
+    record = bs.Play(np.array([[[0, 1, 2]]]), np.zeros((1, 1, 3)))
+    assert np.allclose(record.regret(tasks), [[[0.6, 0.0, 0.3]]])
+    regret = play("gittins", family, family.fixed("test", 2000)).regret(family.fixed("test", 2000)).mean((0, 1))
+    assert regret[-1] < 0.6 * regret[0]
+
+
+def test_play_does_not_see_the_means():
+    """Equal luck and different means, where no reward differs, give equal behaviour."""
+    family = BernoulliBandit(arms=2, pulls=5)
+    arms = [
+        play("gittins", family, Tasks({"mean": np.tile(mean, (50, 1))})).arms for mean in ([1e-12, 0.0], [0.0, 1e-12])
+    ]
+    assert np.array_equal(*arms)
+
+
+@pytest.mark.parametrize(("name", "family"), list(itertools.product(["thompson", "gittins"], FAMILIES)))
+def test_a_curve_is_one_score_a_task_and_repeats(name, family):
+    tasks, solver = family.fixed("test", 20), bs.solver(name, family)
+    scores = solver.curve(tasks, Budget(steps=3, episodes=4), seed=1)
+    assert scores.values.shape == (20, 1)
+    assert scores.env_steps == (0,)
+    assert scores.kind == "return"
+    assert np.array_equal(scores.values, solver.curve(tasks, Budget(steps=3, episodes=4), seed=1).values)
+    assert not np.array_equal(scores.values, solver.curve(tasks, Budget(steps=3, episodes=4), seed=2).values)
+
+
+def test_constants_come_from_the_nearest_cell(monkeypatch):
+    monkeypatch.setattr(
+        bs, "CONSTANTS", {(10, 5): (0.0, 0.1, 0.9), (100, 5): (0.0, 0.2, 0.99), (100, 50): (0, 0.3, 0.99)}
+    )
+    chosen = {k: bs.constants(BernoulliBandit(arms=k[1], pulls=k[0]))[1] for k in [(12, 50), (80, 4), (90, 40)]}
+    assert chosen == {(12, 50): 0.1, (80, 4): 0.2, (90, 40): 0.3}
+
+
+def test_what_is_not_there_is_refused():
+    with pytest.raises(UserError, match="no bandit solver 'psrl'; choose from random"):
+        bs.solver("psrl", BernoulliBandit())
+    with pytest.raises(UserError, match="metarl/Navigation2D-v0 is none"):
+        bs.solver("gittins", make_family("metarl/Navigation2D-v0"))
