@@ -46,13 +46,16 @@ LEARNERS = {  # objects with Config, train and load (metarl.learner.Learner)
     "maml-trpo": Entry(
         "metarl.agents.maml_trpo", "family", "policy initialisation that adapts in a few gradient steps"
     ),
+    "maml": Entry("metarl.fewshot.maml", "dataset", "network initialisation that adapts in a few gradient steps"),
 }
 UNTRAINED = {  # classes that make an Adaptable of a source
     "random": Entry("metarl.agents.baselines:Random", "family", "uniform actions"),
     "stand-still": Entry("metarl.agents.baselines:StandStill", "family", "the zero action"),
     "oracle": Entry("metarl.agents.baselines:Oracle", "family", "the closed-form optimum, which is told the task"),
 }
-DATASETS: dict[str, str] = {}  # name -> module:class
+DATASETS = {  # name -> module:class
+    "sinusoid": "metarl.fewshot.datasets.sinusoid:Sinusoid",
+}
 
 Id = Annotated[str | None, tyro.conf.arg(metavar="ID")]
 Name = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
@@ -265,7 +268,7 @@ def parse(prog: str, words: Sequence[str], *groups: Group) -> list[Any]:
     try:
         with contextlib.redirect_stderr(errors):
             parsed: Any = tyro.cli(
-                dataclasses.make_dataclass("Options", fields, frozen=True),
+                dataclasses.make_dataclass("Options", fields, frozen=True, kw_only=True),
                 args=translated,
                 prog=prog,
                 description="",
@@ -488,10 +491,12 @@ def _agents() -> list[dict[str, Any]]:
 
 
 def _datasets() -> list[dict[str, Any]]:
-    made = {name: resolve(where)() for name, where in DATASETS.items()}
-    return [
-        {"dataset": name, "splits": list(source.splits), "options": source.options()} for name, source in made.items()
-    ]
+    rows = []
+    for name, where in DATASETS.items():
+        fields = dataclasses.fields(resolve(where))  # the data themselves may be absent: make none
+        options = {f.name: None if f.default is dataclasses.MISSING else f.default for f in fields}
+        rows.append({"dataset": name, "options": options})
+    return rows
 
 
 def train(words: Sequence[str]) -> int:
@@ -512,7 +517,6 @@ def train(words: Sequence[str]) -> int:
     wants_help = "--help" in rest or "-h" in rest
     if not wants_help or peek(rest, "--family") or peek(rest, "--dataset"):
         groups.append(source_group(entry, agent, rest))
-        groups[-1] = groups[-1]._replace(default=groups[-1].kind())
     options, config, *sources = parse(f"metarl train {agent}", rest, *groups)
     from metarl.runs import Run
 
@@ -559,7 +563,7 @@ def evaluate(words: Sequence[str]) -> int:
         return 0
     entry = UNTRAINED[target]
     group = source_group(entry, target, rest)
-    options, source = parse(f"metarl evaluate {target}", rest, command, group._replace(default=group.kind()))
+    options, source = parse(f"metarl evaluate {target}", rest, command, group)
     _check_outputs(options)
     curve = _measure(resolve(entry.where)(source), target, source, options)
     _report(curve, {"json": options.json, "csv": options.csv, "plot": options.plot})

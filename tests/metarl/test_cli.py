@@ -202,6 +202,22 @@ def test_resume_goes_on_to_more_iterations(tmp_path: Path) -> None:
     assert (halted / "metrics.jsonl").read_bytes() == (straight / "metrics.jsonl").read_bytes()
 
 
+def test_a_data_set_is_learned_by_the_same_commands(tmp_path: Path) -> None:
+    run = tmp_path / "sine"
+    words = ["--iterations", "20", "--strategy", "loop", "--shots", "5", "--seed", "3"]
+    said = metarl("train", "maml", "--dataset", "sinusoid", "--out", run, *words)
+    assert said.code == 0, said.err
+    said = metarl("evaluate", run, "--tasks", "8", "--steps", "2")
+    assert said.code == 0, said.err
+    curve = AdaptationCurve.load(run / "curve.json")
+    assert (curve.agent, curve.family, curve.preset, curve.score) == ("maml", "sinusoid", None, "mse")
+    assert curve.options == {"shots": 5, "queries": 10}
+    assert curve.per_task.shape == (1, 8, 3)
+    assert curve.seeds == (3,)
+    assert (curve.random, curve.oracle) == (None, None)
+    assert (run / "curve.png").exists()
+
+
 def test_quickstart_trains_evaluates_and_can_be_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "QUICKSTART", {"iterations": 1, "tasks": 2, "episodes": 2, "threads": 1})
     monkeypatch.setattr(cli, "EvaluateOptions", lambda: EvaluateOptions(episodes=2))
@@ -277,6 +293,11 @@ BAD: list[tuple[list[str], str]] = [
     (["train", "maml-trpo", "--dataset", "omniglot", "--out", "x"], "acts in a task family"),
     (["train", "maml-trpo", "--family", NAVIGATION], "--out"),
     (["train", "maml-trpo", "--family", NAVIGATION, "--out"], "--out"),
+    (["train", "maml", "--out", "x"], "maml learns from a data set: give --dataset, one of sinusoid"),
+    (["train", "maml", "--family", NAVIGATION, "--out", "x"], "maml learns from a data set"),
+    (["train", "maml", "--dataset", "sinus", "--out", "x"], "unknown data set 'sinus'; did you mean sinusoid?"),
+    (["train", "maml", "--dataset", "sinusoid", "--out", "x", "--shots", "0"], "--shots is 0"),
+    (["train", "maml", "--dataset", "sinusoid", "--out", "x", "--preset", "a"], "unknown option '--preset'"),
     (["evaluate"], "RUN|AGENT comes first"),
     (["evaluate", "rnadom"], "there is no run 'rnadom' (did you mean random?)"),
     (["evaluate", "maml-trpo"], "must be trained first"),
