@@ -37,6 +37,8 @@ from metarl.runs import Run
 from metarl.seeding import Key
 from metarl.tasks import TaskFamily, Tasks, TaskVectorEnv
 
+EVALUATION_CHUNK = 100  # tasks adapted together when a curve is measured: bounds memory, not results
+
 
 @dataclass(frozen=True)
 class Config:
@@ -322,9 +324,23 @@ class Agent:
         The episodes that judge step k are fresh, and are then the data of step k + 1, as in the
         authors' protocol.
         """
+        alpha, key = self.config.inner_step_size, Key(seed)("maml-trpo", "evaluate")
+        starts = range(0, len(tasks), EVALUATION_CHUNK)
+        parts = [self._returns(tasks[i : i + EVALUATION_CHUNK], budget, key("chunk", i)) for i in starts]
+        steps = range(budget.steps + 1)
+        return Scores(
+            values=torch.cat(parts).numpy(),
+            gradient_steps=tuple(steps),
+            env_steps=tuple(k * budget.episodes * self.family.horizon for k in steps),
+            shots=None,
+            kind="return",
+            protocol=f"policy-gradient steps of {alpha:g}, then {alpha / 2:g}; {budget.episodes} fresh episodes a step",
+        )
+
+    def _returns(self, tasks: Tasks, budget: Budget, key: Key) -> Tensor:
+        """Mean returns `(T, K+1)` of some tasks."""
         alpha = self.config.inner_step_size
         rule = inner.Rule((alpha, alpha / 2), budget.steps, order=1)
-        key = Key(seed)("maml-trpo", "evaluate")
         env = self.family.make_vec(tasks, budget.episodes)
         means: list[Tensor] = []
 
@@ -339,15 +355,7 @@ class Agent:
         start = {name: value.detach() for name, value in inner.stack(self.params, len(tasks)).items()}
         last = inner.adapt(start, loss, collect, rule)[-1]
         collect(last, budget.steps)
-        steps = range(budget.steps + 1)
-        return Scores(
-            values=torch.stack(means, 1).numpy(),
-            gradient_steps=tuple(steps),
-            env_steps=tuple(k * budget.episodes * self.family.horizon for k in steps),
-            shots=None,
-            kind="return",
-            protocol=f"policy-gradient steps of {alpha:g}, then {alpha / 2:g}; {budget.episodes} fresh episodes a step",
-        )
+        return torch.stack(means, 1)
 
 
 def load(run: Run, source: TaskFamily) -> Agent:
