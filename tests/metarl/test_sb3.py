@@ -1,0 +1,82 @@
+"""The Stable-Baselines3 adapter: resets within the step, last observations, time limits."""
+
+import numpy as np
+import pytest
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import VecMonitor
+
+from metarl.envs import make_family
+from metarl.sb3 import SB3VecEnv
+from metarl.seeding import Key
+
+
+@pytest.fixture
+def pair():
+    """An adapter and a bare environment of the same ants, which fall at different times."""
+    family = make_family("metarl/AntDirection-v0", "pearl")
+    tasks = family.fixed("train", 2)
+    return SB3VecEnv(family.make_vec(tasks, 3)), family.make_vec(tasks, 3)
+
+
+def test_an_ended_row_begins_anew_within_the_step(pair):
+    vec, env = pair
+    vec.seed(7)
+    np.testing.assert_array_equal(vec.reset(), env.reset(seed=7)[0])
+    fell = cut = 0
+    for k in range(230):
+        actions = Key(0)(k).numpy().uniform(-1, 1, (6, 8)) * (np.arange(6) > 0)[:, None]  # row 0 keeps still
+        obs, rewards, done, infos = vec.step(actions)
+        last, reward, terminated, truncated, terms = env.step(actions)
+        np.testing.assert_array_equal(done, terminated | truncated)
+        np.testing.assert_array_equal(rewards, reward.astype(np.float32))
+        for i, info in enumerate(infos):
+            assert info["TimeLimit.truncated"] == truncated[i]
+            assert ("terminal_observation" in info) == done[i]
+            assert info["reward_forward"] == terms["reward_forward"][i]
+            if done[i]:
+                np.testing.assert_array_equal(info["terminal_observation"], last[i])
+                assert (obs[i] != last[i]).any()
+            else:
+                np.testing.assert_array_equal(obs[i], last[i])
+        fell, cut = fell + terminated.sum(), cut + truncated.sum()
+        if done.any():
+            np.testing.assert_array_equal(obs, env.reset(options={"reset_mask": done})[0])
+    assert fell > 0
+    assert cut > 0
+
+
+def test_the_seed_holds_for_one_reset(pair):
+    vec, _ = pair
+    vec.seed(3)
+    first = vec.reset()
+    assert (vec.reset() != first).any()
+    vec.seed(3)
+    np.testing.assert_array_equal(vec.reset(), first)
+
+
+def test_attributes_and_methods_are_the_environments(pair):
+    vec, _ = pair
+    assert vec.get_attr("replicas", [0, 4]) == [3, 3]
+    assert vec.get_attr("render_mode") == [None] * 6
+    assert not vec.has_attr("no_such_thing")
+    assert vec.env_is_wrapped(VecMonitor) == [False] * 6
+    assert vec.env_method("reset", seed=1, indices=0)[0][0].shape == (6, 27)
+    vec.set_attr("note", "kept")
+    assert vec.get_attr("note", 2) == ["kept"]
+
+
+def test_pictures_are_tiled():
+    family = make_family("metarl/Navigation2D-v0")
+    vec = SB3VecEnv(family.make_vec(family.fixed("train", 4)), render_mode="rgb_array")
+    vec.seed(0)
+    vec.reset()
+    assert vec.render().shape == (512, 512, 3)
+
+
+def test_ppo_trains_on_it_and_the_monitor_sees_whole_episodes():
+    family = make_family("metarl/Navigation2D-v0", "pearl")
+    vec = VecMonitor(SB3VecEnv(family.make_vec(family.fixed("train", 4), 2)))
+    model = PPO("MlpPolicy", vec, n_steps=40, batch_size=80, n_epochs=1, seed=0, device="cpu")
+    model.learn(640)
+    assert len(model.ep_info_buffer) == 32
+    assert {info["l"] for info in model.ep_info_buffer} == {family.horizon}
