@@ -57,8 +57,12 @@ class BatchNorm(nn.Module):
         if self.mode == "transductive" or basis is None:
             return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, EPSILON)
         axes = [0, *range(2, x.dim())]
-        var, mean = torch.var_mean(x[:basis], axes, correction=0)
-        return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, EPSILON)
+        var, mean = torch.var_mean(x[:basis], axes, correction=0, keepdim=True)
+        shape = [-1, *[1] * (x.dim() - 2)]
+        scale = torch.rsqrt(var + EPSILON)  # written out: torch's own takes no gradient to given statistics
+        if self.weight is not None:
+            scale = scale * self.weight.view(shape)
+        return (x - mean) * scale + self.bias.view(shape)
 
 
 class Conv4(nn.Module):

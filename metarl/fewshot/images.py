@@ -304,7 +304,7 @@ class ImageSource(ABC):
             support_count = _spread(uniform, n, ways, shots, most)
         members = choose(uniform((n * ways, self.queries + most)), self.images.sizes[classes].ravel())
         members = members.reshape(n, ways, -1) + self.images.starts[classes][:, :, None]
-        labels = np.broadcast_to(np.arange(ways)[None, :, None], (n, ways, most))
+        labels = np.broadcast_to(np.arange(ways, dtype=np.int64)[None, :, None], (n, ways, most))
         taken = np.arange(most) < support_count[:, :, None]
         return Tasks(
             {
@@ -313,8 +313,8 @@ class ImageSource(ABC):
                 "support": members[:, :, self.queries :][taken].reshape(n, ways * shots),
                 "support_label": labels[taken].reshape(n, ways * shots),
                 "query": members[:, :, : self.queries].reshape(n, -1),
-                "query_label": np.tile(np.repeat(np.arange(ways), self.queries), (n, 1)),
-                "data": np.full(n, self.images.fingerprint),
+                "query_label": np.tile(np.repeat(np.arange(ways, dtype=np.int64), self.queries), (n, 1)),
+                "data": np.full(n, self.images.fingerprint, np.int64),
             }
         )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from metarl.fewshot.batch import Batch
@@ -73,8 +73,7 @@ class LakeRuns:
         """Per cent wrong in each run, `(20,)`, of the nearest picture by modified Hausdorff distance."""
         wrong = np.empty(RUNS)
         for run in range(RUNS):
-            training = [ink_points(picture) for picture in self.training[run]]
-            test = [ink_points(picture) for picture in self.test[run]]
+            training, test = ([ink(picture) for picture in pictures[run]] for pictures in (self.training, self.test))
             nearest = [int(np.argmin([modified_hausdorff(a, b) for b in training])) for a in test]
             wrong[run] = 100 * (np.array(nearest) != self.answers[run]).mean()
         return wrong
@@ -85,22 +84,15 @@ class LakeRuns:
         return (255 - shrink(paper, (SIZE, SIZE))).reshape(RUNS, WAYS, 1, SIZE, SIZE)
 
 
-def ink_points(picture: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The inked pixels' coordinates `(n, 2)`, centred on their mean."""
+def ink(picture: NDArray[np.bool_]) -> KDTree:
+    """The inked pixels' coordinates `(n, 2)`, centred on their mean, in a tree that finds nearest neighbours."""
     points = np.argwhere(picture).astype(np.float64)
-    centred: NDArray[np.float64] = points - points.mean(0)
-    return centred
+    return KDTree(points - points.mean(0))
 
 
-def modified_hausdorff(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """The larger of the two mean distances from a point of one set to the nearest of the other.
-
-    Args:
-        a: `(n, 2)`.
-        b: `(m, 2)`.
-    """
-    distance = cdist(a, b)
-    return max(float(distance.min(1).mean()), float(distance.min(0).mean()))
+def modified_hausdorff(a: KDTree, b: KDTree) -> float:
+    """The larger of the two mean distances from a point of one set to the nearest of the other."""
+    return max(float(b.query(a.data)[0].mean()), float(a.query(b.data)[0].mean()))
 
 
 def load(data_root: Path | None = None) -> LakeRuns:
@@ -123,8 +115,8 @@ def load(data_root: Path | None = None) -> LakeRuns:
 
 
 def _ink(store: ZipStore, name: str) -> NDArray[np.bool_]:
-    picture = decode(store.read(name), f"{store.path}: {name}", "L")[0]
-    with reading(f"{store.path}: {name}"):
+    picture = decode(store.read(name), store.where(name), "L")[0]
+    with reading(store.where(name)):
         if picture.shape != (PIXELS, PIXELS) or (picture > 127).all():
             raise ValueError(f"not a drawing of {PIXELS}x{PIXELS} pixels")
     ink: NDArray[np.bool_] = picture <= 127
@@ -134,7 +126,7 @@ def _ink(store: ZipStore, name: str) -> NDArray[np.bool_]:
 def _answers(store: ZipStore, folder: str) -> NDArray[np.int64]:
     """The class of each test picture, from lines "runNN/test/itemII.png runNN/training/classCC.png"."""
     name = f"{folder}/class_labels.txt"
-    what = f"{store.path}: {name}"
+    what = store.where(name)
     text = read_text(store.read(name), what)
     with reading(what):
         lines = dict(line.split() for line in text.splitlines())

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gzip
 import hashlib
 import io
-import lzma
 import os
 import stat
 import struct
@@ -42,7 +42,6 @@ DAMAGE = (
     zipfile.LargeZipFile,
     tarfile.TarError,
     zlib.error,
-    lzma.LZMAError,
     struct.error,
     csv.Error,
     Image.DecompressionBombError,
@@ -80,6 +79,12 @@ def check_name(name: str) -> str:
     if not parts or name.startswith("/") or ".." in parts or any(mark in name for mark in ("\\", "\0", ":")):
         raise ValueError(f"unsafe member name {name[:80]!r}")
     return name
+
+
+def file_sha256(path: Path) -> str:
+    """A SHA-256 of a file's bytes."""
+    with reading(str(path)), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -124,15 +129,18 @@ class ZipStore:
                 raise ValueError("two members have one name")
             return tuple(names)
 
+    def where(self, name: str) -> str:
+        """A file's place, for messages."""
+        return f"{self.path}: {name}"
+
     def read(self, name: str) -> bytes:
         """The bytes of one file (its checksum is verified)."""
-        with reading(f"{self.path}: {name}"):
+        with reading(self.where(name)):
             return self._zip.read(name)
 
     def fingerprint(self) -> str:
         """A SHA-256 of the archive's bytes."""
-        with reading(str(self.path)), self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(self.path)
 
 
 @dataclass(frozen=True)
@@ -158,9 +166,13 @@ class FolderStore:
                     raise ValueError(f"it holds more than {MAX_MEMBERS} files")
             return tuple(sorted(found))
 
+    def where(self, name: str) -> str:
+        """A file's place, for messages."""
+        return str(self.path / name)
+
     def read(self, name: str) -> bytes:
         """The bytes of one file."""
-        with reading(str(self.path / name)):
+        with reading(self.where(name)):
             if (self.path / name).stat().st_size > MAX_MEMBER_BYTES:
                 raise ValueError(f"larger than {MAX_MEMBER_BYTES} bytes")
             return (self.path / name).read_bytes()
@@ -183,30 +195,35 @@ def open_store(path: Path) -> Store:
     return FolderStore(path) if path.is_dir() else ZipStore(path)
 
 
-def read_tar(path: Path, wanted: tuple[str, ...], max_bytes: int) -> dict[str, bytes]:
-    """Some files of a tar archive, in one pass.
+def read_tar_gz(path: Path, wanted: tuple[str, ...], max_bytes: int) -> dict[str, bytes]:
+    """Some files of a compressed tar archive, in one pass.
 
     Args:
-        path: the archive, compressed or not.
+        path: the archive.
         wanted: the members' names.
-        max_bytes: refuse the archive if its members are larger than this in all.
+        max_bytes: refuse an archive that unpacks to more.
 
     Raises:
-        UserError: it is damaged, holds links, escaping names or too much, or lacks a wanted member.
+        UserError: it is damaged (its checksum is verified), holds links, escaping names or too much, or
+            lacks a wanted member.
     """
     found: dict[str, bytes] = {}
-    with reading(str(path)), tarfile.open(path, "r:*") as archive:
-        total = 0
-        for member in archive:
-            check_name(member.name)
-            if not (member.isreg() or member.isdir()):
-                raise ValueError(f"{member.name[:80]!r} is a link or a device")
-            total += member.size
-            if total > max_bytes:
+    with reading(str(path)), gzip.open(path) as plain:
+        with tarfile.open(fileobj=plain, mode="r:") as archive:
+            total = 0
+            for member in archive:
+                check_name(member.name)
+                if not (member.isreg() or member.isdir()):
+                    raise ValueError(f"{member.name[:80]!r} is a link or a device")
+                total += member.size
+                if total > max_bytes:
+                    raise ValueError(f"it unpacks to more than {max_bytes} bytes")
+                stream = archive.extractfile(member) if member.name in wanted else None
+                if stream is not None:
+                    found[member.name] = stream.read()
+        while plain.read(1 << 20):  # to the end, where the checksum is
+            if plain.tell() > 2 * max_bytes + (1 << 20):  # headers and padding have room
                 raise ValueError(f"it unpacks to more than {max_bytes} bytes")
-            stream = archive.extractfile(member) if member.name in wanted else None
-            if stream is not None:
-                found[member.name] = stream.read()
         if missing := sorted(set(wanted) - set(found)):
             raise ValueError(f"it lacks {', '.join(missing)}")
     return found

@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from metarl.fewshot.datasets.archives import ZipStore, decode, read_tar, read_text
+from metarl.fewshot.datasets.archives import ZipStore, decode, file_sha256, read_tar_gz, read_text
 from metarl.fewshot.datasets.cache import Pixels, decoded
 from metarl.fewshot.datasets.downloads import Remote, data_folder, obtain
 from metarl.fewshot.images import Images, ImageSource
@@ -92,7 +92,7 @@ def read(root: Path) -> Images:
         pixels = decoded("cifar-fs", store.fingerprint(), SHAPE, partial(_fill_from_zip, store, files))
     else:
         path = obtain(root, BINARY, LAYOUT)
-        pixels = decoded("cifar-fs", ZipStore(path).fingerprint(), SHAPE, partial(_fill_from_binary, path))
+        pixels = decoded("cifar-fs", file_sha256(path), SHAPE, partial(_fill_from_binary, path))
     return Images(pixels, CLASSES, (PER_CLASS,) * len(CLASSES), CLASSES)
 
 
@@ -114,9 +114,9 @@ def _fill_from_zip(store: ZipStore, files: Sequence[str], out: Pixels) -> None:
 
 
 def _picture(store: ZipStore, name: str) -> Pixels:
-    picture = decode(store.read(name), f"{store.path}: {name}", "RGB")
+    picture = decode(store.read(name), store.where(name), "RGB")
     if picture.shape != SHAPE[1:]:
-        raise UserError(f"{store.path}: {name} is {picture.shape[2]}x{picture.shape[1]}, not {SIZE}x{SIZE}")
+        raise UserError(f"{store.where(name)} is {picture.shape[2]}x{picture.shape[1]}, not {SIZE}x{SIZE}")
     return picture
 
 
@@ -124,7 +124,7 @@ def _fill_from_binary(path: Path, out: Pixels) -> None:
     """CIFAR-100's binary records: coarse label, fine label, then 3 x 32 x 32 bytes."""
     folder = "cifar-100-binary/"
     names = tuple(folder + name for name in ("train.bin", "test.bin", "fine_label_names.txt"))
-    members = read_tar(path, names, 1 << 28)
+    members = read_tar_gz(path, names, 1 << 28)
     labels = read_text(members[names[2]], f"{path}: {names[2]}").split()
     data = members[names[0]] + members[names[1]]
     record = 2 + SIZE * SIZE * 3

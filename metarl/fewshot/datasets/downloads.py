@@ -148,7 +148,7 @@ def _fetch_from(url: str, remote: Remote, part: Path, report: Report) -> str | N
             file.flush()
             os.fsync(file.fileno())
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ValueError) as error:
-        return " ".join(str(getattr(error, "reason", error)).split())[:200] or type(error).__name__
+        return " ".join(str(error).split())[:200] or type(error).__name__
     if problem is None and not _matches(part, remote.checksum):
         problem = "wrong checksum"
     if problem in ("wrong checksum", "larger than expected"):

@@ -92,7 +92,7 @@ def _members(store: FolderStore) -> dict[tuple[str, str], list[str]]:
     members: dict[tuple[str, str], list[str]] = defaultdict(list)
     for parts in pictures:
         if len(parts) != depth:
-            raise UserError(f"{store.path / '/'.join(parts)} is not in a class's folder; expected: {LAYOUT}")
+            raise UserError(f"{store.where('/'.join(parts))} is not in a class's folder; expected: {LAYOUT}")
         members[NAMES[parts[0]] if own_split else "", parts[-2]].append("/".join(parts))
     if len(members) < 2:
         raise UserError(
@@ -120,4 +120,4 @@ def _split(given: Sequence[str], classes: Sequence[str]) -> dict[str, tuple[int,
 def _fill(store: FolderStore, names: Sequence[str], mode: str, out: Pixels) -> None:
     size = (out.shape[2], out.shape[3])
     for i, name in enumerate(names):
-        out[i] = shrink(decode(store.read(name), f"{store.path}: {name}", mode), size)
+        out[i] = shrink(decode(store.read(name), store.where(name), mode), size)

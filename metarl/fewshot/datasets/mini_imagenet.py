@@ -123,4 +123,4 @@ def _locate(store: Store) -> dict[str, str]:
 
 def _fill(store: Store, names: Sequence[str], out: Pixels) -> None:
     for i, name in enumerate(names):
-        out[i] = shrink(decode(store.read(name), f"{store.path}: {name}", "RGB"), (SIZE, SIZE))
+        out[i] = shrink(decode(store.read(name), store.where(name), "RGB"), (SIZE, SIZE))

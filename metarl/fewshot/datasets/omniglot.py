@@ -163,7 +163,7 @@ def _fill(store: Store, files: Sequence[tuple[str, str]], part: Part, out: Pixel
     """Decode, verify and shrink every drawing."""
     digest = hashlib.sha256()
     for i, (name, _) in enumerate(files):
-        picture = decode(store.read(name), f"{store.path}: {name}", "L")
+        picture = decode(store.read(name), store.where(name), "L")
         digest.update(name.encode() + b"\0" + np.packbits(picture > 127).tobytes())
         out[i] = 255 - shrink(picture, (SIZE, SIZE))
     if digest.hexdigest() != part.sha256:
