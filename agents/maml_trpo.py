@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ from torch import Tensor
 from metarl import inner, returns, trust_region
 from metarl.episodes import Episodes
 from metarl.learner import Budget, Scores, UserError
+from metarl.outer import sum_in_order
 from metarl.policies import Params, Policy, mlp_policy
 from metarl.rollout import intra_op_threads, rollout
 from metarl.runs import Run
@@ -81,7 +83,7 @@ class Config:
     checkpoint_every: int = 10
     """Iterations between checkpoints."""
     threads: int = 2
-    """Intra-op threads of the update (sampling takes one); results repeat for a fixed number."""
+    """Threads of the update, each with its share of the tasks; results repeat exactly for a fixed number."""
 
     def __post_init__(self) -> None:
         at_least_one = (
@@ -143,15 +145,6 @@ def inner_loss(policy: Policy, params: Params, batch: Batch) -> Tensor:
     return -(log_prob * batch.advantages * batch.weights).sum((1, 2))
 
 
-def thin(batch: Batch, fraction: float) -> Batch:
-    """The first episodes of every task, `fraction` of them."""
-    n = max(1, round(fraction * batch.weights.shape[1]))
-    episodes = Episodes(**{f.name: getattr(batch.episodes, f.name)[:, :n] for f in fields(Episodes)})
-    weights = batch.weights[:, :n]
-    weights = weights / weights.sum((1, 2), keepdim=True)
-    return replace(batch, episodes=episodes, advantages=batch.advantages[:, :n], weights=weights)
-
-
 @dataclass(frozen=True)
 class Adapted:
     """What adapting to a batch of tasks leaves behind."""
@@ -160,17 +153,56 @@ class Adapted:
     params: Params  # the last iterate, stacked (T, ...), detached
     query: Batch  # gathered with it
 
+    def shards(self, n: int) -> list[Adapted]:
+        """The tasks in at most n nearly equal parts."""
+        parts = [part for part in torch.arange(len(self.query.weights)).chunk(n) if len(part)]
+        return [self._take(slice(int(part[0]), int(part[-1]) + 1)) for part in parts]
+
+    def _take(self, tasks: slice) -> Adapted:
+        params = {name: value[tasks] for name, value in self.params.items()}
+        return Adapted([take(batch, tasks) for batch in self.support], params, take(self.query, tasks))
+
     def thinned(self, fraction: float) -> Adapted:
         """The same tasks with `fraction` of their episodes."""
-        return replace(self, support=[thin(b, fraction) for b in self.support], query=thin(self.query, fraction))
+        n = max(1, round(fraction * self.query.weights.shape[1]))
+        return Adapted([thin(batch, n) for batch in self.support], self.params, thin(self.query, n))
+
+
+def take(batch: Batch, index: slice | tuple[slice, ...]) -> Batch:
+    """Some of the tasks, or of their episodes."""
+    episodes = Episodes(**{f.name: getattr(batch.episodes, f.name)[index] for f in fields(Episodes)})
+    return replace(batch, episodes=episodes, advantages=batch.advantages[index], weights=batch.weights[index])
+
+
+def thin(batch: Batch, n: int) -> Batch:
+    """The first n episodes of every task."""
+    kept = take(batch, (slice(None), slice(n)))
+    return replace(kept, weights=kept.weights / kept.weights.sum((1, 2), keepdim=True))
+
+
+@dataclass(frozen=True)
+class Local:
+    """The objective around the current parameters."""
+
+    loss: Tensor  # ()
+    gradient: Tensor  # (P,)
+    curvature: trust_region.Product  # of the KL
 
 
 class Objective:
-    """The surrogate and the trust region of one meta-batch, as functions of flat shared parameters."""
+    """The surrogate and the trust region of some tasks, as functions of flat shared parameters.
 
-    def __init__(self, policy: Policy, rule: inner.Rule, data: Adapted, like: Params) -> None:
+    Args:
+        policy: the agent's.
+        rule: the inner loop.
+        data: of these tasks.
+        like: names and shapes of the shared parameters.
+        n_tasks: tasks of the whole meta-batch, over which means are taken; so parts of it add up.
+    """
+
+    def __init__(self, policy: Policy, rule: inner.Rule, data: Adapted, like: Params, n_tasks: int) -> None:
         self.policy, self.rule, self.data, self.like = policy, rule, data, like
-        self.n_tasks = data.query.weights.shape[0]
+        self.weights = data.query.weights / n_tasks
         with torch.no_grad():
             self.old = policy.distribution(data.params, data.query.episodes.obs)
             self.old_log_prob = self.old.log_prob(data.query.episodes.actions)
@@ -181,28 +213,34 @@ class Objective:
         def loss(params: Params, batch: Batch) -> Tensor:
             return inner_loss(self.policy, params, batch)
 
-        stacked = inner.stack(unflatten(theta, self.like), self.n_tasks)
+        stacked = inner.stack(unflatten(theta, self.like), len(self.weights))
         adapted = inner.adapt(stacked, loss, lambda _, k: self.data.support[k], self.rule)[-1]
         return self.policy.distribution(adapted, self.data.query.episodes.obs)
 
     def surrogate(self, distribution: Any) -> Tensor:
-        """The importance-weighted loss, mean over tasks; its gradient at theta_old is the meta-gradient."""
-        query = self.data.query
-        log_prob: Tensor = distribution.log_prob(query.episodes.actions)
+        """The importance-weighted loss; its gradient at the old parameters is the meta-gradient."""
+        log_prob: Tensor = distribution.log_prob(self.data.query.episodes.actions)
         ratio = torch.exp(log_prob - self.old_log_prob)
-        return -(ratio * query.advantages * query.weights).sum() / self.n_tasks
+        return -(ratio * self.data.query.advantages * self.weights).sum()
 
-    def evaluate(self, theta: Tensor) -> tuple[float, float]:
-        """Surrogate and mean KL from the policies that gathered the query data."""
+    def local(self, theta: Tensor) -> Local:
+        """Loss, gradient and curvature at the parameters that gathered the data."""
+        theta = theta.detach().clone().requires_grad_()
+        distribution = self.distribution(theta)
+        loss = self.surrogate(distribution)
+        (gradient,) = torch.autograd.grad(loss, theta, retain_graph=True)
+        curvature = trust_region.gauss_newton_product(distribution.description(), theta, self.fisher)
+        return Local(loss.detach(), gradient, curvature)
+
+    def evaluate(self, theta: Tensor) -> Tensor:
+        """Surrogate and mean KL from the policies that gathered the query data, `(2,)`."""
         with torch.no_grad():
             distribution = self.distribution(theta)
-            kl = (self.old.kl(distribution) * self.data.query.weights).sum() / self.n_tasks
-            return float(self.surrogate(distribution)), float(kl)
+            return torch.stack([self.surrogate(distribution), (self.old.kl(distribution) * self.weights).sum()])
 
     def fisher(self, direction: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The Fisher matrix of the query action distributions, weighted as the KL is."""
-        weights = self.data.query.weights.unsqueeze(-1) / self.n_tasks
-        return tuple(weights * part for part in self.old.fisher(direction))
+        return tuple(self.weights.unsqueeze(-1) * part for part in self.old.fisher(direction))
 
 
 def flatten(params: Params) -> Tensor:
@@ -239,34 +277,42 @@ def adapt_to_tasks(
 def meta_step(
     policy: Policy, params: Params, data: Adapted, rule: inner.Rule, config: Config
 ) -> tuple[Params, dict[str, float]]:
-    """One trust-region step on the shared parameters, with its diagnostics."""
-    objective = Objective(policy, rule, data, params)
-    theta = flatten(params).requires_grad_()
-    distribution = objective.distribution(theta)
-    loss = objective.surrogate(distribution)
-    (gradient,) = torch.autograd.grad(loss, theta, retain_graph=True)
-    curved = objective
-    if config.curvature_fraction < 1:
-        curved = Objective(policy, rule, data.thinned(config.curvature_fraction), params)
-        distribution = curved.distribution(theta)
-    curvature = trust_region.gauss_newton_product(distribution.description(), theta, curved.fisher)
+    """One trust-region step on the shared parameters, with its diagnostics.
 
-    def product(v: Tensor) -> Tensor:
-        return curvature(v) + config.cg_damping * v
+    Every sum over tasks is taken shard by shard, a shard a thread, and added in order.
+    """
+    n_tasks, theta = len(data.query.weights), flatten(params)
 
-    solution = trust_region.conjugate_gradient(product, -gradient, config.cg_iterations)
-    scale = math.sqrt(2 * config.max_kl / max(solution.curvature, 1e-12))
-    found = trust_region.line_search(
-        objective.evaluate, theta.detach(), scale * solution.x, float(loss.detach()), config.max_kl
-    )
+    def objectives(parts: Adapted) -> list[Objective]:
+        return [Objective(policy, rule, part, params, n_tasks) for part in parts.shards(config.threads)]
+
+    with intra_op_threads(1), ThreadPoolExecutor(config.threads) as pool:
+        shards = objectives(data)
+        local = list(pool.map(lambda shard: shard.local(theta), shards))
+        loss, gradient = sum_in_order(part.loss for part in local), sum_in_order(part.gradient for part in local)
+        if config.curvature_fraction < 1:
+            thinned = objectives(data.thinned(config.curvature_fraction))
+            local = list(pool.map(lambda shard: shard.local(theta), thinned))
+
+        def product(v: Tensor) -> Tensor:
+            return sum_in_order(pool.map(lambda part: part.curvature(v), local)) + config.cg_damping * v
+
+        def evaluate(candidate: Tensor) -> tuple[float, float]:
+            found = sum_in_order(pool.map(lambda shard: shard.evaluate(candidate), shards))
+            return float(found[0]), float(found[1])
+
+        solution = trust_region.conjugate_gradient(product, -gradient, config.cg_iterations)
+        scale = math.sqrt(2 * config.max_kl / max(solution.curvature, 1e-12))
+        found = trust_region.line_search(evaluate, theta, scale * solution.x, float(loss), config.max_kl)
+    entropy = sum_in_order((shard.old.entropy() * shard.weights).sum() for shard in shards)
     diagnostics = {
         "trust_region/kl": found.kl,
-        "trust_region/improvement": float(loss.detach()) - found.loss,
+        "trust_region/improvement": float(loss) - found.loss,
         "trust_region/accepted": float(found.accepted),
         "trust_region/line_search_steps": found.steps,
         "trust_region/cg_residual": solution.residual,
         "trust_region/gradient_norm": float(gradient.norm()),
-        "policy/entropy": float((objective.old.entropy() * data.query.weights).sum() / objective.n_tasks),
+        "policy/entropy": float(entropy),
         "baseline/explained_variance_support": data.support[0].explained_variance,
         "baseline/explained_variance_query": data.query.explained_variance,
     }
@@ -292,8 +338,7 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
             env.reset(options={"tasks": family.sample(config.tasks, at("tasks").numpy())})
             data = adapt_to_tasks(env, policy, params, rule, config, at)
             sampled = time.perf_counter()
-            with intra_op_threads(config.threads):
-                params, metrics = meta_step(policy, params, data, rule, config)
+            params, metrics = meta_step(policy, params, data, rule, config)
             updated = time.perf_counter()
             metrics["return/before"] = float(data.support[0].episodes.returns().mean())
             metrics["return/after"] = float(data.query.episodes.returns().mean())

@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -135,8 +135,8 @@ def meta_gradient(objective: Objective, params: Tree, batch: Tree, plan: Plan | 
                 found = [objective.task_gradient(params, task) for task in tasks]
         auxes = [aux for _, (_, aux) in found]
         aux = pytree.tree_map(lambda *leaves: torch.stack(leaves), *auxes)
-    gradient = pytree.tree_map(lambda *leaves: _sum_in_order(leaves) / n, *[grad for grad, _ in found])
-    loss = _sum_in_order([loss for _, (loss, _) in found]) / n
+    gradient = pytree.tree_map(lambda *leaves: sum_in_order(leaves) / n, *[grad for grad, _ in found])
+    loss = sum_in_order([loss for _, (loss, _) in found]) / n
     return MetaGradient(loss.detach(), gradient, aux)
 
 
@@ -144,11 +144,12 @@ def _at(batch: Tree, index: int | slice) -> Tree:
     return pytree.tree_map(lambda leaf: leaf[index], batch)
 
 
-def _sum_in_order(leaves: Any) -> Tensor:
-    total: Tensor = leaves[0]
-    for leaf in leaves[1:]:
-        total = total + leaf
-    return total
+def sum_in_order(parts: Iterable[Tensor]) -> Tensor:
+    """The sum from left to right: the same bits whichever thread finished first."""
+    first, *rest = parts
+    for part in rest:
+        first = first + part
+    return first
 
 
 def _vmap_sum(objective: Objective, params: Tree, part: Tree) -> tuple[Tree, tuple[Tensor, Tree]]:

@@ -281,8 +281,13 @@ def test_observations_do_not_share_memory_with_the_engine():
     env.step(act(env, 1))
     np.testing.assert_array_equal(obs, kept)
     np.testing.assert_array_equal(stepped, again)
-    stepped[:] = np.nan
-    assert np.isfinite(env.step(act(env, 2))[0]).all()
+    env.elapsed[0] = env.family.horizon - 1
+    last, *_ = env.step(act(env, 2))
+    kept = last[0].copy()
+    last[:] = np.nan  # whatever the caller does with them, an ended row goes on showing its last observation
+    held, *_ = env.step(act(env, 3))
+    np.testing.assert_array_equal(held[0], kept)
+    assert np.isfinite(held).all()
 
 
 @pytest.mark.parametrize("installed", ["3.3.2", None])
