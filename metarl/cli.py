@@ -421,10 +421,12 @@ def quickstart(words: Sequence[str]) -> int:
     begin = Run.resume if (options.out / CONFIG).exists() else Run.create
     run = begin(options.out, learner="maml-trpo", config=config, source=family, seed=options.seed)
     restored = run.restore()
-    if restored is not None and restored[0] >= config.iterations:
+    done = restored[0] if restored is not None else 0
+    if done >= config.iterations:
         say(f"{options.out} is already trained; evaluating it again")
     else:
-        say(f"training maml-trpo on {family.name} for {config.iterations} iterations into {options.out}")
+        so_far = f", {done} of them done before" if done else ""
+        say(f"training maml-trpo on {family.name} for {config.iterations} iterations{so_far}, into {options.out}")
         try:
             learner.train(config, family, run)
         except KeyboardInterrupt:
