@@ -1,0 +1,472 @@
+"""RL² (Duan et al. 2016; Wang et al. 2016): an agent whose memory is the learning algorithm.
+
+A trial is several episodes of one unknown task in a row. The agent sees, besides the observation, its
+previous action, the previous reward and whether an episode has just ended; its recurrent state persists
+from one episode of the trial to the next and is zero at the start of a trial. Ordinary reinforcement
+learning on whole trials then trains it to explore, to remember and to exploit. Here that is PPO:
+
+    minimise  mean_t -min(rho_t A_t, clip(rho_t, 1 - c, 1 + c) A_t) + w (V_t - R_t)^2 / 2 - b H(pi_t),
+    rho_t = pi(a_t | h_t) / pi_old(a_t | h_t),   R_t = A_t + V_old_t,
+
+with generalised advantage estimates A_t over the whole trial: they flow across the ends of its episodes,
+terminated or truncated, and stop at its end, which is terminal.
+
+Evaluation: nothing but acting. The score after k bits of adaptation is the return of episode k + 1 of a
+trial, for which k episodes were consumed; a bandit's trial is one episode and has one score.
+
+Deviations: PPO in place of the paper's TRPO, as in its public reproductions; the previous reward enters
+as it is, whatever `normalise_rewards` does to the rewards learned from.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metarl import returns
+from metarl.envs.trials import Trials
+from metarl.episodes import Episodes
+from metarl.learner import Budget, Scores, UserError
+from metarl.policies import Params
+from metarl.recurrent import RecurrentPolicy, recurrent_policy
+from metarl.rollout import intra_op_threads, run_episodes
+from metarl.runs import Run
+from metarl.seeding import Key
+from metarl.tasks import TaskFamily, Tasks, TaskVectorEnv
+
+EVALUATION_STEPS = 1_000_000  # environment steps held at once when a curve is measured
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of RL². Where no source is named, the value comes from short runs on Bernoulli bandits."""
+
+    iterations: int = 150
+    """Updates."""
+    trials: int = 2500
+    """Trials an update, each of a fresh task (25,000 steps of the default bandit; Duan et al. 2016: 250,000)."""
+    trial_episodes: int = 0
+    """Episodes a trial; 0 takes the family's own number, or 2 where it has none (VariBAD: 2 on MuJoCo)."""
+    cell: Literal["gru", "lstm"] = "gru"
+    """The recurrent layer (Duan et al. 2016: GRU)."""
+    hidden: int = 128
+    """Its width (Duan et al. 2016: 256; VariBAD: 128)."""
+    embedding: int = 0
+    """Width of a tanh layer between input and recurrent layer; 0 for none."""
+    head: tuple[int, ...] = ()
+    """Widths of tanh layers between recurrent layer and action or value (VariBAD: 128)."""
+    layer_norm: bool = False
+    """Normalise what enters (where there is an embedding) and leaves the recurrent layer (pytorch_rl2: yes)."""
+    init_std: float = 1.0
+    """Initial standard deviation of continuous actions, in units of their bound."""
+    gamma: float = 0.99
+    """Discount (Duan et al. 2016)."""
+    gae_lambda: float = 0.3
+    """Lambda of the generalised advantage estimates (Duan et al. 2016)."""
+    clip: float = 0.1
+    """How far the probability ratio counts from 1 (pytorch_rl2 and VariBAD: 0.1)."""
+    epochs: int = 4
+    """Passes over the data of an update (pytorch_rl2: 8; VariBAD: 2)."""
+    minibatches: int = 10
+    """Gradient steps a pass."""
+    step_size: float = 1e-3
+    """Of Adam (pytorch_rl2: 2e-4; VariBAD: 7e-4)."""
+    value_weight: float = 0.5
+    """Of the critic's squared error, w."""
+    entropy_weight: float = 0.0
+    """Of the entropy bonus, b (pytorch_rl2 and VariBAD: 0.01)."""
+    max_gradient_norm: float = 0.5
+    """Gradients are scaled down to this norm (VariBAD: 0.5)."""
+    normalise_advantages: bool = True
+    """Give the advantages of an update zero mean and unit deviation (pytorch_rl2: no)."""
+    normalise_rewards: bool = False
+    """Divide rewards by the running deviation of the discounted return (VariBAD: yes)."""
+    chunk: int = 0
+    """Steps gradients flow back (truncated back-propagation through time); 0 for the whole trial."""
+    validate_every: int = 0
+    """Evaluate on validation tasks every so many iterations; 0 never. Not counted as training time."""
+    validation_tasks: int = 1000
+    """Tasks of each validation, a trial each."""
+    checkpoint_every: int = 10
+    """Iterations between checkpoints."""
+    threads: int = 2
+    """Intra-op threads; results repeat for a fixed number."""
+
+    def __post_init__(self) -> None:
+        whole = ("iterations", "trials", "hidden", "epochs", "minibatches", "threads", "checkpoint_every")
+        for name in (*whole, "validation_tasks"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("init_std", "clip", "step_size", "max_gradient_norm"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        for name in ("gamma", "gae_lambda"):
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
+        for name in ("trial_episodes", "embedding", "value_weight", "entropy_weight", "chunk", "validate_every"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        _require(all(n >= 1 for n in self.head), "head", self.head, "widths of at least 1")
+        _require(self.minibatches <= self.trials, "minibatches", self.minibatches, "at most --trials")
+
+
+def _require(ok: bool, name: str, value: object, allowed: str) -> None:
+    if not ok:
+        raise UserError(f"--{name.replace('_', '-')} is {value}; it must be {allowed}")
+
+
+_PAPER = Config(
+    iterations=1000,
+    hidden=256,
+    layer_norm=True,
+    epochs=8,
+    step_size=2e-4,
+    entropy_weight=0.01,
+    normalise_advantages=False,
+)
+DEFAULTS = {
+    # n = 10 pulls; for more pulls raise --trials until an update has about 240,000 steps.
+    "bandit": Config(),
+    # 10 episodes of 10 steps: 240,000 steps an update, after pytorch_rl2.
+    "mdp": replace(_PAPER, trials=2400, minibatches=24, normalise_rewards=True, normalise_advantages=True),
+    # VariBAD's RL² baseline, with its 16 workers' trials made 40.
+    "mujoco": Config(
+        iterations=1000,
+        trials=40,
+        trial_episodes=2,
+        embedding=64,
+        head=(128,),
+        gamma=0.97,
+        gae_lambda=0.9,
+        epochs=2,
+        minibatches=4,
+        step_size=7e-4,
+        entropy_weight=0.01,
+        normalise_rewards=True,
+    ),
+    # Duan et al. 2016 by way of pytorch_rl2: 24,000 trials of 10 pulls are its 240,000 steps.
+    "paper": replace(_PAPER, trials=24_000, minibatches=24),
+}
+
+
+@dataclass(frozen=True)
+class Play:
+    """N = T x E trials as they were acted; time first, as the recurrent kernels want it."""
+
+    episodes: Episodes  # (T, E, H, ...), an "episode" being a whole trial, its observation that of `Trials`
+    inner: int  # episodes a trial
+    log_prob: Tensor  # (H, N) float32, of the actions taken
+    values: Tensor  # (H, N) float32, the critic's
+    states: Tensor  # (C, N, state_size) float32, the memory at the start of every chunk
+
+    def returns(self) -> Tensor:
+        """Undiscounted return of every inner episode, `(T, E, inner)` float64."""
+        ended = self.episodes.obs[..., -1]  # at a step: whether the step before ended an inner episode
+        index = ended.cumsum(-1).long()
+        rewards = self.episodes.rewards.double() * self.episodes.valid
+        return torch.zeros(*rewards.shape[:2], self.inner, dtype=rewards.dtype).scatter_add_(-1, index, rewards)
+
+    def regret(self, tasks: Tasks) -> NDArray[np.float64]:
+        """Mean of a bandit's best arm minus mean of the arm pulled, `(T, E, n)`.
+
+        Raises:
+            UserError: the tasks are no bandits.
+        """
+        mean = tasks.arrays.get("mean")
+        if mean is None or self.episodes.actions.ndim != 3:
+            raise UserError(f"regret is counted on bandits, whose tasks have arms with means, not {list(tasks.arrays)}")
+        pulled = np.take_along_axis(mean[:, None, :], self.episodes.actions.numpy(), axis=2)
+        lost: NDArray[np.float64] = mean.max(1)[:, None, None] - pulled
+        return lost
+
+
+def play(env: TaskVectorEnv, policy: RecurrentPolicy, params: Params, key: Key, chunk: int = 0) -> Play:
+    """One trial in every row of a vector of `Trials`.
+
+    Args:
+        env: T tasks x E trials; it is reset first.
+        policy: called with `params`; its memory starts from zero.
+        params: one set.
+        key: names the streams of start states and actions.
+        chunk: steps between two memories that are kept; 0 keeps the first only.
+    """
+    n, horizon = env.num_envs, env.family.horizon
+    chunk = chunk or horizon
+    device = next(iter(params.values())).device
+    noise = torch.from_numpy(policy.noise(key("action").numpy(), (n, horizon))).to(device)
+    log_prob, values = torch.zeros(2, horizon, n, device=device)
+    states = torch.zeros(math.ceil(horizon / chunk), n, policy.state_size, device=device)
+    state = policy.start(n, device)
+
+    def act(obs: Tensor, t: int) -> Tensor:
+        nonlocal state
+        if t % chunk == 0:
+            states[t // chunk] = state
+        decision = policy.step(params, obs.reshape(n, -1).to(device), state)
+        actions: Tensor = decision.distribution.sample(noise[:, t])
+        log_prob[t], values[t] = decision.distribution.log_prob(actions), decision.value
+        state = decision.state
+        return actions.cpu()
+
+    with torch.no_grad():
+        episodes = run_episodes(env, act, key)
+    inner = env.family.episodes if isinstance(env.family, Trials) else 1
+    return Play(episodes, inner, log_prob, values, states)
+
+
+@dataclass(frozen=True)
+class RewardScale:
+    """Running moments of the discounted return so far, whose deviation rewards are divided by.
+
+    As Stable-Baselines3's VecNormalize and VariBAD do it, with the count of a whole update at once.
+    """
+
+    count: float = 0.0
+    mean: float = 0.0
+    square: float = 0.0  # sum of squared distances from the mean
+
+    def update(self, rewards: Tensor, valid: Tensor, gamma: float) -> RewardScale:
+        """The moments with the steps of an update added: `rewards (N, H)`, `valid (N, H)`."""
+        so_far = returns.discount((rewards * valid).flip(-1), gamma).flip(-1)[valid]
+        count, mean = float(so_far.numel()), float(so_far.mean())
+        total, shift = self.count + count, mean - self.mean
+        square = float(((so_far - mean) ** 2).sum()) + shift * shift * self.count * count / total
+        return RewardScale(total, self.mean + shift * count / total, self.square + square)
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation; 1 before there is any."""
+        return math.sqrt(self.square / self.count) if self.square > 0 else 1.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """S sequences of L steps: whole trials, or chunks of them."""
+
+    obs: Tensor  # (L, S, D) float32
+    actions: Tensor  # (L, S) int64, or (L, S, A) float32
+    log_prob: Tensor  # (L, S) float32, when acting
+    advantages: Tensor  # (L, S) float32, 0 where invalid
+    targets: Tensor  # (L, S) float32, of the critic
+    valid: Tensor  # (L, S) float32, 1 for steps that were really taken
+    states: Tensor  # (S, state_size) float32, the memory before the first step
+
+    def __len__(self) -> int:
+        return self.states.shape[0]
+
+    def take(self, rows: Tensor) -> Batch:
+        """Some of the sequences."""
+        fields = {name: value.index_select(1, rows) for name, value in vars(self).items() if name != "states"}
+        return Batch(**fields, states=self.states[rows])
+
+
+def prepare(played: Play, config: Config, scale: RewardScale) -> tuple[Batch, float]:
+    """What PPO learns from: advantages over whole trials, cut into chunks. Also the critic's explained variance."""
+    episodes = played.episodes
+    valid = episodes.valid.flatten(0, 1)  # (N, H)
+    rewards = episodes.rewards.flatten(0, 1).double() / (scale.deviation if config.normalise_rewards else 1.0)
+    values = played.values.T.cpu().double()
+    advantages = returns.gae(rewards, values, valid, config.gamma, config.gae_lambda)
+    targets = advantages + values * valid
+    explained = float(returns.explained_variance(values, targets, valid))
+    if config.normalise_advantages:
+        advantages = returns.normalise(advantages, valid, (0, 1))
+    device, length = played.log_prob.device, config.chunk or valid.shape[1]
+
+    def cut(x: Tensor) -> Tensor:
+        """`(N, H, ...)` to `(L, C * N, ...)`, padded with zeros at the end."""
+        x = x.transpose(0, 1).to(device)
+        missing = -x.shape[0] % length
+        if missing:
+            x = torch.cat([x, x.new_zeros(missing, *x.shape[1:])])
+        return x.reshape(-1, length, *x.shape[1:]).transpose(0, 1).flatten(1, 2)
+
+    batch = Batch(
+        obs=cut(episodes.obs.flatten(0, 1)),
+        actions=cut(episodes.actions.flatten(0, 1)),
+        log_prob=cut(played.log_prob.T),
+        advantages=cut(advantages.float()),
+        targets=cut(targets.float()),
+        valid=cut(valid.float()),
+        states=played.states.flatten(0, 1),
+    )
+    return batch, explained
+
+
+def clipped_surrogate(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, clip: float) -> Tensor:
+    """PPO's objective at every step, to be maximised (Schulman et al. 2017, eq. 7)."""
+    ratio = torch.exp(log_prob - old_log_prob)
+    return torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
+
+
+def ppo_loss(policy: RecurrentPolicy, params: Params, batch: Batch, config: Config) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss, a mean over valid steps, and its diagnostics."""
+    decision = policy.sequence(params, batch.obs, batch.states)
+    log_prob = decision.distribution.log_prob(batch.actions)
+    count = batch.valid.sum().clamp(min=1)
+
+    def mean(x: Tensor) -> Tensor:
+        return (x * batch.valid).sum() / count
+
+    surrogate = mean(clipped_surrogate(log_prob, batch.log_prob, batch.advantages, config.clip))
+    value_loss = 0.5 * mean((decision.value - batch.targets) ** 2)
+    entropy = mean(decision.distribution.entropy())
+    loss = -surrogate + config.value_weight * value_loss - config.entropy_weight * entropy
+    with torch.no_grad():
+        log_ratio = log_prob - batch.log_prob
+        diagnostics = {
+            "policy/surrogate": surrogate.detach(),
+            "policy/entropy": entropy.detach(),
+            "policy/approximate_kl": mean(torch.expm1(log_ratio) - log_ratio),
+            "policy/clip_fraction": mean((torch.expm1(log_ratio).abs() > config.clip).float()),
+            "value/loss": value_loss.detach(),
+        }
+    return loss, diagnostics
+
+
+def update(
+    policy: RecurrentPolicy, params: Params, optimiser: torch.optim.Optimizer, batch: Batch, config: Config, key: Key
+) -> dict[str, float]:
+    """PPO's epochs over one batch; changes `params` in place. Returns diagnostics, means over all gradient steps."""
+    total: dict[str, Tensor] = {}
+    leaves = list(params.values())
+    steps = 0
+    for epoch in range(config.epochs):
+        order = torch.from_numpy(key("order", epoch).numpy().permutation(len(batch))).to(batch.states.device)
+        for rows in order.tensor_split(config.minibatches):
+            loss, diagnostics = ppo_loss(policy, params, batch.take(rows), config)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            diagnostics["policy/gradient_norm"] = torch.nn.utils.clip_grad_norm_(leaves, config.max_gradient_norm)
+            optimiser.step()
+            for name, value in diagnostics.items():
+                total[name] = total.get(name, torch.zeros_like(value)) + value
+            steps += 1
+    return {name: float(value) / steps for name, value in total.items()}
+
+
+def train(config: Config, source: TaskFamily, run: Run) -> None:
+    """Train until `config.iterations`, from the run's last checkpoint if there is one."""
+    family, key = _trials(config, source), Key(run.seed)("rl2")
+    policy, scale = _policy(config, family), RewardScale()
+    params = {name: value.to(run.device) for name, value in policy.init(key("init").torch()).items()}
+    restored = run.restore()
+    if restored is not None:
+        params = {name: value.to(run.device) for name, value in restored[1]["params"].items()}
+        scale = RewardScale(**restored[1]["reward_scale"])
+    optimiser = torch.optim.Adam([value.requires_grad_() for value in params.values()], config.step_size, eps=1e-5)
+    if restored is not None:
+        optimiser.load_state_dict(restored[1]["optimiser"])
+
+    def state() -> dict[str, Any]:
+        detached = {name: value.detach() for name, value in params.items()}
+        return {"params": detached, "optimiser": optimiser.state_dict(), "reward_scale": dict(vars(scale))}
+
+    env = family.make_vec(family.sample(config.trials, key("tasks").numpy()), threads=config.threads)
+    loop = run.loop(config.iterations, checkpoint_every=config.checkpoint_every, state=state)
+    with loop, intra_op_threads(config.threads):
+        for iteration in loop:
+            at = key("iteration", iteration)
+            started = time.perf_counter()
+            env.reset(options={"tasks": family.sample(config.trials, at("tasks").numpy())})
+            played = play(env, policy, params, at, config.chunk)
+            sampled = time.perf_counter()
+            scale = scale.update(
+                played.episodes.rewards.flatten(0, 1).double(), played.episodes.valid.flatten(0, 1), config.gamma
+            )
+            batch, explained = prepare(played, config, scale)
+            metrics = update(policy, params, optimiser, batch, config, at)
+            updated = time.perf_counter()
+            metrics["value/explained_variance"] = explained
+            metrics |= _returns("", played.returns().mean((0, 1)))
+            if config.validate_every and (iteration + 1) % config.validate_every == 0:
+                tasks = source.fixed("validation", config.validation_tasks)
+                scores = Agent(policy, params, config, source).curve(tasks, Budget(0, 1), run.seed)
+                metrics |= _returns("validation_", torch.from_numpy(scores.values.mean(0)))
+            loop.log(metrics, {"sampling_s": sampled - started, "update_s": updated - sampled})
+    env.close()
+
+
+def _returns(prefix: str, by_episode: Tensor) -> dict[str, float]:
+    """Mean return of a trial, and of its first and last episode where it has more than one."""
+    found = {f"return/{prefix}trial": float(by_episode.sum())}
+    if len(by_episode) > 1:
+        found |= {f"return/{prefix}first": float(by_episode[0]), f"return/{prefix}last": float(by_episode[-1])}
+    return found
+
+
+def _trials(config: Config, family: TaskFamily) -> Trials:
+    return Trials(family=family, episodes=config.trial_episodes)
+
+
+def _policy(config: Config, family: Trials) -> RecurrentPolicy:
+    return recurrent_policy(
+        family.observation_space,
+        family.action_space,
+        cell=config.cell,
+        hidden=config.hidden,
+        embedding=config.embedding,
+        head=config.head,
+        layer_norm=config.layer_norm,
+        init_std=config.init_std,
+    )
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A trained memory."""
+
+    policy: RecurrentPolicy
+    params: Params
+    config: Config
+    family: TaskFamily
+
+    def play(self, tasks: Tasks, trials: int, key: Key) -> Play:
+        """Act in `trials` trials of each task, each from an empty memory."""
+        env = _trials(self.config, self.family).make_vec(tasks, trials, threads=self.config.threads)
+        with intra_op_threads(self.config.threads):
+            played = play(env, self.policy, self.params, key)
+        env.close()
+        return played
+
+    def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
+        """Mean return of each episode of a trial, over `budget.episodes` fresh trials a task.
+
+        The trial's length is the one trained on, so `budget.steps` has no meaning here.
+        """
+        family, key = _trials(self.config, self.family), Key(seed)("rl2", "evaluate")
+        size = max(1, EVALUATION_STEPS // (budget.episodes * family.horizon))
+        parts = [
+            self.play(tasks[i : i + size], budget.episodes, key("from", i)).returns().mean(1).numpy()
+            for i in range(0, len(tasks), size)
+        ]
+        what = f"{family.episodes} episodes" if family.episodes > 1 else f"{family.horizon} steps"
+        return Scores(
+            values=np.concatenate(parts),
+            gradient_steps=None,
+            env_steps=tuple(k * self.family.horizon for k in range(family.episodes)),
+            shots=None,
+            kind="return",
+            protocol=f"adapts within a trial of {what}; {budget.episodes} fresh trials a score",
+        )
+
+
+def load(run: Run, source: TaskFamily) -> Agent:
+    """The agent of a run, from its last checkpoint.
+
+    Raises:
+        UserError: the run has no checkpoint yet, or it does not fit the family.
+    """
+    restored = run.restore()
+    if restored is None:
+        raise UserError(f"{run.folder} has no checkpoint yet: train it first")
+    state: Mapping[str, Any] = restored[1]
+    policy = _policy(run.config, _trials(run.config, source))
+    expected = {name: value.shape for name, value in policy.init(Key(0).torch()).items()}
+    if {name: value.shape for name, value in state["params"].items()} != expected:
+        raise UserError(f"the checkpoint in {run.folder} does not fit {source.name} and its config")
+    return Agent(policy, state["params"], run.config, source)
