@@ -46,6 +46,7 @@ LEARNERS = {  # objects with Config, train and load (metarl.learner.Learner)
     "maml-trpo": Entry(
         "metarl.agents.maml_trpo", "family", "policy initialisation that adapts in a few gradient steps"
     ),
+    "rl2": Entry("metarl.agents.rl2", "family", "recurrent policy that adapts in its memory, within a trial"),
     "maml": Entry("metarl.fewshot.maml", "dataset", "network initialisation that adapts in a few gradient steps"),
 }
 UNTRAINED = {  # classes that make an Adaptable of a source
