@@ -204,7 +204,7 @@ def table(found: dict[str, Any], columns: dict[str, str], literature: Mapping[st
     names = list(dict.fromkeys(name.rsplit(" n=", 1)[0] for name in found))
     lines = ["| solver | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 1) + "|"]
     for name in names:
-        published = literature.get(name.removesuffix(", prior 0")) or [None] * len(columns)
+        published: Sequence[float | None] = literature.get(name.removesuffix(", prior 0")) or [None] * len(columns)
         cells = [cell(found.get(f"{name} {c}"), p) for c, p in zip(columns, published, strict=True)]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -211,3 +211,14 @@ def test_what_is_not_there_is_refused():
         ms.solver("gittins", TabularMDP())
     with pytest.raises(UserError, match="metarl/BernoulliBandit-v0 is none"):
         ms.solver("psrl", make_family("metarl/BernoulliBandit-v0"))
+
+
+def test_plans_know_how_many_steps_are_left():
+    """Going to state 1 costs 1 now and pays 10 next step, so the last step must not go there."""
+    transition, reward = np.zeros((1, 2, 2, 2)), np.zeros((1, 2, 2))
+    transition[0, 0, 0, 0] = transition[0, 0, 1, 1] = transition[0, 1, :, 0] = 1
+    reward[0, 0] = 1, 0
+    reward[0, 1] = 10
+    family = TabularMDP(states=2, actions=2, steps=3, episodes=1)
+    returns = ms.solver("informed", family).play(Tasks({"transition": transition, "reward": reward}), 4000, Key(0))
+    assert abs(returns.mean() - 11) < 4 * np.sqrt(3 / 4000)

@@ -130,3 +130,22 @@ def test_the_picture_shows_the_state():
     env.step(np.array([0]))
     assert before.shape == (256, 256, 3)
     assert not np.array_equal(env.render_frame(0), before)
+
+
+def test_every_row_runs_its_own_task():
+    first, second = chain().arrays, chain().arrays
+    tasks = Tasks({name: np.concatenate([first[name], second[name] + (name == "reward") * 1000]) for name in first})
+    env = TabularMDP(states=3, actions=2).make_vec(tasks, 2)
+    env.reset(seed=0)
+    rewards = env.step(np.array([0, 1, 0, 1]))[1]
+    assert np.allclose(rewards, [0, 1, 1000, 1001], atol=6)
+    assert env.state.tolist() == [1, 0, 1, 0]
+
+
+def test_what_rounding_takes_from_a_row_goes_to_the_last_state():
+    tasks = Tasks({"transition": np.tile([0.0, 0.5, 0.4], (1, 3, 2, 1)), "reward": np.zeros((1, 3, 2))})
+    env = TabularMDP(states=3, actions=2).make_vec(tasks, 4000)
+    env.reset(seed=0)
+    states = env.step(np.zeros(4000, np.int64))[0].mean(0)
+    assert states[0] == 0
+    assert abs(states[1] - 0.5) < 0.03
