@@ -263,30 +263,32 @@ class UCRL2(Strategy):
         visits, now = np.maximum(belief.count, 1), max(t, 1)
         reward_width = np.sqrt(7 * math.log(2 * states * actions * now / CONFIDENCE) / (2 * visits))
         radius = np.sqrt(14 * states * math.log(2 * actions * now / CONFIDENCE) / visits)
-        reward, transition = belief.reward + self.scale * reward_width, belief.transition
-        return lambda value: reward + most_hopeful(transition, self.scale * radius, value)
+        reward, radius = belief.reward + self.scale * reward_width, self.scale * radius
+        to = np.ascontiguousarray(np.moveaxis(belief.transition, -1, 1))
+        return lambda value: reward + most_hopeful(to, radius, value)
 
 
-def most_hopeful(transition: Values, radius: Values, value: Values) -> Values:
-    """The highest expected `value` over distributions within an L1 `radius` of `transition`.
+def most_hopeful(to: Values, radius: Values, value: Values) -> Values:
+    """The highest expected `value` over distributions within an L1 `radius` of a transition.
 
     Up to radius / 2 moves to the best state, taken from the worst ones first.
 
     Args:
-        transition: `(N, S, A, S)`.
+        to: `(N, S', S, A)` probability of the next state S', which comes first here.
         radius: `(N, S, A)`.
-        value: `(N, S)`.
+        value: `(N, S')`.
 
     Returns:
         `(N, S, A)`.
     """
-    order = value.argsort(-1)  # the worst first
-    ranked = np.take_along_axis(value, order, -1)[:, None, None, :]
-    p = np.take_along_axis(transition, order[:, None, None, :], -1)
-    moved = np.minimum(radius / 2, 1 - p[..., -1])
-    taken = np.clip(moved[..., None] - (p.cumsum(-1) - p), 0, p)
-    taken[..., -1] = -moved
-    hopeful: Values = ((p - taken) * ranked).sum(-1)
+    rows, order = np.arange(len(to)), value.argsort(-1).T  # the worst state first
+    best = value[rows, order[-1]]
+    left = np.minimum(radius / 2, 1 - to[rows, order[-1]])
+    hopeful: Values = np.einsum("nz,nzsa->nsa", value, to)
+    for state in order[:-1]:
+        moved = np.minimum(to[rows, state], left)
+        hopeful += moved * (best - value[rows, state])[:, None, None]
+        left -= moved
     return hopeful
 
 

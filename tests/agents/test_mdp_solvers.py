@@ -78,7 +78,7 @@ def test_the_most_hopeful_distribution_is_the_linear_programmes():
     rng = RNG(0)
     transition, value = rng.dirichlet(np.ones(4), (3, 2, 2)), rng.standard_normal((3, 4))
     radius = rng.uniform(0, 2.5, (3, 2, 2))
-    found = ms.most_hopeful(transition[:, :, :, :], radius, value)
+    found = ms.most_hopeful(np.moveaxis(transition, -1, 1), radius, value)
     for i, s, a in np.ndindex(3, 2, 2):
         p = transition[i, s, a]  # q = p + up - down, sum(up + down) <= radius
         programme = linprog(
