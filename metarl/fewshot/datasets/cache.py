@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +17,14 @@ from numpy.typing import NDArray
 from metarl.fewshot.datasets.downloads import cache_folder
 
 Pixels = NDArray[np.uint8]
+SPARE = 1 << 28  # bytes to leave free on the disk
 
 
 def decoded(name: str, key: str, shape: tuple[int, ...], fill: Callable[[Pixels], None]) -> Pixels:
     """A uint8 array, from the cache if it is there, else filled once and kept.
 
     The file appears whole or not at all (temporary name, flush, rename). Where the cache folder
-    cannot be written the array lives in memory instead.
+    cannot be written, or the disk is nearly full, the array lives in memory instead.
 
     Args:
         name: the data set's, the beginning of the file's name.
@@ -38,6 +41,8 @@ def decoded(name: str, key: str, shape: tuple[int, ...], fill: Callable[[Pixels]
         return found
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(path.parent).free < math.prod(shape) + SPARE:
+            raise OSError("no room")  # writing to a mapped file on a full disk would kill the process
         handle, unfinished = tempfile.mkstemp(dir=path.parent, suffix=".part")
     except OSError:
         pixels = np.empty(shape, np.uint8)

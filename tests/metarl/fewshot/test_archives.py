@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import shutil
 import stat
 import tarfile
 import zipfile
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metarl.fewshot.datasets import archives
+from metarl.fewshot.datasets import archives, cache
 from metarl.fewshot.datasets.archives import FolderStore, ZipStore, decode, open_store, read_tar_gz, read_text, shrink
 from metarl.fewshot.datasets.cache import decoded
 from metarl.learner import UserError
@@ -197,3 +198,10 @@ def test_without_a_cache_folder_the_pixels_live_in_memory(tmp_path, monkeypatch)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("METARL_CACHE", str(tmp_path / "file"))
     assert decoded("toy", "key", (2,), lambda out: out.fill(3)).tolist() == [3, 3]
+
+
+def test_on_a_full_disk_the_pixels_live_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setenv("METARL_CACHE", str(tmp_path))
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
+    assert decoded("toy", "key", (2,), lambda out: out.fill(3)).tolist() == [3, 3]
+    assert list((tmp_path / "pixels").iterdir()) == []
