@@ -43,7 +43,15 @@ GRID = np.linspace(-8.0, 8.0, 3201)  # mean minus the known arm's reward, for Ga
 
 # (pulls, arms) -> constants with the best validation return: (epsilon, UCB1's width, Gittins' discount)
 CONSTANTS: dict[tuple[int, int], tuple[float, float, float]] = {
-    (10, 5): (0.0, 0.2, 0.9),
+    (10, 5): (0.0, 0.15, 0.8),
+    (10, 10): (0.0, 0.15, 0.8),
+    (10, 50): (0.0, 0.15, 0.8),
+    (100, 5): (0.0, 0.2, 0.99),
+    (100, 10): (0.0, 0.2, 0.98),
+    (100, 50): (0.0, 0.2, 0.98),
+    (500, 5): (0.05, 0.25, 0.995),
+    (500, 10): (0.05, 0.2, 0.998),
+    (500, 50): (0.05, 0.2, 0.995),
 }
 
 

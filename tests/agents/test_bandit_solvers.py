@@ -1,4 +1,6 @@
 import itertools
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -207,3 +209,11 @@ def test_what_is_not_there_is_refused():
         bs.solver("psrl", BernoulliBandit())
     with pytest.raises(UserError, match="metarl/Navigation2D-v0 is none"):
         bs.solver("gittins", make_family("metarl/Navigation2D-v0"))
+
+
+def test_constants_are_those_chosen_on_validation_tasks():
+    tuning = json.loads((Path(__file__).parents[2] / "results" / "bandit" / "tuning.json").read_text())
+    names = ("epsilon-greedy", "ucb1", "gittins")
+    for (pulls, arms), chosen in bs.CONSTANTS.items():
+        assert chosen == tuple(float(tuning[f"{name} n={pulls} k={arms}"]["best"]) for name in names)
+    assert len(bs.CONSTANTS) * len(names) == len(tuning)
