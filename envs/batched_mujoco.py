@@ -13,7 +13,7 @@ deviations, common to all families:
 **Instability.** MuJoCo resets a simulation whose state becomes NaN or huge, and goes on. Here that
 episode ends: `terminated`, with `infos["unstable"]` true. Its last step earns 0, its last observation
 is the one before it, and its neighbours notice nothing. The same happens to a simulation that any
-other MuJoCo warning concerns, that is faster than `LIMIT`, or that was given a non-finite action.
+other MuJoCo warning concerns (a NaN action, a singular inertia, ...), or that is faster than `LIMIT`.
 """
 
 from __future__ import annotations
@@ -267,21 +267,19 @@ class BatchedMujoco(TaskVectorEnv):
         self._physics_of = self.tasks
 
     def _advance(self, actions: Array) -> tuple[Array, dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
-        asked = np.asarray(actions, dtype=np.float64)
-        sensible = np.asarray(np.isfinite(asked).all(axis=1))
-        action = np.clip(np.where(sensible[:, None], asked, 0.0), -1.0, 1.0)
+        action = np.clip(np.asarray(actions, dtype=np.float64), -1.0, 1.0)
         before = self.qpos[:, : self.robot.root].copy()
         self._ctrl[:] = control = self._bound * action
-        self._unstable = ~self._ended & (~sensible | self._step_physics(~self._ended & sensible))
-        broken = self._unstable.any()
-        if broken:
+        self._unstable = self._step_physics(~self._ended)
+        if self._unstable.any():
             self._batch.reset(ids=np.flatnonzero(self._unstable), stage=0)
         velocity = (self.qpos[:, : self.robot.root] - before) / self._dt
         motion = Motion(self.qpos, self.qvel, velocity, action, control)
-        terms = self._family.terms(self.task, motion)
-        if broken:
-            terms = {name: np.where(self._unstable, 0.0, values) for name, values in terms.items()}
-        return self._observe(self._ended | self._unstable), terms, self._family.fallen(motion) | self._unstable
+        terms, over = self._family.terms(self.task, motion), self._family.fallen(motion) | self._unstable
+        still = self._ended | self._unstable
+        if still.any():
+            terms = {name: np.where(still, 0.0, values) for name, values in terms.items()}
+        return self._observe(still), terms, over
 
     def _step_physics(self, live: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Step the `live` simulations; return which of all `(N,)` became unstable."""
@@ -297,7 +295,7 @@ class BatchedMujoco(TaskVectorEnv):
         for field in (self.qpos, self.qvel, *self._derived):
             if not -LIMIT < field.min() <= field.max() < LIMIT:  # also when either is NaN
                 failed |= ~(np.abs(field) < LIMIT).reshape(self.num_envs, -1).all(1)
-        return failed
+        return failed & live
 
     def _observe(self, held: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Observations `(N, obs_dim)`, of which the `held` ones stay as they were."""
@@ -307,7 +305,7 @@ class BatchedMujoco(TaskVectorEnv):
         if held.any():
             obs[held] = self._obs[held]
         self._obs = obs
-        return obs.copy()
+        return obs
 
     def _flags(self) -> dict[str, Array]:
         return {"unstable": self._unstable}

@@ -96,7 +96,7 @@ class GymVectorEnv(TaskVectorEnv):
         for i in np.flatnonzero(mask):
             key = self._key(self._resets, int(i) // self.replicas, int(i) % self.replicas)
             self._obs[i], _ = self._envs[i].reset(seed=key.integer() % 2**31)
-        return self._obs.copy()
+        return self._obs
 
     def _advance(self, actions: Array) -> tuple[Array, dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
         rewards, terminated = np.zeros(self.num_envs), np.zeros(self.num_envs, dtype=bool)
@@ -107,7 +107,7 @@ class GymVectorEnv(TaskVectorEnv):
                     f"{self.family.name}: an environment truncated its episode after {self.elapsed[i] + 1} steps, but "
                     f"the family's horizon is {self.family.horizon}; lower the horizon or build it without the limit"
                 )
-        return self._obs.copy(), {"reward_env": rewards}, terminated
+        return self._obs, {"reward_env": rewards}, terminated
 
     def _own_units(self, action: Array) -> Any:
         if self._bounds is None:

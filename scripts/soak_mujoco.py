@@ -1,0 +1,162 @@
+"""Ten million steps of random actions with faults injected: nothing non-finite may leave the engine.
+
+    python scripts/soak_mujoco.py --json results/benchmarks/soak_mujoco.json 2> /dev/null
+
+(MuJoCo writes a warning to stderr for each fault.)
+Five robots in turn. In a random tenth of the rows, at random moments, a simulation is spoilt: NaN or infinite
+coordinates or velocities, a velocity of 1e8, a NaN action, or (walker, hopper) masses from 0 to 1e15 throughout.
+The other rows also run in a second batch that is never disturbed. Checked at every step: observations,
+rewards and their terms are finite; undisturbed rows equal the second batch bit for bit; a NaN or infinity
+ends its episode, flagged. At the end, memory must not have grown. Exit 1 if anything fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metarl.envs import make_family
+from metarl.envs.batched_mujoco import BatchedMujoco, MujocoFamily
+from metarl.seeding import Key
+from metarl.tasks import Tasks
+
+FAMILIES = {  # share of the steps
+    "metarl/HalfCheetahVelocity-v0": 0.5,
+    "metarl/HopperRandomParams-v0": 0.2,
+    "metarl/WalkerRandomParams-v0": 0.15,
+    "metarl/AntVelocity-v0": 0.1,
+    "metarl/HumanoidDirection2D-v0": 0.05,
+}
+ROWS = 400
+SPOILT = ROWS // 10  # the first rows take the faults
+FAULT_RATE = 0.02  # faults a spoilt row and step
+MASSES = (0.0, 1e-12, 1e-3, 1e6, 1e15)  # factors
+FAULTS = ("qpos nan", "qpos inf", "qvel nan", "qvel inf", "qvel 1e8", "action nan")
+GROWTH = 64.0  # MiB that memory may grow after the first tenth
+
+
+@dataclass
+class Report:
+    """What a family's soak saw."""
+
+    family: str
+    steps: int = 0
+    faults: int = 0
+    unstable: int = 0
+    grown: float = 0.0  # MiB of resident memory since a tenth of the steps
+    seconds: float = 0.0
+
+
+def main() -> None:
+    """Soak every family and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--steps", type=int, default=10_000_000, help="environment steps with faults, all robots together"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="where to write what was seen")
+    args = parser.parse_args()
+    target = args.json.resolve() if args.json else None
+    reports = []
+    with tempfile.TemporaryDirectory() as scratch:
+        os.chdir(scratch)  # MuJoCo writes its warnings to a file in the working directory
+        for name, share in FAMILIES.items():
+            try:
+                reports.append(soak(name, int(share * args.steps), Key(args.seed)(name), args.threads))
+            except AssertionError as error:
+                print(f"{name}: {error}")
+                sys.exit(1)
+            print(reports[-1], flush=True)
+        os.chdir("/")
+    print(
+        f"{sum(report.steps for report in reports):,} steps, {sum(report.faults for report in reports):,} faults: sound"
+    )
+    if target:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps([asdict(report) for report in reports], indent=1) + "\n")
+
+
+def soak(name: str, steps: int, key: Key, threads: int) -> Report:
+    """Run one family; AssertionError says what failed."""
+    family = make_family(name)
+    assert isinstance(family, MujocoFamily)
+    tasks = family.fixed("train", ROWS)
+    env = family.make_vec(_extreme(tasks), 1, threads=threads)
+    calm = family.make_vec(tasks, 1, threads=threads)
+    rng, report, began, settled = key.numpy(), Report(name), time.perf_counter(), 0.0
+    env.reset(seed=1)
+    calm.reset(seed=1)
+    moments = max(1, steps // ROWS)
+    for moment in range(moments):
+        actions = rng.uniform(-1.5, 1.5, (ROWS, family.robot.sizes[2]))
+        expected = calm.step(actions)
+        fatal = _spoil(env, actions, rng, report)
+        _check(env.step(actions), expected, fatal, report)
+        ended = env._ended.copy()
+        calm_ended = calm._ended.copy()
+        assert (ended[SPOILT:] == calm_ended[SPOILT:]).all(), "undisturbed rows ended at different times"
+        if (ended | calm_ended).any():
+            env.reset(options={"reset_mask": ended})
+            calm.reset(options={"reset_mask": calm_ended})
+        if moment == moments // 10:
+            settled = _resident()
+    report.steps, report.seconds = moments * ROWS, round(time.perf_counter() - began, 1)
+    report.grown = round(_resident() - settled, 1)
+    assert report.grown < GROWTH, f"memory grew by {report.grown} MiB"
+    return report
+
+
+def _extreme(tasks: Tasks) -> Tasks:
+    """The tasks, with extreme masses in the spoilt rows where masses are part of a task."""
+    arrays = {name: values.copy() for name, values in tasks.arrays.items()}
+    if "mass" in arrays:
+        arrays["mass"][:SPOILT] = np.resize(MASSES, SPOILT)[:, None]
+    return Tasks(arrays)
+
+
+def _spoil(
+    env: BatchedMujoco, actions: NDArray[np.float64], rng: np.random.Generator, report: Report
+) -> NDArray[np.int64]:
+    """Inject faults; return the rows whose episodes must end."""
+    rows = np.flatnonzero(rng.random(SPOILT) < FAULT_RATE)
+    for row in rows:
+        where, value = FAULTS[rng.integers(len(FAULTS))].split()
+        target = actions if where == "action" else getattr(env, where)
+        target[row, rng.integers(target.shape[1])] = float(value)
+    report.faults += len(rows)
+    return rows
+
+
+def _check(result: tuple[Any, ...], expected: tuple[Any, ...], fatal: NDArray[np.int64], report: Report) -> None:
+    obs, rewards, terminated, truncated, infos = result
+    assert np.isfinite(obs).all(), "a non-finite observation"
+    assert np.isfinite(obs.astype(np.float32)).all(), "an observation too large for float32"
+    assert np.isfinite(rewards).all(), "a non-finite reward"
+    assert all(np.isfinite(values).all() for values in infos.values()), "a non-finite term of the reward"
+    assert infos["unstable"][fatal].all(), "a fault went unnoticed"
+    assert (terminated | ~infos["unstable"]).all(), "an unstable row did not end"
+    assert not infos["unstable"][SPOILT:].any(), "an undisturbed row was called unstable"
+    assert not truncated[fatal].any(), "an unstable row was truncated"
+    for mine, theirs in zip(result[:4], expected[:4], strict=True):
+        assert (mine[SPOILT:] == theirs[SPOILT:]).all(), "an undisturbed row differs"
+    report.unstable += int(infos["unstable"].sum())
+
+
+def _resident() -> float:
+    """Resident memory in MiB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+if __name__ == "__main__":
+    main()
