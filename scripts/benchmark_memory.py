@@ -59,10 +59,14 @@ def measure(mode: str, steps: int) -> None:
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle) / 1024)
 
 
-def peak(mode: str, steps: int) -> tuple[float, float]:
+def peak(mode: str, steps: int, allocator: dict[str, str]) -> tuple[float, float]:
     """Median and spread of a few fresh processes, MiB."""
     command = [sys.executable, __file__, "--measure", mode, str(steps)]
-    found = [float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(REPEATS)]
+    environment = {**os.environ, **allocator}
+    runs = [
+        subprocess.run(command, capture_output=True, text=True, check=True, env=environment) for _ in range(REPEATS)
+    ]
+    found = [float(run.stdout) for run in runs]
     return statistics.median(found), max(found) - min(found)
 
 
