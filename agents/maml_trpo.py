@@ -23,23 +23,21 @@ import math
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from metarl import inner, returns, trust_region
-from metarl.episodes import Episodes
-from metarl.learner import Budget, Scores, UserError
+from metarl import inner, policy_gradient, trust_region
+from metarl.learner import Budget, UserError
 from metarl.outer import sum_in_order
-from metarl.policies import Params, Policy, mlp_policy
+from metarl.policies import Params, Policy, flatten, mlp_policy, unflatten
+from metarl.policy_gradient import Adapting, Batch
 from metarl.rollout import intra_op_threads, rollout
 from metarl.runs import Run
 from metarl.seeding import Key
-from metarl.tasks import TaskFamily, Tasks, TaskVectorEnv
-
-EVALUATION_CHUNK = 100  # tasks adapted together when a curve is measured: bounds memory, not results
+from metarl.tasks import TaskFamily, TaskVectorEnv
 
 
 @dataclass(frozen=True)
@@ -118,34 +116,6 @@ DEFAULTS = {
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Episodes with what a policy gradient needs of them."""
-
-    episodes: Episodes
-    advantages: Tensor  # (T, E, H) float32, normalised per task, 0 where invalid
-    weights: Tensor  # (T, E, H) float32, 1 / (valid steps of the task), 0 where invalid
-    explained_variance: float  # of the baseline
-
-
-def prepare(episodes: Episodes, gamma: float, gae_lambda: float) -> Batch:
-    """Advantages by the linear feature baseline, normalised per task."""
-    rewards, valid = episodes.rewards.double(), episodes.valid
-    targets = returns.discounted_returns(rewards, valid, gamma)
-    values = returns.fit_linear_baseline(episodes.obs, targets, valid)
-    advantages = returns.gae(rewards, values, valid, gamma, gae_lambda)
-    advantages = returns.normalise(advantages, valid, (1, 2))
-    weights = valid / valid.sum((1, 2), keepdim=True)
-    explained = float(returns.explained_variance(values, targets, valid))
-    return Batch(episodes, advantages.float(), weights.float(), explained)
-
-
-def inner_loss(policy: Policy, params: Params, batch: Batch) -> Tensor:
-    """The policy-gradient loss of every task, `(T,)`, for stacked parameters."""
-    log_prob: Tensor = policy.distribution(params, batch.episodes.obs).log_prob(batch.episodes.actions)
-    return -(log_prob * batch.advantages * batch.weights).sum((1, 2))
-
-
-@dataclass(frozen=True)
 class Adapted:
     """What adapting to a batch of tasks leaves behind."""
 
@@ -160,24 +130,18 @@ class Adapted:
 
     def _take(self, tasks: slice) -> Adapted:
         params = {name: value[tasks] for name, value in self.params.items()}
-        return Adapted([take(batch, tasks) for batch in self.support], params, take(self.query, tasks))
+        return Adapted(
+            [policy_gradient.take(batch, tasks) for batch in self.support],
+            params,
+            policy_gradient.take(self.query, tasks),
+        )
 
     def thinned(self, fraction: float) -> Adapted:
         """The same tasks with `fraction` of their episodes."""
         n = max(1, round(fraction * self.query.weights.shape[1]))
-        return Adapted([thin(batch, n) for batch in self.support], self.params, thin(self.query, n))
-
-
-def take(batch: Batch, index: slice | tuple[slice, ...]) -> Batch:
-    """Some of the tasks, or of their episodes."""
-    episodes = Episodes(**{f.name: getattr(batch.episodes, f.name)[index] for f in fields(Episodes)})
-    return replace(batch, episodes=episodes, advantages=batch.advantages[index], weights=batch.weights[index])
-
-
-def thin(batch: Batch, n: int) -> Batch:
-    """The first n episodes of every task."""
-    kept = take(batch, (slice(None), slice(n)))
-    return replace(kept, weights=kept.weights / kept.weights.sum((1, 2), keepdim=True))
+        return Adapted(
+            [policy_gradient.thin(batch, n) for batch in self.support], self.params, policy_gradient.thin(self.query, n)
+        )
 
 
 @dataclass(frozen=True)
@@ -211,7 +175,7 @@ class Objective:
         """pi_phi(theta) at the query observations, re-adapted differentiably on the stored support."""
 
         def loss(params: Params, batch: Batch) -> Tensor:
-            return inner_loss(self.policy, params, batch)
+            return policy_gradient.loss(self.policy, params, batch)
 
         stacked = inner.stack(unflatten(theta, self.like), len(self.weights))
         adapted = inner.adapt(stacked, loss, lambda _, k: self.data.support[k], self.rule)[-1]
@@ -243,17 +207,6 @@ class Objective:
         return tuple(self.weights.unsqueeze(-1) * part for part in self.old.fisher(direction))
 
 
-def flatten(params: Params) -> Tensor:
-    """All parameters in one vector `(P,)`."""
-    return torch.cat([value.reshape(-1) for value in params.values()])
-
-
-def unflatten(theta: Tensor, like: Params) -> Params:
-    """The inverse of `flatten`, with the names and shapes of `like`."""
-    parts = torch.split(theta, [value.numel() for value in like.values()])
-    return {name: part.view(like[name].shape) for name, part in zip(like, parts, strict=True)}
-
-
 def adapt_to_tasks(
     env: TaskVectorEnv, policy: Policy, params: Params, rule: inner.Rule, config: Config, key: Key
 ) -> Adapted:
@@ -262,16 +215,16 @@ def adapt_to_tasks(
 
     def collect(current: Params, k: int) -> Batch:
         episodes = rollout(env, policy, current, key("support", k))
-        support.append(prepare(episodes, config.gamma, config.gae_lambda))
+        support.append(policy_gradient.prepare(episodes, config.gamma, config.gae_lambda))
         return support[-1]
 
     def loss(values: Params, batch: Batch) -> Tensor:
-        return inner_loss(policy, values, batch)
+        return policy_gradient.loss(policy, values, batch)
 
     first_order = replace(rule, order=1)  # nothing is differentiated here
     adapted = inner.adapt(inner.stack(params, len(env.tasks)), loss, collect, first_order)[-1]
     episodes = rollout(env, policy, adapted, key("query"))
-    return Adapted(support, adapted, prepare(episodes, config.gamma, config.gae_lambda))
+    return Adapted(support, adapted, policy_gradient.prepare(episodes, config.gamma, config.gae_lambda))
 
 
 def meta_step(
@@ -344,7 +297,7 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
             metrics["return/after"] = float(data.query.episodes.returns().mean())
             if config.validate_every and (iteration + 1) % config.validate_every == 0:
                 tasks = family.fixed("validation", config.validation_tasks)
-                scores = Agent(policy, params, config, family).curve(tasks, Budget(1, 20), run.seed)
+                scores = _adapting(policy, params, config, family).curve(tasks, Budget(1, 20), run.seed)
                 for k, value in enumerate(scores.values.mean(0)):
                     metrics[f"return/validation_{k}"] = float(value)
             loop.log(metrics, {"sampling_s": sampled - started, "update_s": updated - sampled})
@@ -354,56 +307,11 @@ def _policy(config: Config, family: TaskFamily) -> Policy:
     return mlp_policy(family.observation_space, family.action_space, config.hidden, config.activation, config.init_std)
 
 
-@dataclass(frozen=True)
-class Agent:
-    """A trained initialisation, adapted to new tasks by policy gradients."""
-
-    policy: Policy
-    params: Params
-    config: Config
-    family: TaskFamily
-
-    def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
-        """Mean return of fresh episodes after 0..K gradient steps, `budget.episodes` a step and task.
-
-        The episodes that judge step k are fresh, and are then the data of step k + 1, as in the
-        authors' protocol.
-        """
-        alpha, key = self.config.inner_step_size, Key(seed)("maml-trpo", "evaluate")
-        starts = range(0, len(tasks), EVALUATION_CHUNK)
-        parts = [self._returns(tasks[i : i + EVALUATION_CHUNK], budget, key("chunk", i)) for i in starts]
-        steps = range(budget.steps + 1)
-        return Scores(
-            values=torch.cat(parts).numpy(),
-            gradient_steps=tuple(steps),
-            env_steps=tuple(k * budget.episodes * self.family.horizon for k in steps),
-            shots=None,
-            kind="return",
-            protocol=f"policy-gradient steps of {alpha:g}, then {alpha / 2:g}; {budget.episodes} fresh episodes a step",
-        )
-
-    def _returns(self, tasks: Tasks, budget: Budget, key: Key) -> Tensor:
-        """Mean returns `(T, K+1)` of some tasks."""
-        alpha = self.config.inner_step_size
-        rule = inner.Rule((alpha, alpha / 2), budget.steps, order=1)
-        env = self.family.make_vec(tasks, budget.episodes)
-        means: list[Tensor] = []
-
-        def collect(params: Params, k: int) -> Batch:
-            episodes = rollout(env, self.policy, params, key(k))
-            means.append(episodes.returns().mean(1))
-            return prepare(episodes, self.config.gamma, self.config.gae_lambda)
-
-        def loss(params: Params, batch: Batch) -> Tensor:
-            return inner_loss(self.policy, params, batch)
-
-        start = {name: value.detach() for name, value in inner.stack(self.params, len(tasks)).items()}
-        last = inner.adapt(start, loss, collect, rule)[-1]
-        collect(last, budget.steps)
-        return torch.stack(means, 1)
+def _adapting(policy: Policy, params: Params, config: Config, family: TaskFamily) -> Adapting:
+    return Adapting(policy, params, family, config.inner_step_size, config.gamma, config.gae_lambda)
 
 
-def load(run: Run, source: TaskFamily) -> Agent:
+def load(run: Run, source: TaskFamily) -> Adapting:
     """The agent of a run, from its last checkpoint.
 
     Raises:
@@ -417,4 +325,4 @@ def load(run: Run, source: TaskFamily) -> Agent:
     expected = {name: value.shape for name, value in policy.init(Key(0).torch()).items()}
     if {name: value.shape for name, value in state["params"].items()} != expected:
         raise UserError(f"the checkpoint in {run.folder} does not fit {source.name} and its config")
-    return Agent(policy, state["params"], run.config, source)
+    return _adapting(policy, state["params"], run.config, source)

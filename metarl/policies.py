@@ -237,3 +237,14 @@ def mlp_policy(
     if isinstance(action_space, Box) and len(action_space.shape) == 1:
         return GaussianPolicy(MLP((n_in, *hidden, action_space.shape[0]), activation), init_std)
     raise ValueError(f"an MLP policy needs a flat Box or a Discrete action space, got {action_space}")
+
+
+def flatten(params: Params) -> Tensor:
+    """All parameters in one vector `(P,)`."""
+    return torch.cat([value.reshape(-1) for value in params.values()])
+
+
+def unflatten(theta: Tensor, like: Params) -> Params:
+    """The inverse of `flatten`, with the names and shapes of `like`."""
+    parts = torch.split(theta, [value.numel() for value in like.values()])
+    return {name: part.view(like[name].shape) for name, part in zip(like, parts, strict=True)}

@@ -102,9 +102,7 @@ def main() -> None:
                 "spread": spread,
             }
         )
-        print(
-            f"{mode}, {how}: {one:.0f} MiB at 1 step, {ten:.0f} MiB at 10, ratio {ratio:.2f}, target {target}, met {met}"
-        )
+        print(f"{mode}, {how}: {one:.0f} MiB at 1 step, {ten:.0f} MiB at 10, ratio {ratio:.2f}, met {met}")
     if arguments.json:
         import torch
 

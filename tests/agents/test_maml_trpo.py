@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from metarl import inner
+from metarl import inner, policy_gradient
 from metarl.agents import maml_trpo
-from metarl.agents.maml_trpo import Adapted, Batch, Config, Objective, flatten, unflatten
+from metarl.agents.maml_trpo import Adapted, Config, Objective
 from metarl.envs import make_family
 from metarl.learner import Budget, UserError
-from metarl.policies import mlp_policy
+from metarl.policies import flatten, mlp_policy, unflatten
 from metarl.rollout import rollout
 from metarl.runs import Run
 from metarl.seeding import Key
@@ -34,7 +34,7 @@ def gathered(config=SMALL, dtype=torch.float64):
     support = [cast(b) for b in data.support]
 
     def loss(values, batch):
-        return maml_trpo.inner_loss(policy, values, batch)
+        return policy_gradient.loss(policy, values, batch)
 
     # The policies that "gathered" the query data, recomputed in double so that the ratio starts at 1.
     adapted = inner.adapt(inner.stack(params, config.tasks), loss, lambda _, k: support[k], rule)[-1]
@@ -218,6 +218,6 @@ def test_weights_and_advantages_leave_padding_out():
     episodes = rollout(env, policy, policy.init(Key(0).torch()), Key(0))
     valid = episodes.valid.clone()
     valid[:, 0, 50:] = False
-    batch: Batch = maml_trpo.prepare(replace(episodes, valid=valid), 0.99, 1.0)
+    batch = policy_gradient.prepare(replace(episodes, valid=valid), 0.99, 1.0)
     assert not batch.advantages[~valid].any()
     torch.testing.assert_close(batch.weights.sum((1, 2)), torch.ones(2))

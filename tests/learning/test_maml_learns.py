@@ -6,7 +6,10 @@ from metarl.envs import make_family
 from metarl.fewshot import maml
 from metarl.fewshot.datasets.sinusoid import Sinusoid
 from metarl.learner import Budget
+from metarl.policies import mlp_policy
+from metarl.policy_gradient import Adapting
 from metarl.runs import Run
+from metarl.seeding import Key
 
 
 @pytest.mark.learning
@@ -16,8 +19,8 @@ def test_maml_trpo_learns_to_adapt_to_goals_it_has_not_seen(tmp_path):
     config = maml_trpo.Config(iterations=8, tasks=10, episodes=10, hidden=(32,), threads=1)
     run = Run.create(tmp_path / "run", learner="maml-trpo", config=config, source=family, seed=0)
     tasks, budget = family.fixed("validation", 20), Budget(steps=1, episodes=20)
-    policy = maml_trpo.mlp_policy(family.observation_space, family.action_space, config.hidden)
-    untrained = maml_trpo.Agent(policy, policy.init(maml_trpo.Key(0).torch()), config, family)
+    policy = mlp_policy(family.observation_space, family.action_space, config.hidden)
+    untrained = Adapting(policy, policy.init(Key(0).torch()), family, 0.1, 0.99, 1.0)
     before = untrained.curve(tasks, budget, 0).values.mean(0)
     maml_trpo.train(config, family, run)
     after = maml_trpo.load(run, family).curve(tasks, budget, 0).values.mean(0)
