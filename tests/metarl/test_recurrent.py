@@ -1,0 +1,108 @@
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from metarl.recurrent import RecurrentPolicy, recurrent_policy
+from metarl.seeding import Key
+
+VARIANTS = [
+    {"cell": cell, "embedding": embedding, "head": head, "layer_norm": norm, "discrete": discrete}
+    for cell, embedding, head, norm, discrete in (
+        ("gru", 0, (), False, True),
+        ("lstm", 0, (), False, False),
+        ("gru", 4, (6,), True, False),
+        ("lstm", 4, (6, 3), True, True),
+        ("gru", 0, (), True, True),
+    )
+]
+
+
+def drawn(policy, dtype=torch.float64, seed=0):
+    """Parameters none of which is zero or one by construction, so that every one of them matters."""
+    params = policy.init(Key(seed).torch())
+    noise = Key(seed)("noise").torch()
+    return {n: v.to(dtype) + 0.3 * torch.randn(v.shape, generator=noise, dtype=dtype) for n, v in params.items()}
+
+
+def some(*shape, seed=1):
+    return torch.randn(*shape, generator=Key(seed).torch(), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+def test_steps_one_by_one_are_the_sequence(options):
+    policy = RecurrentPolicy(inputs=3, actions=2, hidden=5, **options)
+    params, obs = drawn(policy), some(7, 4, 3)
+    state = start = some(4, policy.state_size, seed=2)
+    whole = policy.sequence(params, obs, start)
+    for t in range(len(obs)):
+        decision = policy.step(params, obs[t], state)
+        state = decision.state
+        torch.testing.assert_close(decision.value, whole.value[t])
+        for part, all_parts in zip(decision.distribution.description(), whole.distribution.description(), strict=True):
+            torch.testing.assert_close(part, all_parts[t])
+    torch.testing.assert_close(state, whole.state)
+
+
+@pytest.mark.parametrize(("cell", "module"), [("gru", torch.nn.GRU), ("lstm", torch.nn.LSTM)])
+def test_the_recurrent_layer_is_torchs(cell, module):
+    policy = RecurrentPolicy(inputs=3, actions=2, discrete=True, cell=cell, hidden=5)
+    params, obs = drawn(policy), some(6, 4, 3)
+    layer = module(3, 5, dtype=torch.float64)
+    layer.load_state_dict({f"{n}_l0": params[f"cell.{n}"] for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")})
+    out, last = layer(obs)
+    decision = policy.sequence(params, obs, policy.start(4).double())
+    torch.testing.assert_close(decision.value, (out @ params["critic.0.weight"] + params["critic.0.bias"]).squeeze(-1))
+    torch.testing.assert_close(decision.state, torch.cat([h[0] for h in (last if cell == "lstm" else [last])], -1))
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+def test_every_parameter_gets_its_gradient(options):
+    policy = RecurrentPolicy(inputs=3, actions=2, hidden=3, **options)
+    params, obs = drawn(policy), some(3, 2, 3)
+    names, state = list(params), some(2, policy.state_size)
+
+    def outputs(*values):
+        decision = policy.sequence(dict(zip(names, values, strict=True)), obs, state)
+        return decision.value, *decision.distribution.description()
+
+    assert torch.autograd.gradcheck(outputs, [params[n].requires_grad_() for n in names])
+    decision = policy.sequence(params, obs, state)
+    grads = torch.autograd.grad(
+        decision.value.sum() + sum((p * p).sum() for p in decision.distribution.description()), params.values()
+    )
+    assert all(g.abs().sum() > 0 for g in grads)
+
+
+def test_initial_parameters_come_from_the_generator_alone():
+    before = torch.get_rng_state()
+    policy = RecurrentPolicy(inputs=3, actions=4, discrete=True, cell="lstm", hidden=6, embedding=5, layer_norm=True)
+    one, same, other = (policy.init(Key(seed).torch()) for seed in (0, 0, 1))
+    assert all(torch.equal(one[n], same[n]) for n in one)
+    assert not torch.equal(one["cell.weight_ih"], other["cell.weight_ih"])
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_start_is_orthogonal_gate_by_gate_and_hardly_prefers_an_action():
+    policy = RecurrentPolicy(inputs=3, actions=4, discrete=True, cell="lstm", hidden=6)
+    params = policy.init(Key(0).torch())
+    for gate in params["cell.weight_hh"].split(6):
+        torch.testing.assert_close(gate @ gate.T, torch.eye(6))
+    assert params["cell.bias_ih"].tolist() == [0] * 6 + [1] * 6 + [0] * 12
+    probabilities = policy.step(params, torch.randn(50, 3, generator=Key(1).torch()), policy.start(50))
+    torch.testing.assert_close(probabilities.distribution.logits.exp(), torch.full((50, 4), 0.25), atol=0.01, rtol=0)
+    assert not policy.start(2).any()
+    assert policy.start(2).shape == (2, 12)
+
+
+def test_spaces_choose_the_policy():
+    box = gymnasium.spaces.Box(-1, 1, (3,))
+    assert recurrent_policy(box, gymnasium.spaces.Discrete(4), hidden=7) == RecurrentPolicy(3, 4, True, hidden=7)
+    continuous = recurrent_policy(box, gymnasium.spaces.Box(-1, 1, (2,)), init_std=0.5)
+    assert (continuous.actions, continuous.discrete) == (2, False)
+    assert continuous.init(Key(0).torch())["log_std"].exp().tolist() == [0.5, 0.5]
+    assert continuous.noise(np.random.default_rng(0), (3, 4)).shape == (3, 4, 2)
+    with pytest.raises(ValueError, match="flat Box observation"):
+        recurrent_policy(gymnasium.spaces.Discrete(3), box)
+    with pytest.raises(ValueError, match="action space"):
+        recurrent_policy(box, gymnasium.spaces.MultiBinary(3))
