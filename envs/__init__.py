@@ -70,9 +70,18 @@ def make_env(
 def make_vector_env(
     family: str, num_envs: int = 1, preset: str | None = None, tasks: Tasks | None = None, **options: Any
 ) -> TaskVectorEnv:
-    """The entry point behind `gymnasium.make_vec`: by default `num_envs` frozen training tasks, one each."""
+    """The entry point behind `gymnasium.make_vec`: by default `num_envs` frozen training tasks, one each.
+
+    Given T tasks, `num_envs` is 1 (Gymnasium's default: one environment a task) or a multiple of T.
+
+    Raises:
+        ValueError: `num_envs` is not a multiple of the number of tasks.
+    """
     made = make_family(family, preset, **options)
-    tasks = made.fixed("train", num_envs) if tasks is None else tasks
+    if tasks is None:
+        return made.make_vec(made.fixed("train", num_envs))
+    if num_envs != 1 and num_envs % len(tasks):
+        raise ValueError(f"num_envs must be a multiple of the {len(tasks)} tasks given, got {num_envs}")
     return made.make_vec(tasks, max(1, num_envs // len(tasks)))
 
 

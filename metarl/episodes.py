@@ -22,6 +22,7 @@ class Episodes:
     terminated: Tensor  # (T, E, H) bool, true at the step that ended in a terminal state
     truncated: Tensor  # (T, E, H) bool, true at the step at which time ran out
     valid: Tensor  # (T, E, H) bool, the steps that were really taken
+    unstable: Tensor  # (T, E) bool, whether the episode ended because its simulation broke
 
     def returns(self) -> Tensor:
         """Undiscounted return of every episode, `(T, E)` float64."""

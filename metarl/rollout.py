@@ -72,12 +72,14 @@ def run_episodes(env: TaskVectorEnv, act: Act, key: Key) -> Episodes:
     action_buffer = np.zeros((horizon, n_envs, *action_shape), np.int64 if discrete else np.float32)
     rewards = np.zeros((horizon, n_envs), np.float32)
     terminated, truncated, valid = (np.zeros((horizon, n_envs), bool) for _ in range(3))
-    live = np.ones(n_envs, bool)
+    live, unstable = np.ones(n_envs, bool), np.zeros(n_envs, bool)
     for t in range(horizon):
         obs_buffer[t] = obs
         seen = torch.from_numpy(obs_buffer[t]).view(n_tasks, env.replicas, *obs.shape[1:])
         action_buffer[t] = act(seen, t).numpy().reshape(n_envs, *action_shape)
-        obs, rewards[t], terminated[t], truncated[t], _ = env.step(action_buffer[t])
+        obs, rewards[t], terminated[t], truncated[t], infos = env.step(action_buffer[t])
+        if "unstable" in infos:
+            unstable |= infos["unstable"]
         valid[t] = live
         ended = terminated[t] | truncated[t]
         if ended.any():
@@ -93,4 +95,5 @@ def run_episodes(env: TaskVectorEnv, act: Act, key: Key) -> Episodes:
         obs_buffer *= valid[..., None]
         action_buffer *= valid.reshape(*valid.shape, *[1] * len(action_shape))
     arrays = (obs_buffer, action_buffer, rewards, terminated, truncated, valid)
-    return Episodes(*(by_task(buffer) for buffer in arrays))
+    broken = torch.from_numpy(unstable).view(n_tasks, env.replicas)
+    return Episodes(*(by_task(buffer) for buffer in arrays), broken)
