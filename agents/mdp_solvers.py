@@ -45,7 +45,11 @@ TIE = 1e-9  # equal actions are told apart by noise of this size, drawn anew eve
 # episodes -> constants with the best validation return:
 # (epsilon, BEB's bonus, UCRL2's scale, optimistic PSRL's samples)
 CONSTANTS: dict[int, tuple[float, float, float, int]] = {
-    10: (0.0, 1.0, 0.02, 5),
+    10: (0.0, 12.0, 0.02, 2),
+    25: (0.0, 12.0, 0.03, 10),
+    50: (0.0, 12.0, 0.03, 10),
+    75: (0.05, 12.0, 0.03, 5),
+    100: (0.05, 12.0, 0.03, 5),
 }
 
 

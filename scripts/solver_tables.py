@@ -19,12 +19,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+import matplotlib.pyplot as plt
+
 from metarl.agents import bandit_solvers as bandit
 from metarl.agents import mdp_solvers as mdp
 from metarl.envs.bandit import BernoulliBandit
 from metarl.envs.tabular_mdp import TabularMDP
 from metarl.seeding import Key
 
+matplotlib.use("Agg")
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 TEST_TASKS, VALIDATION_TASKS = 10_000, 2_000
 LITERATURE_TASKS = 1_000  # instances behind each number of Duan et al. (from memory)
@@ -80,8 +84,10 @@ def fill(path: Path, cells: Iterator[tuple[str, Callable[[], dict[str, Any]]]]) 
             continue
         start = time.perf_counter()
         done[name] = compute() | {"seconds": round(time.perf_counter() - start, 1)}
-        path.write_text(json.dumps(done, indent=1) + "\n")
-        print(f"{path.parent.name} {name}: {done[name]}", flush=True)
+        rows = ",\n".join(f"{json.dumps(cell)}: {json.dumps(row)}" for cell, row in done.items())
+        path.write_text(f"{{\n{rows}\n}}\n")
+        short = {key: value for key, value in done[name].items() if not isinstance(value, list)}
+        print(f"{path.parent.name} {name}: {short}", flush=True)
 
 
 def summary(totals: Any, **more: Any) -> dict[str, Any]:
@@ -164,8 +170,11 @@ def run_bandits() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
                 def compute(family: BernoulliBandit = family, name: str = name) -> dict[str, Any]:
                     tasks, solver = family.fixed("test", TEST_TASKS), bandit.solver(name, family)
                     play = solver.play(tasks, 1, Key(0)("test"))
-                    regret = float(play.regret(tasks).sum(2).mean())
-                    return summary(play.rewards.sum((1, 2)), regret=round(regret, 4), strategy=repr(solver.strategy))
+                    regret = play.regret(tasks).mean((0, 1))
+                    more = {"strategy": repr(solver.strategy), "regret": round(float(regret.sum()), 4)}
+                    if family.pulls <= 100:
+                        more["regret_per_pull"] = regret.round(4).tolist()
+                    return summary(play.rewards.sum((1, 2)), **more)
 
                 yield f"{name} n={n} k={k}", compute
 
@@ -180,7 +189,8 @@ def run_mdps() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
 
             def compute(family: TabularMDP = family, solver: mdp.MDPSolver = solver) -> dict[str, Any]:
                 returns = solver.play(family.fixed("test", TEST_TASKS), 1, Key(0)("test"))
-                return summary(returns.sum((1, 2)), strategy=repr(solver.strategy))
+                per_episode = returns.mean((0, 1)).round(3).tolist()
+                return summary(returns.sum((1, 2)), strategy=repr(solver.strategy), return_per_episode=per_episode)
 
             yield f"{name} n={n}", compute
 
@@ -210,6 +220,17 @@ def table(found: dict[str, Any], columns: dict[str, str], literature: Mapping[st
     return "\n".join(lines)
 
 
+def draw(path: Path, lines: Mapping[str, Sequence[float]], x: str, y: str, title: str) -> None:
+    """A line a solver, from 1 to the trial's end."""
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for name, values in lines.items():
+        axes.plot(range(1, len(values) + 1), values, label=name, linestyle="--" if "prior 0" in name else "-")
+    axes.set(xlabel=x, ylabel=y, title=title)
+    axes.legend(fontsize="small", ncols=2)
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    plt.close(figure)
+
+
 def report(folder: str, text: str) -> None:
     """Put the tables between the marks in the folder's README."""
     path = RESULTS / folder / "README.md"
@@ -229,6 +250,9 @@ def report_bandits() -> None:
         parts.append(table(rows, columns, literature))
     lines = ["| pulls, arms | epsilon | UCB1 width | Gittins discount |", "|---|---|---|---|"]
     lines += [f"| {n}, {k} | {e} | {w} | {d} |" for (n, k), (e, w, d) in bandit.CONSTANTS.items()]
+    curves = {name: row["regret_per_pull"] for name, row in found.items() if name.endswith(" n=100 k=5")}
+    curves = {name.removesuffix(" n=100 k=5"): values for name, values in curves.items()}
+    draw(RESULTS / "bandit" / "regret.png", curves, "pull", "expected regret of a pull", "Bernoulli bandit, 5 arms")
     report("bandit", "\n\n".join([*parts, "Constants, chosen on validation tasks:", "\n".join(lines)]))
 
 
@@ -238,6 +262,9 @@ def report_mdps() -> None:
     lines = ["| episodes | epsilon | BEB bonus | UCRL2 scale | optimistic PSRL samples |", "|---|---|---|---|---|"]
     lines += [f"| {n} | {e} | {b} | {s} | {m} |" for n, (e, b, s, m) in mdp.CONSTANTS.items()]
     tables = table(found, {f"n={n}": f"n={n}" for n in EPISODES}, MDP_LITERATURE)
+    longest = f" n={EPISODES[-1]}"
+    curves = {k.removesuffix(longest): v["return_per_episode"] for k, v in found.items() if k.endswith(longest)}
+    draw(RESULTS / "tabular_mdp" / "returns.png", curves, "episode", "return of an episode", "Tabular MDP")
     report("tabular_mdp", "\n\n".join([tables, "Constants, chosen on validation tasks:", "\n".join(lines)]))
 
 

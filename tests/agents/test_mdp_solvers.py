@@ -1,4 +1,6 @@
 import itertools
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -222,3 +224,14 @@ def test_plans_know_how_many_steps_are_left():
     family = TabularMDP(states=2, actions=2, steps=3, episodes=1)
     returns = ms.solver("informed", family).play(Tasks({"transition": transition, "reward": reward}), 4000, Key(0))
     assert abs(returns.mean() - 11) < 4 * np.sqrt(3 / 4000)
+
+
+def test_constants_are_those_chosen_on_validation_tasks():
+    tuning = json.loads((Path(__file__).parents[2] / "results" / "tabular_mdp" / "tuning.json").read_text())
+    names = ("epsilon-greedy", "beb", "ucrl2", "optimistic-psrl")
+    for episodes, chosen in ms.CONSTANTS.items():
+        for name, constant in zip(names, chosen, strict=True):
+            means = {
+                float(key.split()[1]): row[f"n={episodes}"] for key, row in tuning.items() if key.startswith(f"{name} ")
+            }
+            assert constant == max(means, key=means.__getitem__)
