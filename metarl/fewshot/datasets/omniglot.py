@@ -34,7 +34,7 @@ from metarl.learner import UserError
 from metarl.seeding import Key
 
 SIZE = 28
-DECODING = "28x28 LANCZOS from L, inverted"
+DECODING = "28x28 LANCZOS from L, inverted"  # part of the cache's key: change it with `_fill`
 DRAWINGS = 20  # a character
 MIRRORS = (
     "https://raw.githubusercontent.com/brendenlake/omniglot/master/python",

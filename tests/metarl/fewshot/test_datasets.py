@@ -239,6 +239,10 @@ def test_omniglot_is_accepted_by_content(tmp_path, own_cache, monkeypatch):
     small_omniglot(tmp_path, monkeypatch)
     images = omniglot.read.__wrapped__(tmp_path)
     assert images.classes == ("Latin/character01", "Latin/character02", "Angelic/character01", "Angelic/character02")
+    paper = Image.fromarray((noise("background", 1, 2, shape=(105, 105)) > 200).astype(np.uint8) * 255)
+    np.testing.assert_array_equal(
+        images.pixels[2, 0], 255 - np.asarray(paper.resize((28, 28), Image.Resampling.LANCZOS))
+    )
     source = tmp_path / "omniglot/images_background.zip"
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(tmp_path / "again.zip", "w", zipfile.ZIP_STORED) as new:
         for name in reversed(old.namelist()):
@@ -307,15 +311,15 @@ def small_cifar(root, monkeypatch, per_class=3):
     monkeypatch.setattr(cifar_fs, "SHAPE", (100 * per_class, 3, 32, 32))
     (root / "zipped/cifar_fs").mkdir(parents=True)
     (root / "binary/cifar_fs").mkdir(parents=True)
-    records = {"train.bin": b"", "test.bin": b""}
+    records, codes = {"train.bin": b"", "test.bin": b""}, cifar_fs.CLASSES[::-1]
     with zipfile.ZipFile(root / "zipped" / cifar_fs.ZIPPED, "w") as archive:
-        for label, name in enumerate(cifar_fs.CLASSES):
+        for name in cifar_fs.CLASSES:
             for i in range(per_class):
                 pixels = noise(name, i, shape=(32, 32, 3))
                 archive.writestr(f"cifar100/data/{name}/{name}_s_{i:06d}.png", png(pixels))
                 file = "test.bin" if i == 0 else "train.bin"
-                records[file] += bytes([0, label]) + pixels.transpose(2, 0, 1).tobytes()
-    members = {**records, "fine_label_names.txt": "\n".join(cifar_fs.CLASSES).encode()}
+                records[file] += bytes([0, codes.index(name)]) + pixels.transpose(2, 0, 1).tobytes()
+    members = {**records, "fine_label_names.txt": "\n".join(codes).encode()}
     with tarfile.open(root / "binary" / cifar_fs.BINARY.path, "w:gz") as archive:
         for name, data in members.items():
             member = tarfile.TarInfo(f"cifar-100-binary/{name}")

@@ -114,6 +114,7 @@ def test_a_mirror_without_ranges_starts_again(site, tmp_path):
     (tmp_path / "file.part").write_bytes(BODY[:1000])
     fetch(remote(site, "norange"), tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == BODY
+    assert site.asked == [("/norange", "bytes=1000-")]
 
 
 @pytest.mark.parametrize("left", [b"not the beginning", b"x" * 400_000])
@@ -140,9 +141,11 @@ def test_a_complete_part_only_needs_its_checksum(site, tmp_path):
     ],
 )
 def test_what_is_not_the_file_is_never_installed(site, tmp_path, path, message):
+    seen = []
     with pytest.raises(UserError, match=message):
-        fetch(remote(site, path), tmp_path / "file")
+        fetch(remote(site, path), tmp_path / "file", lambda done, total: seen.append(done))
     assert list(tmp_path.iterdir()) == []
+    assert bool(seen) == (path in ("wrong", "unsizedlarge"))  # what announces its size is not even begun
 
 
 def test_only_http_is_spoken(tmp_path):
