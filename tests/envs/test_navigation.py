@@ -2,6 +2,7 @@
 
 import math
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -159,6 +160,14 @@ def test_the_optimum_beats_other_behaviour_on_every_task(preset):
 
 def test_promp_has_no_optimum_to_offer():
     assert Navigation2D("promp").optimal_policy(Navigation2D("promp").fixed("test", 4)) is None
+
+
+def test_make_vec_spreads_environments_evenly_over_given_tasks():
+    tasks = Navigation2D().fixed("test", 3)
+    for asked, made in ((1, 3), (3, 3), (6, 6)):
+        assert gymnasium.make_vec("metarl/Navigation2D-v0", num_envs=asked, tasks=tasks).num_envs == made
+    with pytest.raises(ValueError, match="multiple of the 3 tasks given, got 4"):
+        gymnasium.make_vec("metarl/Navigation2D-v0", num_envs=4, tasks=tasks)
 
 
 def test_the_picture_shows_agent_goal_and_path():
