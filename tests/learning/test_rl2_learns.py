@@ -1,0 +1,49 @@
+import pytest
+
+from metarl.agents import rl2
+from metarl.agents.bandit_solvers import solver
+from metarl.envs import make_family
+from metarl.envs.trials import Trials, TrialVectorEnv
+from metarl.learner import Budget
+from metarl.runs import Run
+
+ARMS, PULLS = 2, 10
+FAMILY = make_family("metarl/BernoulliBandit-v0", arms=ARMS, pulls=PULLS)
+TASKS, BUDGET = FAMILY.fixed("validation", 1000), Budget(steps=0, episodes=20)
+SETTINGS = {"trials": 500, "hidden": 32, "minibatches": 5, "step_size": 5e-3, "threads": 1, "checkpoint_every": 1000}
+
+
+class UnseenRewards(Trials):
+    """Trials whose agent is not shown what its actions paid."""
+
+    def make_vec(self, tasks, replicas=1, *, threads=1):
+        return UnseenVectorEnv(self, tasks, replicas, self.family.make_vec(tasks, replicas, threads=threads))
+
+
+class UnseenVectorEnv(TrialVectorEnv):
+    def _advance(self, actions):
+        obs, terms, over = super()._advance(actions)
+        obs[:, -2] = 0.0
+        return obs, terms, over
+
+
+def return_after(iterations, folder):
+    config = rl2.Config(iterations=iterations, **SETTINGS)
+    run = Run.create(folder, learner="rl2", config=config, source=FAMILY, seed=0)
+    rl2.train(config, FAMILY, run)
+    return rl2.load(run, FAMILY).curve(TASKS, BUDGET, 0).values.mean()
+
+
+@pytest.mark.learning
+def test_rl2_learns_to_learn_which_arm_pays(tmp_path, monkeypatch):
+    """Two Bernoulli arms, ten pulls: 5 without memory, 6.02 at best; on the very same tasks, the exact optimum.
+
+    The control is trained alike but never shown a reward: all that is left is pulling arms blindly.
+    """
+    optimum = solver("bayes-optimum", FAMILY).curve(TASKS, BUDGET, 0).values.mean()
+    learned = return_after(60, tmp_path / "run")
+    assert optimum - 0.12 < learned < optimum + 0.06
+    monkeypatch.setattr(rl2, "Trials", UnseenRewards)
+    blind = return_after(30, tmp_path / "control")
+    arms = PULLS * TASKS.arrays["mean"].mean(0)
+    assert arms.min() - 0.06 < blind < arms.max() + 0.06
