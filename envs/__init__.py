@@ -68,7 +68,12 @@ def make_env(
 
 
 def make_vector_env(
-    family: str, num_envs: int = 1, preset: str | None = None, tasks: Tasks | None = None, **options: Any
+    family: str,
+    num_envs: int = 1,
+    preset: str | None = None,
+    tasks: Tasks | None = None,
+    threads: int = 1,
+    **options: Any,
 ) -> TaskVectorEnv:
     """The entry point behind `gymnasium.make_vec`: by default `num_envs` frozen training tasks, one each.
 
@@ -79,10 +84,10 @@ def make_vector_env(
     """
     made = make_family(family, preset, **options)
     if tasks is None:
-        return made.make_vec(made.fixed("train", num_envs))
+        return made.make_vec(made.fixed("train", num_envs), threads=threads)
     if num_envs != 1 and num_envs % len(tasks):
         raise ValueError(f"num_envs must be a multiple of the {len(tasks)} tasks given, got {num_envs}")
-    return made.make_vec(tasks, max(1, num_envs // len(tasks)))
+    return made.make_vec(tasks, max(1, num_envs // len(tasks)), threads=threads)
 
 
 for _name in FAMILIES:
