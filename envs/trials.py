@@ -191,6 +191,12 @@ class TrialVectorEnv(TaskVectorEnv):
 class RL2Env(TaskEnv):
     """A family as one Gymnasium environment whose episodes are trials, for any recurrent learner.
 
+    With sb3-contrib's, for one:
+
+        family = make_family("metarl/BernoulliBandit-v0")
+        envs = make_vec_env(lambda: RL2Env(family), n_envs=64, seed=0)
+        RecurrentPPO("MlpLstmPolicy", envs, n_steps=family.horizon, batch_size=640).learn(100_000)
+
     Args:
         family: whose tasks they are.
         episodes: inner episodes a trial; 0 takes the family's own number (`trial_episodes`).

@@ -3,6 +3,8 @@ import pytest
 from gymnasium.spaces import Discrete
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
 
 from metarl.envs import make_family
 from metarl.envs.bandit import BernoulliBandit, GaussianBandit
@@ -154,3 +156,23 @@ def test_the_single_environment_keeps_the_task_it_is_given():
     assert rewards == [-0.1, 1.0]
     ends = [env.step(STAY)[2:4] for _ in range(28)]
     assert ends == [(False, False)] * 27 + [(True, False)]
+
+
+def test_recurrent_ppo_of_sb3_contrib_finds_the_arm_that_always_pays():
+    """On one fixed task, after less than a hundred trials."""
+    contrib = pytest.importorskip("sb3_contrib")
+    family = BernoulliBandit(arms=2)
+    task = {"mean": np.array([0.0, 1.0])}
+    envs = make_vec_env(lambda: RL2Env(family, task=task), n_envs=16, seed=0)
+    model = contrib.RecurrentPPO(
+        "MlpLstmPolicy",
+        envs,
+        n_steps=10,
+        batch_size=160,
+        n_epochs=3,
+        learning_rate=1e-2,
+        policy_kwargs={"lstm_hidden_size": 16},
+        seed=0,
+        device="cpu",
+    ).learn(960)
+    assert evaluate_policy(model, envs, n_eval_episodes=16)[0] > 9
