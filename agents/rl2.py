@@ -49,7 +49,7 @@ EVALUATION_STEPS = 1_000_000  # environment steps held at once when a curve is m
 class Config:
     """Settings of RL². Where no source is named, the value comes from short runs on Bernoulli bandits."""
 
-    iterations: int = 150
+    iterations: int = 100
     """Updates."""
     trials: int = 2500
     """Trials an update, each of a fresh task (25,000 steps of the default bandit; Duan et al. 2016: 250,000)."""
@@ -77,7 +77,7 @@ class Config:
     """Passes over the data of an update (pytorch_rl2: 8; VariBAD: 2)."""
     minibatches: int = 10
     """Gradient steps a pass."""
-    step_size: float = 1e-3
+    step_size: float = 2e-3
     """Of Adam (pytorch_rl2: 2e-4; VariBAD: 7e-4)."""
     value_weight: float = 0.5
     """Of the critic's squared error, w."""
@@ -382,6 +382,7 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
             metrics = update(policy, params, optimiser, batch, config, at)
             updated = time.perf_counter()
             metrics["value/explained_variance"] = explained
+            metrics["episodes/unstable"] = int(played.episodes.unstable.sum())
             metrics |= _returns("", played.returns().mean((0, 1)))
             if config.validate_every and (iteration + 1) % config.validate_every == 0:
                 tasks = source.fixed("validation", config.validation_tasks)

@@ -44,6 +44,7 @@ def synthetic(rewards, values, valid=None, inner=1, **flags):
         actions=torch.zeros(n, 1, h, dtype=torch.int64),
         rewards=rewards[:, None],
         valid=valid[:, None],
+        unstable=torch.zeros(n, 1, dtype=torch.bool),
         **ends,
     )
     return Play(episodes, inner, torch.zeros(h, n), values.T, torch.zeros(1, n, 1))
@@ -316,6 +317,7 @@ def test_training_changes_every_parameter_and_logs_its_diagnostics(tmp_path):
     policy_metrics = {f"policy/{n}" for n in ("approximate_kl", "clip_fraction", "entropy", "gradient_norm")}
     for line in run.metrics():
         assert {"value/explained_variance", "return/trial", "return/validation_trial"} | policy_metrics <= set(line)
+        assert line["episodes/unstable"] == 0
         assert 0 <= line["return/trial"] <= BANDIT.pulls
 
 
