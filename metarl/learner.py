@@ -83,7 +83,7 @@ class Source(Protocol):
         """Whether test tasks differ from training tasks."""
 
     def sample(self, n: int, rng: np.random.Generator, split: str = "train") -> Tasks:
-        """n fresh tasks."""
+        """Draw n fresh tasks."""
 
     def fixed(self, split: str, n: int) -> Tasks:
         """The first n of the split's frozen tasks."""
