@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.special import ndtri
 
-from metarl.envs import luck
-from metarl.seeding import Key
+from metarl.envs.luck import Luck
 from metarl.tasks import Array, TaskFamily, Tasks, TaskVectorEnv, Uniform
 
 NARROW = (0.4, 0.6)  # ood Bernoulli arms that are hard to tell apart
@@ -79,8 +78,8 @@ class Bandit(TaskFamily):
         return lambda obs: np.broadcast_to(best, obs.shape[:2])
 
     @abstractmethod
-    def luck(self, key: Key, reset: int, rows: int) -> Array:
-        """The random numbers of an episode, `(rows, pulls)`; see `metarl.envs.luck`."""
+    def draw_luck(self, luck: Luck, reset: int, rows: int) -> Array:
+        """The random numbers of an episode, `(pulls, rows)`."""
 
     @abstractmethod
     def rewards(self, mean: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -106,9 +105,9 @@ class BernoulliBandit(Bandit):
         narrow = NARROW[0] + (NARROW[1] - NARROW[0]) * u
         return Tasks({"mean": np.where(uniform((n, 1)) < 0.5, arcsine, narrow)})
 
-    def luck(self, key: Key, reset: int, rows: int) -> Array:
+    def draw_luck(self, luck: Luck, reset: int, rows: int) -> Array:
         """Uniform numbers."""
-        return luck.uniform(key, reset, rows, self.pulls)
+        return luck.uniform(reset, self.pulls, rows)
 
     def rewards(self, mean: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[np.float64]:
         """1 where the uniform number is below the mean."""
@@ -132,9 +131,9 @@ class GaussianBandit(Bandit):
             mean = mean * np.where(uniform((n, 1)) < 0.5, *SCALES)
         return Tasks({"mean": mean})
 
-    def luck(self, key: Key, reset: int, rows: int) -> Array:
+    def draw_luck(self, luck: Luck, reset: int, rows: int) -> Array:
         """Standard normal numbers."""
-        return luck.normal(key, reset, rows, self.pulls)
+        return luck.normal(reset, self.pulls, rows)
 
     def rewards(self, mean: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[np.float64]:
         """The mean plus a standard normal number."""
@@ -162,9 +161,11 @@ class BanditVectorEnv(TaskVectorEnv):
         self._means = self.task["mean"].ravel()
 
     def _start(self, mask: NDArray[np.bool_]) -> Array:
-        drawn = self.family.luck(self._key("luck"), self._resets, self.num_envs).T
+        if self._resets == 0:
+            self._stream = Luck(self._key("luck"))
+        drawn = self.family.draw_luck(self._stream, self._resets, self.num_envs)
         if mask.all():
-            self._luck[:], self._clock = drawn, 0
+            self._luck, self._clock = drawn, 0
         else:
             self._luck[:, mask] = drawn[:, mask]
         self._last = None

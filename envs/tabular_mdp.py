@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.special import gammaincinv, ndtri
 
-from metarl.envs import luck
+from metarl.envs.luck import Luck
 from metarl.tasks import Array, TaskFamily, Tasks, TaskVectorEnv, Uniform
 
 REWARD_MEAN, REWARD_SCALE = 1.0, 1.0  # the prior of a mean reward; the noise around it is standard normal
@@ -103,7 +103,7 @@ class TabularVectorEnv(TaskVectorEnv):
         self.state = np.zeros(self.num_envs, dtype=np.int64)
         self._one_hot = np.eye(family.states)
         self._luck = np.zeros((family.steps, self.num_envs, 1))  # uniform: chooses the next state
-        self._reward_noise = np.zeros((family.steps, self.num_envs))  # standard normal
+        self._reward_noise = np.zeros((family.steps, self.num_envs), np.float32)  # standard normal
         self._clock = 0
 
     def _set_tasks(self, tasks: Tasks) -> None:
@@ -116,11 +116,12 @@ class TabularVectorEnv(TaskVectorEnv):
         self._first = np.arange(self.num_envs) // self.replicas * pairs  # where a row's task begins
 
     def _start(self, mask: NDArray[np.bool_]) -> Array:
-        drawn = self._resets, self.num_envs, self.family.steps
-        states = luck.uniform(self._key("next state"), *drawn).T[..., None]
-        rewards = luck.normal(self._key("reward"), *drawn).T
+        if self._resets == 0:
+            self._state_stream, self._reward_stream = Luck(self._key("next state")), Luck(self._key("reward"))
+        size = self._resets, self.family.steps, self.num_envs
+        states, rewards = self._state_stream.uniform(*size)[..., None], self._reward_stream.normal(*size)
         if mask.all():
-            self._luck[:], self._reward_noise[:], self._clock = states, rewards, 0
+            self._luck, self._reward_noise, self._clock = states, rewards, 0
         else:
             self._luck[:, mask], self._reward_noise[:, mask] = states[:, mask], rewards[:, mask]
         self.state[mask] = 0
