@@ -221,7 +221,9 @@ def table(found: dict[str, Any], columns: dict[str, str], literature: Mapping[st
 
 
 def draw(path: Path, lines: Mapping[str, Sequence[float]], x: str, y: str, title: str) -> None:
-    """A line a solver, from 1 to the trial's end."""
+    """A line a solver, from 1 to the trial's end; no picture before there are cells to show."""
+    if not lines:
+        return
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for name, values in lines.items():
         axes.plot(range(1, len(values) + 1), values, label=name, linestyle="--" if "prior 0" in name else "-")
