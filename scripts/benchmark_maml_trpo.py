@@ -1,0 +1,110 @@
+"""Where a MAML-TRPO iteration goes, and how long learning takes.
+
+python scripts/benchmark_maml_trpo.py --json results/benchmarks/maml_trpo.json
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from benchmark import Comparison, Row, main
+
+from metarl import inner
+from metarl.agents import maml_trpo
+from metarl.envs import make_family
+from metarl.learner import Budget
+from metarl.policies import flatten, mlp_policy
+from metarl.policy_gradient import Adapting
+from metarl.rollout import intra_op_threads
+from metarl.seeding import Key
+
+FAMILY = make_family("metarl/Navigation2D-v0")
+THREADS = 2
+SEEDS = range(3)
+ENOUGH, LONGEST = -12.0, 120  # the return to reach after one step, and the iterations after which to give up
+
+
+def fisher_vector_product() -> Comparison:
+    """One product through the adaptation, 20 tasks x 20 episodes x 100 steps, 64-64 tanh, against double backward."""
+    config = maml_trpo.Config(hidden=(64, 64))
+    policy = mlp_policy(FAMILY.observation_space, FAMILY.action_space, config.hidden)
+    params, rule = policy.init(Key(0).torch()), inner.Rule(config.inner_step_size)
+    env = FAMILY.make_vec(FAMILY.fixed("train", config.tasks), config.episodes)
+    data = maml_trpo.adapt_to_tasks(env, policy, params, rule, config, Key(1))
+    theta, v = flatten(params), torch.ones_like(flatten(params))
+    shards = [maml_trpo.Objective(policy, rule, part, params, config.tasks) for part in data.shards()]
+    pool = ThreadPoolExecutor(THREADS)
+    with intra_op_threads(1):
+        local = list(pool.map(lambda shard: shard.local(theta), shards))
+    whole = maml_trpo.Objective(policy, rule, data, params, config.tasks)
+    leaf = theta.clone().requires_grad_()
+    kl = (whole.old.kl(whole.distribution(leaf)) * whole.weights).sum()
+    (gradient,) = torch.autograd.grad(kl, leaf, create_graph=True)
+
+    def ours() -> float:
+        with intra_op_threads(1):
+            sum(pool.map(lambda part: part.curvature(v), local))
+        return 1.0
+
+    def double_backward() -> float:
+        with intra_op_threads(THREADS):
+            torch.autograd.grad(gradient @ v, leaf, retain_graph=True)
+        return 1.0
+
+    found = sum(part.curvature(v) for part in local)
+    (expected,) = torch.autograd.grad(gradient @ v, leaf, retain_graph=True)
+    error = float((found - expected).norm() / expected.norm())
+    return Comparison(
+        name=f"Fisher-vector product through the adaptation, products/s / double backward (differ by {error:.0e})",
+        ours=ours,
+        baseline=double_backward,
+        target=2.5,
+        finish=pool.shutdown,
+    )
+
+
+def seconds_to_learn(seed: int) -> float:
+    """Training seconds (sampling and updates) until one step of adaptation scores above ENOUGH on validation goals."""
+    config, key = maml_trpo.Config(threads=THREADS), Key(seed)("maml-trpo")
+    policy = mlp_policy(
+        FAMILY.observation_space, FAMILY.action_space, config.hidden, config.activation, config.init_std
+    )
+    rule = inner.Rule(config.inner_step_size, config.inner_steps, order=config.order)
+    params = policy.init(key("init").torch())
+    env = FAMILY.make_vec(FAMILY.fixed("train", config.tasks), config.episodes)
+    spent = 0.0
+    for iteration in range(LONGEST):
+        started, at = time.perf_counter(), key("iteration", iteration)
+        env.reset(options={"tasks": FAMILY.sample(config.tasks, at("tasks").numpy())})
+        data = maml_trpo.adapt_to_tasks(env, policy, params, rule, config, at)
+        params, _ = maml_trpo.meta_step(policy, params, data, rule, config)
+        spent += time.perf_counter() - started
+        agent = Adapting(policy, params, FAMILY, config.inner_step_size, config.gamma, config.gae_lambda)
+        if agent.curve(FAMILY.fixed("validation", 40), Budget(1, 40), 0).values[:, 1].mean() > ENOUGH:
+            return spent
+    return float("inf")
+
+
+def time_to_learn() -> Row:
+    """Seconds of training until the one-step return on 40 validation goals is better than -12; target 20 s."""
+    seconds = [seconds_to_learn(seed) for seed in SEEDS]
+    ratios = [20.0 / s for s in seconds]
+    return Row(
+        name="seconds of training to a one-step return of -12 on 40 validation goals, default config (baseline: 20 s)",
+        value=statistics.median(seconds),
+        baseline=20.0,
+        ratio=statistics.median(ratios),
+        target=1.0,
+        met=statistics.median(seconds) <= 20.0,
+        repeats=len(seconds),
+        spread=(min(ratios), max(ratios)),
+    )
+
+
+ROWS = [fisher_vector_product, time_to_learn]
+
+if __name__ == "__main__":
+    main(ROWS, __doc__)
