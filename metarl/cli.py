@@ -48,6 +48,10 @@ LEARNERS = {  # objects with Config, train and load (metarl.learner.Learner)
     ),
     "rl2": Entry("metarl.agents.rl2", "family", "recurrent policy that adapts in its memory, within a trial"),
     "maml": Entry("metarl.fewshot.maml", "dataset", "network initialisation that adapts in a few gradient steps"),
+    "fomaml": Entry("metarl.fewshot.fomaml", "dataset", "MAML of first order: it ignores the adaptation's curvature"),
+    "anil": Entry("metarl.fewshot.anil", "dataset", "MAML that adapts the last layer alone"),
+    "meta-sgd": Entry("metarl.fewshot.meta_sgd", "dataset", "MAML that learns its step sizes too"),
+    "reptile": Entry("metarl.fewshot.reptile", "dataset", "moves the initialisation towards the trained networks"),
 }
 UNTRAINED = {  # classes that make an Adaptable of a source
     "random": Entry("metarl.agents.baselines:Random", "family", "uniform actions"),
@@ -56,6 +60,11 @@ UNTRAINED = {  # classes that make an Adaptable of a source
 }
 DATASETS = {  # name -> module:class
     "sinusoid": "metarl.fewshot.datasets.sinusoid:Sinusoid",
+    "glyphs": "metarl.fewshot.datasets.glyphs:Glyphs",
+    "omniglot": "metarl.fewshot.datasets.omniglot:Omniglot",
+    "cifar-fs": "metarl.fewshot.datasets.cifar_fs:CifarFS",
+    "mini-imagenet": "metarl.fewshot.datasets.mini_imagenet:MiniImageNet",
+    "folder": "metarl.fewshot.datasets.folder:Folder",
 }
 
 Id = Annotated[str | None, tyro.conf.arg(metavar="ID")]
@@ -103,7 +112,7 @@ class TrainOptions:
         seed: names every random stream.
         device: a torch device, such as cpu or cuda.
         resume: continue the run in --out; give the other options as before (--iterations may be raised).
-        preset_config: a named set of defaults for the agent's options.
+        preset_config: a named set of defaults for the agent's options; by default that of the data set.
     """
 
     out: Path
@@ -515,7 +524,7 @@ def train(words: Sequence[str]) -> int:
         refuse("agent", agent, LEARNERS)
     entry = LEARNERS[agent]
     learner = resolve(entry.where)
-    config_group = Group("agent", learner.Config, _default_config(learner, agent, peek(rest, "--preset-config")))
+    config_group = Group("agent", learner.Config, _default_config(learner, agent, rest))
     groups = [Group("command", TrainOptions), config_group]
     wants_help = "--help" in rest or "-h" in rest
     if not wants_help or peek(rest, "--family") or peek(rest, "--dataset"):
@@ -541,10 +550,12 @@ def _after(stopped: KeyboardInterrupt) -> str:
     return "" if iteration is None else f" after {iteration} iterations"
 
 
-def _default_config(learner: Any, agent: str, name: str | None) -> Any:
-    if name is None:
-        return learner.Config()
+def _default_config(learner: Any, agent: str, words: Sequence[str]) -> Any:
+    """The named config that the words ask for, that of their data set, or the learner's only one."""
+    name = peek(words, "--preset-config")
     named: Mapping[str, Any] = getattr(learner, "DEFAULTS", {})
+    if name is None:
+        return named.get(peek(words, "--dataset") or "") or learner.Config()
     if name not in named:
         refuse(f"config preset of {agent}", name, named)
     return named[name]

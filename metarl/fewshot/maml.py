@@ -1,27 +1,40 @@
 """MAML for supervised tasks (Finn et al. 2017, algorithm 2), through the same inner and outer loop as RL.
 
-The outer loop is Adam on the mean query loss after adaptation; the strategy that computes its
-gradient is measured once and kept with the run.
+    minimise over theta:  mean over tasks of  L_query(theta - alpha grad L_support(theta))
+
+Regression adapts a small perceptron on squared errors; classification adapts an encoder and a linear
+head on cross-entropy. Losses are means over examples: where the authors' image code steps on their sum
+over classes, the step size here is N times theirs (0.4 for 5 ways is 2.0). FOMAML, ANIL and Meta-SGD are
+this file with other settings.
+
+Deviation: the head of the Omniglot network starts Glorot-uniform, the authors' standard normal.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metarl import inner, outer
+from metarl.fewshot import training
+from metarl.fewshot.backbones import Backbone, make_backbone
 from metarl.fewshot.batch import Batch
-from metarl.learner import Budget, Scores, UserError
+from metarl.fewshot.images import ImageSource
+from metarl.fewshot.networks import Classifier, Data, Network, Regressor, check_ways
+from metarl.fewshot.training import SupervisedSource
+from metarl.learner import Budget, Scores
 from metarl.policies import MLP, Params
 from metarl.runs import Run
 from metarl.seeding import Key
 from metarl.tasks import Tasks
 
-EVALUATION_CHUNK = 100  # tasks adapted together when a curve is measured
+EVALUATION_CHUNK = 100  # tasks whose data is gathered together when a curve is measured
+BUT_NORMS = "*convolutions.* *shortcut.* *layers.* head.*"  # all but batch normalisation's shift and scale
+TEST_STEPS = 10  # of `log_probabilities` (cbfinn/maml tests after 10)
+FIRST_SIZES = (0.005, 0.1)  # learned step sizes start uniformly in this range (Li et al. 2017)
 
 
 @dataclass(frozen=True)
@@ -29,13 +42,13 @@ class Config:
     """Settings of supervised MAML; the defaults are those of sinusoid regression (Finn et al. 2017)."""
 
     iterations: int = 20_000
-    """Meta-iterations (Finn et al. 2017: 70,000)."""
+    """Meta-iterations (Finn et al. 2017: 70,000 for sinusoids, 60,000 for images)."""
     tasks: int = 25
-    """Tasks a meta-batch (cbfinn/maml: 25)."""
+    """Tasks a meta-batch (cbfinn/maml: 25; Omniglot 32 or 16, mini-ImageNet 4)."""
     inner_steps: int = 1
-    """Gradient steps of the inner loop during training (Finn et al. 2017: 1)."""
+    """Gradient steps of the inner loop during training (Finn et al. 2017: 1; 20-way and mini-ImageNet 5)."""
     inner_step_size: float = 0.01
-    """Step size, on the mean loss over the support set (cbfinn/maml: 0.01)."""
+    """Step size, on the mean loss over the support set (cbfinn/maml: 0.01; Omniglot 2.0, mini-ImageNet 0.05)."""
     order: Literal[1, 2] = 2
     """2 differentiates through the adaptation, 1 ignores its curvature."""
     lean: bool = False
@@ -43,156 +56,242 @@ class Config:
     outer_step_size: float = 1e-3
     """Learning rate of Adam (Finn et al. 2017: 0.001)."""
     hidden: tuple[int, ...] = (40, 40)
-    """Widths of the hidden layers (Finn et al. 2017: 40 40, relu)."""
-    strategy: Literal["auto", "loop", "threads", "vmap"] = "auto"
+    """Regression: widths of the hidden layers (Finn et al. 2017: 40 40, relu)."""
+    strategy: training.Strategy = "auto"
     """How the meta-gradient is computed; auto measures once and remembers."""
     checkpoint_every: int = 1000
     """Iterations between checkpoints."""
     log_every: int = 100
     """Iterations between lines of metrics.jsonl, which hold means over them."""
+    moves: str = "*"
+    """Name patterns of the parameters that adapt (cbfinn/maml: all but batch normalisation's shift)."""
+    step_sizes: Literal["fixed", "learned"] = "fixed"
+    """learned: a step size for every number in every moving parameter, trained with them (Meta-SGD)."""
+    backbone: Backbone = "conv4-strided"
+    """Images: the encoder (cbfinn/maml: strided for Omniglot, pooled for mini-ImageNet)."""
+    width: int = 64
+    """Images: filters a layer (cbfinn/maml: 64, mini-ImageNet 32)."""
+    batch_norm: Literal["transductive", "support"] = "transductive"
+    """Images: what query images are normalised with (cbfinn/maml: each other, so transductive)."""
+    norm_scale: bool = False
+    """Images: whether batch normalisation has a scale beside its shift (cbfinn/maml: no)."""
+    clip: float | None = None
+    """Every number of the meta-gradient is cut to this size (cbfinn/maml: 10 for mini-ImageNet, else none)."""
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "tasks", "inner_steps", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1")
-        for name in ("inner_step_size", "outer_step_size"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be above 0")
+        counts = ("iterations", "tasks", "inner_steps", "checkpoint_every", "log_every", "width")
+        training.check_positive(self, counts=counts, reals=("inner_step_size", "outer_step_size", "clip"))
 
 
-class SupervisedSource(Protocol):
-    """A `Source` whose tasks become tensors."""
-
-    kind: Any  # how its tasks are scored
-
-    def fixed(self, split: str, n: int) -> Tasks:
-        """The first n of the split's frozen tasks."""
-
-    def sample(self, n: int, rng: Any, split: str = "train") -> Tasks:
-        """Draw n fresh tasks."""
-
-    def batch(self, tasks: Tasks, device: torch.device | str = "cpu") -> Batch:
-        """Their support and query data."""
-
-
-def squared_error(model: MLP, params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
-    """Mean squared error over the points of one task."""
-    x, y = data
-    return ((model(params, x) - y) ** 2).mean()
-
-
-def objective(model: MLP, rule: inner.Rule, *, lean: bool = False) -> outer.Objective:
-    """The MAML objective on `(support, query)` pairs of `(x, y)`; reports the query loss."""
-
-    def support_loss(params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
-        return squared_error(model, params, data)
-
-    def query_loss(params: Params, data: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        value = squared_error(model, params, data)
-        return value, value.detach()
-
-    return outer.maml(support_loss, query_loss, rule, lean=lean)
+_OMNIGLOT = Config(iterations=60_000, tasks=32, inner_step_size=2.0, moves=BUT_NORMS)
+_MINI_IMAGENET = Config(
+    iterations=60_000,
+    tasks=4,
+    inner_steps=5,
+    inner_step_size=0.05,
+    moves=BUT_NORMS,
+    backbone="conv4",
+    width=32,
+    clip=10.0,
+)
+DEFAULTS = {  # a data set's name, or a setting of one; step sizes in mean-cross-entropy terms
+    "sinusoid": Config(),
+    "omniglot": _OMNIGLOT,
+    "omniglot-20way": replace(_OMNIGLOT, tasks=16, inner_steps=5),
+    "glyphs": replace(_OMNIGLOT, iterations=1000, tasks=16, checkpoint_every=100, log_every=10),
+    "mini-imagenet": _MINI_IMAGENET,
+    "mini-imagenet-5shot": replace(_MINI_IMAGENET, tasks=2),
+    "cifar-fs": _MINI_IMAGENET,
+    "folder": _MINI_IMAGENET,
+}
 
 
-def pairs(batch: Batch) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Support and query as the objective wants them."""
-    return (batch.support_x, batch.support_y), (batch.query_x, batch.query_y)
+def objective(network: Network, rule: inner.Rule, *, lean: bool = False) -> outer.Objective:
+    """The MAML objective on tasks as `pairs` gives them; reports loss and score on the query data."""
+
+    def query_loss(params: Params, task: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, score = network.query_loss(params, task)
+        return loss, {"loss/query": loss.detach(), f"score/{network.metric}": score}
+
+    return outer.maml(network.support_loss, query_loss, rule, lean=lean)
 
 
-def _model(config: Config) -> MLP:
-    return MLP((1, *config.hidden, 1), "relu")
+def pairs(batch: Batch) -> tuple[Data, Batch]:
+    """Support data, and all data: the query images may be normalised with the support images."""
+    return (batch.support_x, batch.support_y), batch
 
 
-def _plan(config: Config, run: Run, goal: outer.Objective, params: Params, batch: Batch) -> outer.Plan:
-    """The run's remembered plan, or a new one: given, or measured."""
-    stored = run.recall("meta_gradient")
-    if stored is not None:
-        return outer.Plan(**stored)
-    if config.strategy == "auto":
-        plan = outer.choose(goal, {"model": params}, pairs(batch))
-    else:
-        plan = outer.Plan(config.strategy, threads=1 if config.strategy != "threads" else 2)
-    run.remember("meta_gradient", plan.to_json())
-    return plan
+class NetworkSettings(Protocol):
+    """The part of a config that describes the network."""
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """Regression: widths of the hidden layers."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """Images: which encoder."""
+
+    @property
+    def width(self) -> int:
+        """Images: filters a layer."""
+
+    @property
+    def batch_norm(self) -> Literal["transductive", "support"]:
+        """Images: what query images are normalised with."""
+
+    @property
+    def norm_scale(self) -> bool:
+        """Images: whether batch normalisation has a scale."""
 
 
-def train(config: Config, source: SupervisedSource, run: Run) -> None:
-    """Train until `config.iterations`, from the run's last checkpoint if there is one."""
-    key, model = Key(run.seed)("maml"), _model(config)
-    goal = objective(
-        model, inner.Rule(config.inner_step_size, config.inner_steps, order=config.order), lean=config.lean
-    )
-    params = {name: value.to(run.device) for name, value in model.init(key("init").torch()).items()}
-    adam = torch.optim.Adam(params.values(), lr=config.outer_step_size)
-    restored = run.restore()
-    if restored is not None:
-        for name, value in restored[1]["params"].items():
-            params[name].copy_(value)
-        adam.load_state_dict(restored[1]["adam"])
+def make_network(
+    config: NetworkSettings, source: SupervisedSource, key: Key, encoder: nn.Module | None = None
+) -> Network:
+    """The network that adapts to the source's tasks."""
+    if not isinstance(source, ImageSource):
+        return Regressor(MLP((1, *config.hidden, 1), "relu"))
+    if encoder is None:
+        encoder = make_backbone(
+            config.backbone,
+            source.image_shape,
+            key("encoder").torch(),
+            config.width,
+            config.batch_norm,
+            config.norm_scale,
+        )
+    return Classifier(encoder, source.image_shape, source.ways, config.batch_norm)
+
+
+def first_parameters(config: Config, network: Network, key: Key, device: str) -> dict[str, Any]:
+    """Meta-parameters before training: `{"model": ...}`, with learned step sizes `"rule"` too."""
+    model = {name: value.to(device) for name, value in network.init(key("init").torch()).items()}
+    if config.step_sizes == "fixed":
+        return {"model": model}
+    low, high = FIRST_SIZES
+    generator = key("step sizes").torch()
+    moving = inner.Rule(0.0, moves=config.moves).moving(list(model))
+    sizes = {n: low + (high - low) * torch.rand(model[n].shape, generator=generator) for n in moving}
+    return {"model": model, "rule": {name: value.to(device) for name, value in sizes.items()}}
+
+
+def named(meta: dict[str, Any]) -> dict[str, Tensor]:
+    """Meta-parameters as a checkpoint holds them: the model's by their names, step sizes as `rule/NAME`."""
+    model: dict[str, Tensor] = meta["model"]
+    return model | {f"rule/{name}": value for name, value in meta.get("rule", {}).items()}
+
+
+def train(config: Config, source: SupervisedSource, run: Run, encoder: nn.Module | None = None) -> None:
+    """Train until `config.iterations`, from the run's last checkpoint if there is one.
+
+    Args:
+        config: the settings.
+        source: tasks of images, or of numbers.
+        run: where it is logged and saved.
+        encoder: images: a module to start from, in place of the config's backbone.
+    """
+    key = Key(run.seed)("maml")
+    network = make_network(config, source, key, encoder)
+    rule = inner.Rule(config.inner_step_size, config.inner_steps, config.moves, config.order)
+    meta = first_parameters(config, network, key, run.device)
+    goal = objective(network, rule, lean=config.lean)
     first = source.batch(source.fixed("train", config.tasks), run.device)
-    plan = _plan(config, run, goal, params, first)
+    plan = training.plan(run, config.strategy, goal, meta, pairs(first))
+    tensors = named(meta)
+    adam = torch.optim.Adam(tensors.values(), lr=config.outer_step_size)
 
-    def state() -> dict[str, Any]:
-        return {"params": params, "adam": adam.state_dict(), "losses": losses}
+    def step(iteration: int) -> dict[str, Tensor]:
+        tasks = source.sample(config.tasks, key("tasks", iteration).numpy())
+        found = outer.meta_gradient(goal, meta, pairs(source.batch(tasks, run.device)), plan)
+        for name, gradient in named(found.gradient).items():
+            tensors[name].grad = gradient if config.clip is None else gradient.clamp(-config.clip, config.clip)
+        return {name: values.mean() for name, values in found.aux.items()}
 
-    losses: list[float] = restored[1]["losses"] if restored is not None else []
-    started = time.perf_counter()
-    with run.loop(config.iterations, checkpoint_every=config.checkpoint_every, state=state) as loop:
-        for iteration in loop:
-            tasks = source.sample(config.tasks, key("tasks", iteration).numpy())
-            found = outer.meta_gradient(goal, {"model": params}, pairs(source.batch(tasks, run.device)), plan)
-            for name, value in params.items():
-                value.grad = found.gradient["model"][name]
-            adam.step()
-            losses.append(float(found.loss))
-            if (iteration + 1) % config.log_every == 0:
-                loop.log({"score/query_mse": sum(losses) / len(losses)}, {"train_s": time.perf_counter() - started})
-                losses, started = [], time.perf_counter()
+    training.fit(run, config, training.Learnable(tensors, adam, lambda _: config.outer_step_size), step)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained initialisation, adapted to new tasks by gradient descent."""
+    """A trained initialisation, adapted to new tasks by gradient descent.
 
-    model: MLP
+    Attributes:
+        network: what is adapted.
+        params: where adaptation starts.
+        rule: its steps; `steps` is how many `log_probabilities` takes, a curve takes its budget's.
+        source: where its tasks come from.
+    """
+
+    network: Network
     params: Params
-    config: Config
+    rule: inner.Rule
     source: SupervisedSource
 
+    def adapt(self, task: Batch, steps: int) -> list[Params]:
+        """The K+1 iterates of a task, without the task axis."""
+        data = (task.support_x, task.support_y)
+        return inner.adapt(self.params, self.network.support_loss, data, replace(self.rule, steps=steps, order=1))
+
     def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
-        """Query error after 0..K gradient steps on the support set."""
-        rule = replace(inner.Rule(self.config.inner_step_size, order=1), steps=budget.steps)
+        """Score on the query data after 0..K gradient steps on the support set."""
 
-        def one(support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor]) -> Tensor:
-            def loss(params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
-                return squared_error(self.model, params, data)
+        def one(task: Batch) -> Tensor:
+            return torch.stack([self.network.query_loss(params, task)[1] for params in self.adapt(task, budget.steps)])
 
-            iterates = inner.adapt(self.params, loss, support, rule)
-            return torch.stack([loss(params, query) for params in iterates])
-
-        found = []
-        for start in range(0, len(tasks), EVALUATION_CHUNK):
-            support, query = pairs(self.source.batch(tasks[start : start + EVALUATION_CHUNK]))
-            with torch.no_grad():
-                found.append(torch.func.vmap(one)(support, query))
-        shots = int(support[0].shape[1])
+        found: list[Tensor] = []
+        with torch.no_grad():
+            for start in range(0, len(tasks), EVALUATION_CHUNK):
+                batch = self.source.batch(tasks[start : start + EVALUATION_CHUNK])
+                if isinstance(self.network, Classifier):  # adapted convolutions in one batch are slow on a CPU
+                    found += [one(batch[i])[None] for i in range(len(batch))]
+                else:
+                    found.append(torch.func.vmap(one)(batch))
+        shots, protocol = self._protocol(batch)
         return Scores(
             values=torch.cat(found).double().numpy(),
             gradient_steps=tuple(range(budget.steps + 1)),
             env_steps=None,
             shots=tuple(shots if k else 0 for k in range(budget.steps + 1)),
             kind=self.source.kind,
-            protocol=f"gradient steps of {self.config.inner_step_size:g} on {shots} support points",
+            protocol=protocol,
         )
 
+    def _protocol(self, batch: Batch) -> tuple[int, str]:
+        size = f" of {self.rule.step_size:g}" if isinstance(self.rule.step_size, float) else ""
+        points = int(batch.support_x.shape[1])
+        if not isinstance(self.network, Classifier):
+            return points, f"gradient steps{size} on {points} support points"
+        ways = self.network.ways
+        return points // ways, (
+            f"{ways}-way {points // ways}-shot, gradient steps{size} on {points} support images; "
+            f"batch norm: {self.network.batch_norm}"
+        )
 
-def load(run: Run, source: SupervisedSource) -> Trained:
+    def log_probabilities(self, batch: Batch, ways: int) -> Tensor:
+        """Of the first `ways` classes for the query images, `(T, R, ways)`; query labels are not used.
+
+        Raises:
+            UserError: the head has fewer outputs.
+        """
+        network = self.network
+        if not isinstance(network, Classifier):
+            raise ValueError("only a classifier has probabilities; this learner does regression")
+        check_ways(ways, network.ways)
+        with torch.no_grad():
+            logits = [
+                network.query_logits(self.adapt(batch[i], self.rule.steps)[-1], batch[i]) for i in range(len(batch))
+            ]
+        return torch.stack(logits)[..., :ways].log_softmax(-1)
+
+
+def load(run: Run, source: SupervisedSource, encoder: nn.Module | None = None) -> Trained:
     """The learner of a run, from its last checkpoint.
 
     Raises:
         UserError: the run has no checkpoint yet.
     """
-    restored = run.restore()
-    if restored is None:
-        raise UserError(f"{run.folder} has no checkpoint yet: train it first")
-    return Trained(_model(run.config), restored[1]["params"], run.config, source)
+    config: Config = run.config
+    held = training.saved(run)
+    learned = {name.removeprefix("rule/"): value for name, value in held.items() if name.startswith("rule/")}
+    params = {name: value for name, value in held.items() if not name.startswith("rule/")}
+    rule = inner.Rule(learned or config.inner_step_size, TEST_STEPS, config.moves, 1)
+    return Trained(make_network(config, source, Key(run.seed)("maml"), encoder), params, rule, source)

@@ -1,0 +1,22 @@
+"""First-order MAML (Finn et al. 2017, section 5.2): MAML that takes the inner gradients for constants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from metarl.fewshot import maml
+from metarl.fewshot.maml import load, train
+
+__all__ = ["DEFAULTS", "Config", "load", "train"]
+
+
+@dataclass(frozen=True)
+class Config(maml.Config):
+    """Settings of FOMAML: those of MAML, of first order."""
+
+    order: Literal[1] = 1
+    """Always 1: the curvature of the adaptation is ignored."""
+
+
+DEFAULTS = {name: Config(**{**vars(config), "order": 1}) for name, config in maml.DEFAULTS.items()}

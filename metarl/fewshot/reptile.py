@@ -1,0 +1,181 @@
+"""Reptile (Nichol et al. 2018): move the initialisation towards where plain training on each task ends.
+
+    theta <- theta + epsilon mean over tasks of (phi_task - theta),   phi_task = K steps from theta
+
+The steps are those of the one inner loop, on minibatches of the task's training images; epsilon falls
+linearly to 0. Nothing is differentiated twice.
+
+Deviation: the inner steps are plain gradient descent, the paper's Adam without momentum (beta1 = 0).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from metarl import inner, outer
+from metarl.fewshot import training
+from metarl.fewshot.backbones import Backbone
+from metarl.fewshot.batch import Batch
+from metarl.fewshot.images import ImageSource
+from metarl.fewshot.maml import Trained, make_network
+from metarl.fewshot.networks import Data, Network
+from metarl.policies import Params
+from metarl.runs import Run
+from metarl.seeding import Key
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of Reptile; those of the paper's Omniglot 5-way experiments but for the inner step size."""
+
+    iterations: int = 100_000
+    """Meta-iterations (Nichol et al. 2018: 100,000)."""
+    tasks: int = 5
+    """Tasks a meta-batch (Nichol et al. 2018: 5)."""
+    inner_steps: int = 5
+    """Gradient steps on each task (Nichol et al. 2018: Omniglot 5, mini-ImageNet 8)."""
+    inner_step_size: float = 0.5
+    """Step size of gradient descent on mean cross-entropy (own choice; the paper's Adam: 0.001)."""
+    minibatch: int = 10
+    """Images a step (Nichol et al. 2018: 10)."""
+    train_shots: int = 10
+    """Images a class of a training task (Nichol et al. 2018: Omniglot 10, mini-ImageNet 15)."""
+    outer_step_size: float = 1.0
+    """Epsilon at first; it falls linearly to 0 (Nichol et al. 2018: 1)."""
+    strategy: training.Strategy = "auto"
+    """How the tasks of a meta-batch are computed; auto measures once and remembers."""
+    checkpoint_every: int = 1000
+    """Iterations between checkpoints."""
+    log_every: int = 100
+    """Iterations between lines of metrics.jsonl, which hold means over them."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Regression: widths of the hidden layers (Nichol et al. 2018: 64 64; tanh there, relu here)."""
+    moves: str = "*"
+    """Name patterns of the parameters that adapt (Nichol et al. 2018: all)."""
+    backbone: Backbone = "conv4-strided"
+    """Images: the encoder (openai/supervised-reptile: strided for Omniglot, pooled for mini-ImageNet)."""
+    width: int = 64
+    """Images: filters a layer (Nichol et al. 2018: 64, mini-ImageNet 32)."""
+    batch_norm: Literal["transductive", "support"] = "transductive"
+    """Images: what query images are normalised with."""
+    norm_scale: bool = True
+    """Images: whether batch normalisation has a scale beside its shift."""
+
+    def __post_init__(self) -> None:
+        counts = (
+            "iterations",
+            "tasks",
+            "inner_steps",
+            "minibatch",
+            "train_shots",
+            "checkpoint_every",
+            "log_every",
+            "width",
+        )
+        training.check_positive(self, counts=counts, reals=("inner_step_size", "outer_step_size"))
+
+
+_MINI_IMAGENET = Config(tasks=5, inner_steps=8, train_shots=15, inner_step_size=0.1, backbone="conv4", width=32)
+DEFAULTS = {  # by data set
+    "omniglot": Config(),
+    "glyphs": Config(iterations=1000, checkpoint_every=100, log_every=10),
+    "mini-imagenet": _MINI_IMAGENET,
+    "cifar-fs": _MINI_IMAGENET,
+    "folder": _MINI_IMAGENET,
+    "sinusoid": Config(iterations=30_000, inner_step_size=0.02, outer_step_size=0.1, minibatch=10),
+}
+TEST_STEPS = 50  # of `log_probabilities` (Nichol et al. 2018)
+
+Task = tuple[Batch, Tensor]  # data, and the indices `(K, B)` of each step's minibatch
+
+
+def objective(network: Network, rule: inner.Rule) -> outer.Objective:
+    """Reptile as an objective: its "gradient" of a task is the way back from where training on it ends."""
+
+    def ended(params: Params, task: Task) -> Params:
+        batch, index = task
+
+        def collect(_: Params, k: int) -> Data:
+            return batch.support_x[index[k]], batch.support_y[index[k]]
+
+        return inner.adapt(params, network.support_loss, collect, rule)[-1]
+
+    def judged(params: Params, task: Task) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, score = network.query_loss(params, task[0])
+        return loss, {"loss/query": loss, f"score/{network.metric}": score}
+
+    def loss(meta: dict[str, Params], task: Task) -> tuple[Tensor, dict[str, Tensor]]:
+        return judged(ended(meta["model"], task), task)
+
+    def gradient(meta: dict[str, Params], task: Task) -> tuple[Any, tuple[Tensor, dict[str, Tensor]]]:
+        last = ended(meta["model"], task)
+        back = {name: value - last[name] for name, value in meta["model"].items()}
+        return {"model": back}, judged(last, task)
+
+    return outer.Objective(loss, gradient)
+
+
+def minibatches(rng: np.random.Generator, tasks: int, images: int, steps: int, size: int) -> Tensor:
+    """Indices `(T, K, B)` into each task's images: shuffled, taken in turn, shuffled again when used up."""
+    size = min(size, images)
+    rounds = -(-steps * size // images)
+    orders = rng.permuted(np.tile(np.arange(images), (tasks, rounds, 1)), axis=2)
+    return torch.from_numpy(orders.reshape(tasks, -1)[:, : steps * size].reshape(tasks, steps, size).copy())
+
+
+def train(config: Config, source: Any, run: Run, encoder: nn.Module | None = None) -> None:
+    """Train until `config.iterations`, from the run's last checkpoint if there is one.
+
+    Args:
+        config: the settings.
+        source: tasks of images, or of numbers; trained on with `config.train_shots` shots.
+        run: where it is logged and saved.
+        encoder: images: a module to start from, in place of the config's backbone.
+    """
+    key = Key(run.seed)("reptile")
+    network = make_network(config, source, key, encoder)
+    wanted: dict[str, Any] = {"shots": config.train_shots}
+    if isinstance(source, ImageSource):
+        wanted |= {"queries": 1, "min_shots": None, "min_ways": None, "unbalanced": False}
+    source = replace(source, **wanted)
+    params = {name: value.to(run.device) for name, value in network.init(key("init").torch()).items()}
+    goal = objective(network, inner.Rule(config.inner_step_size, config.inner_steps, config.moves, order=1))
+    descent = torch.optim.SGD(params.values(), lr=config.outer_step_size)
+
+    def data(tasks: Any, rng: np.random.Generator) -> Task:
+        batch = source.batch(tasks, run.device)
+        sizes = (len(batch), batch.support_x.shape[1], config.inner_steps, config.minibatch)
+        return batch, minibatches(rng, *sizes).to(run.device)
+
+    first = data(source.fixed("train", config.tasks), key("first").numpy())
+    plan = training.plan(run, config.strategy, goal, {"model": params}, first)
+
+    def step(iteration: int) -> dict[str, Tensor]:
+        rng = key("tasks", iteration).numpy()
+        tasks = data(source.sample(config.tasks, rng), rng)
+        found = outer.meta_gradient(goal, {"model": params}, tasks, plan)
+        for name, value in params.items():
+            value.grad = found.gradient["model"][name]
+        return {name: values.mean() for name, values in found.aux.items()}
+
+    def epsilon(iteration: int) -> float:
+        return config.outer_step_size * (1 - iteration / config.iterations)
+
+    training.fit(run, config, training.Learnable(params, descent, epsilon), step)
+
+
+def load(run: Run, source: Any, encoder: nn.Module | None = None) -> Trained:
+    """The learner of a run, from its last checkpoint.
+
+    Raises:
+        UserError: the run has no checkpoint yet.
+    """
+    config: Config = run.config
+    rule = inner.Rule(config.inner_step_size, TEST_STEPS, config.moves, order=1)
+    network = make_network(config, source, Key(run.seed)("reptile"), encoder)
+    return Trained(network, training.saved(run), rule, source)
