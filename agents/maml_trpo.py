@@ -46,7 +46,7 @@ SHARD = 2  # tasks differentiated together: few enough for the processor's cache
 class Config:
     """Settings of MAML-TRPO. Where no source is named, the value was chosen on validation tasks."""
 
-    iterations: int = 100
+    iterations: int = 50
     """Meta-iterations (Finn et al. 2017 take 100 to 500)."""
     tasks: int = 20
     """Tasks a meta-batch (Finn et al. 2017: 20 on 2D navigation, 40 elsewhere)."""
@@ -58,18 +58,20 @@ class Config:
     """Step size alpha, for actions in units of their bound (ProMP: 0.1)."""
     order: Literal[1, 2] = 2
     """2 differentiates through the adaptation, 1 ignores its curvature."""
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: tuple[int, ...] = (32, 32)
     """Widths of the policy's hidden layers (ProMP: 64 64; Finn et al. 2017: 100 100)."""
     activation: Literal["tanh", "relu"] = "tanh"
     """Activation of the hidden layers (ProMP: tanh; Finn et al. 2017: relu)."""
     init_std: float = 1.0
     """Initial standard deviation of the actions, in units of their bound."""
+    min_std: float = 0.5
+    """Least standard deviation. A policy gradient grows with 1 / std, so a fixed step overshoots once it is small."""
     gamma: float = 0.99
     """Discount (Finn et al. 2017)."""
     gae_lambda: float = 1.0
     """Lambda of the generalised advantage estimates (Finn et al. 2017: 1)."""
-    max_kl: float = 0.01
-    """Trust region, nats a step (Finn et al. 2017)."""
+    max_kl: float = 0.02
+    """Trust region, nats a step (Finn et al. 2017: 0.01)."""
     cg_iterations: int = 10
     """Conjugate-gradient iterations (Schulman et al. 2015)."""
     cg_damping: float = 1e-5
@@ -97,7 +99,7 @@ class Config:
         )
         for name in at_least_one:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("inner_step_size", "init_std", "max_kl"):
+        for name in ("inner_step_size", "init_std", "min_std", "max_kl"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         for name in ("gamma", "gae_lambda"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
@@ -112,8 +114,10 @@ def _require(ok: bool, name: str, value: object, allowed: str) -> None:
         raise UserError(f"--{name.replace('_', '-')} is {value}; it must be {allowed}")
 
 
+_PUBLISHED = Config(max_kl=0.01, min_std=1e-6)
 DEFAULTS = {
-    "paper": Config(iterations=500, tasks=20, hidden=(100, 100), activation="relu", inner_step_size=0.5),
+    "paper": replace(_PUBLISHED, iterations=500, hidden=(100, 100), activation="relu", inner_step_size=0.5),
+    "mujoco": replace(_PUBLISHED, iterations=500, tasks=40, hidden=(64, 64)),
 }
 
 
@@ -307,7 +311,14 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
 
 
 def _policy(config: Config, family: TaskFamily) -> Policy:
-    return mlp_policy(family.observation_space, family.action_space, config.hidden, config.activation, config.init_std)
+    return mlp_policy(
+        family.observation_space,
+        family.action_space,
+        config.hidden,
+        config.activation,
+        init_std=config.init_std,
+        min_std=config.min_std,
+    )
 
 
 def _adapting(policy: Policy, params: Params, config: Config, family: TaskFamily) -> Adapting:

@@ -23,7 +23,6 @@ from metarl.tasks import Array
 Params = dict[str, Tensor]
 Activation = Literal["tanh", "relu"]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
-MIN_LOG_STD = math.log(1e-6)
 
 
 class Distribution(Protocol):
@@ -173,10 +172,12 @@ class GaussianPolicy:
     Attributes:
         network: from observation to mean.
         init_std: initial standard deviation.
+        min_std: the standard deviation is never smaller.
     """
 
     network: MLP
     init_std: float = 1.0
+    min_std: float = 1e-6
 
     def init(self, generator: torch.Generator) -> Params:
         """Fresh parameters: the network's, and `log_std (A,)`."""
@@ -186,7 +187,7 @@ class GaussianPolicy:
     def distribution(self, params: Params, obs: Tensor) -> Gaussian:
         """Normals with mean `(..., A)`."""
         mean = self.network(params, obs)
-        log_std = params["log_std"].clamp(min=MIN_LOG_STD)
+        log_std = params["log_std"].clamp(min=math.log(self.min_std))
         if log_std.ndim == 2:
             log_std = log_std.reshape(log_std.shape[0], *[1] * (mean.ndim - 2), -1)
         return Gaussian(mean, log_std)
@@ -223,6 +224,7 @@ def mlp_policy(
     hidden: Sequence[int] = (64, 64),
     activation: Activation = "tanh",
     init_std: float = 1.0,
+    min_std: float = 1e-6,
 ) -> GaussianPolicy | CategoricalPolicy:
     """The policy for a pair of spaces: Gaussian for Box actions, categorical for Discrete.
 
@@ -235,7 +237,7 @@ def mlp_policy(
     if isinstance(action_space, Discrete):
         return CategoricalPolicy(MLP((n_in, *hidden, int(action_space.n)), activation))
     if isinstance(action_space, Box) and len(action_space.shape) == 1:
-        return GaussianPolicy(MLP((n_in, *hidden, action_space.shape[0]), activation), init_std)
+        return GaussianPolicy(MLP((n_in, *hidden, action_space.shape[0]), activation), init_std, min_std)
     raise ValueError(f"an MLP policy needs a flat Box or a Discrete action space, got {action_space}")
 
 

@@ -80,3 +80,9 @@ def test_policy_for_spaces():
         mlp_policy(Discrete(3), Discrete(2))
     with pytest.raises(ValueError, match="MultiBinary"):
         mlp_policy(box, MultiBinary(3))
+
+
+def test_the_standard_deviation_has_a_floor():
+    policy = GaussianPolicy(MLP((2, 1)), min_std=0.5)
+    params = {**policy.init(Key(0).torch()), "log_std": torch.tensor([-5.0])}
+    assert float(policy.distribution(params, torch.zeros(2)).log_std.exp()) == pytest.approx(0.5)
