@@ -52,6 +52,12 @@ LEARNERS = {  # objects with Config, train and load (metarl.learner.Learner)
     "anil": Entry("metarl.fewshot.anil", "dataset", "MAML that adapts the last layer alone"),
     "meta-sgd": Entry("metarl.fewshot.meta_sgd", "dataset", "MAML that learns its step sizes too"),
     "reptile": Entry("metarl.fewshot.reptile", "dataset", "moves the initialisation towards the trained networks"),
+    "protonet": Entry("metarl.fewshot.protonet", "dataset", "the class whose mean embedding is nearest"),
+    "matchingnet": Entry("metarl.fewshot.matchingnet", "dataset", "a vote of the support images, by attention"),
+    "centroid": Entry("metarl.fewshot.centroid", "dataset", "nearest class mean on a frozen encoder"),
+    "logistic": Entry("metarl.fewshot.logistic", "dataset", "logistic regression on a frozen encoder"),
+    "baseline": Entry("metarl.fewshot.baseline", "dataset", "a linear head fitted on a frozen encoder"),
+    "baseline++": Entry("metarl.fewshot.baseline_plus", "dataset", "a cosine head fitted on a frozen encoder"),
 }
 UNTRAINED = {  # classes that make an Adaptable of a source
     "random": Entry("metarl.agents.baselines:Random", "family", "uniform actions"),

@@ -1,0 +1,33 @@
+"""Nearest centroid on a frozen encoder: ProtoNet's rule without its training (Wang et al. 2019, "SimpleShot")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from metarl.fewshot import transfer
+from metarl.fewshot.embedding import Trained
+from metarl.fewshot.images import ImageSource
+from metarl.fewshot.protonet import ProtoNet
+from metarl.fewshot.transfer import train
+from metarl.runs import Run
+
+__all__ = ["DEFAULTS", "Config", "load", "train"]
+
+
+@dataclass(frozen=True)
+class Config(transfer.Config):
+    """Settings of training the encoder."""
+
+
+DEFAULTS = transfer.defaults(Config)
+
+
+def load(run: Run, source: ImageSource, encoder: nn.Module | None = None) -> Trained:
+    """The learner of a run, from its last checkpoint.
+
+    Raises:
+        UserError: the run has no checkpoint yet.
+    """
+    return transfer.load(run, source, encoder, ProtoNet, "nearest class mean of frozen features")

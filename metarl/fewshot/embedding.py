@@ -1,0 +1,167 @@
+"""Learners that compare embeddings: an encoder, and a rule from support features to classes.
+
+`EmbeddingNetwork` is the module, its `compare` the rule; `Trained` judges it, with a curve over the
+shots it was shown. Nothing here takes gradient steps on the encoder for a new task, so a learner takes any number of
+classes, whatever it was trained with.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from metarl.fewshot.backbones import BatchNormMode
+from metarl.fewshot.batch import Batch
+from metarl.fewshot.images import ImageSource
+from metarl.fewshot.networks import features
+from metarl.learner import Budget, Scores
+from metarl.tasks import Tasks
+
+EVALUATION_IMAGES = 2000  # encoded together when a curve is measured
+
+
+class EmbeddingNetwork(nn.Module, ABC):
+    """Classifies the query images of tasks by their features and those of the support images.
+
+    Args:
+        encoder: any module from images `(B, C, H, W)` to features `(B, F)`.
+        batch_norm: in the modes `transductive` and `support` every task is normalised by itself; in
+            `running`, and with an encoder that is not ours, all images go through it as one batch.
+    """
+
+    def __init__(self, encoder: nn.Module, batch_norm: BatchNormMode) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.batch_norm = batch_norm
+
+    @abstractmethod
+    def compare(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
+        """Log-probabilities of the classes.
+
+        Args:
+            support: features `(T, S, F)`.
+            labels: `(T, S)` in 0..ways-1, each class at least once.
+            query: features `(T, R, F)`.
+            ways: N.
+
+        Returns:
+            `(T, R, N)`.
+        """
+
+    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Features of the support images `(T, S, F)` and of the query images `(T, R, F)`."""
+        shots = batch.support_x.shape[1]
+        images = torch.cat([batch.support_x, batch.query_x], 1)
+        if self.batch_norm == "running":
+            found = features(self.encoder, images.flatten(0, 1)).view(*images.shape[:2], -1)
+        else:
+            basis = shots if self.batch_norm == "support" else None
+            found = torch.func.vmap(lambda task: features(self.encoder, task, basis))(images)
+        return found[:, :shots], found[:, shots:]
+
+    def forward(self, batch: Batch, ways: int) -> Tensor:
+        """Log-probabilities `(T, R, N)`."""
+        support, query = self.embed(batch)
+        return self.compare(support, batch.support_y, query, ways)
+
+
+def class_means(support: Tensor, labels: Tensor, ways: int) -> Tensor:
+    """Mean features of each class `(T, N, F)`; see `EmbeddingNetwork.compare`."""
+    members = F.one_hot(labels, ways).to(support.dtype)
+    return members.transpose(1, 2) @ support / members.sum(1)[..., None]
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Between all rows of `a (T, R, F)` and `b (T, N, F)`: `(T, R, N)`."""
+    return (a * a).sum(-1)[..., None] - 2 * a @ b.transpose(1, 2) + (b * b).sum(-1)[:, None]
+
+
+def loss_and_accuracy(log_probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy and mean accuracy over all queries of all tasks."""
+    loss = F.nll_loss(log_probabilities.flatten(0, 1), labels.flatten())
+    return loss, (log_probabilities.argmax(-1) == labels).to(loss.dtype).mean()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained encoder and its rule.
+
+    Attributes:
+        network: in evaluation mode.
+        source: where its tasks come from.
+        rule: how it classifies, in words.
+    """
+
+    network: EmbeddingNetwork
+    source: ImageSource
+    rule: str
+
+    def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
+        """Accuracy with the first 0..K support images of each class, K being all (an unbalanced set: none, and all).
+
+        With none it is chance, 1/N. These learners take no gradient steps, so `budget.steps` has no meaning.
+        """
+        ways = int(tasks.arrays["classes"].shape[1])
+        images = tasks.arrays["support"].shape[1] + tasks.arrays["query"].shape[1]
+        chunk = max(1, EVALUATION_IMAGES // images)
+        rows = []
+        for start in range(0, len(tasks), chunk):
+            batch = self.source.batch(tasks[start : start + chunk])
+            shown = shots_shown(batch, ways)
+            found = [torch.full((len(batch),), 1 / ways)]
+            found += [self._accuracy(first_shots(batch, ways, k), ways) for k in shown[1:]]
+            rows.append(torch.stack(found, 1))
+        return Scores(
+            values=torch.cat(rows).double().numpy(),
+            gradient_steps=None,
+            env_steps=None,
+            shots=shown,
+            kind="accuracy",
+            protocol=f"{ways}-way, {self.rule}, without support images chance; batch norm: {self.network.batch_norm}",
+        )
+
+    def _accuracy(self, batch: Batch, ways: int) -> Tensor:
+        return (self.log_probabilities(batch, ways).argmax(-1) == batch.query_y).float().mean(1)
+
+    def log_probabilities(self, batch: Batch, ways: int) -> Tensor:
+        """Of the classes for the query images, `(T, R, ways)`; query labels are not used."""
+        with torch.no_grad():
+            found: Tensor = self.network(batch, ways)
+        return found
+
+
+def shots_shown(batch: Batch, ways: int) -> tuple[int, ...]:
+    """0..K where every class has K support images; 0 and the mean where they differ."""
+    shots = batch.support_y.shape[1] // ways
+    balanced = torch.equal(batch.support_y, _balanced(batch, ways, shots))
+    return tuple(range(shots + 1)) if balanced else (0, shots)
+
+
+def first_shots(batch: Batch, ways: int, k: int) -> Batch:
+    """The batch with the first k support images of each class; all of an unbalanced set."""
+    tasks, images = batch.support_y.shape
+    if k == images // ways:
+        return batch
+
+    def cut(values: Tensor) -> Tensor:
+        return values.view(tasks, ways, images // ways, *values.shape[2:])[:, :, :k].flatten(1, 2)
+
+    return replace(batch, support_x=cut(batch.support_x), support_y=cut(batch.support_y))
+
+
+def _balanced(batch: Batch, ways: int, shots: int) -> Tensor:
+    labels = torch.arange(ways, device=batch.support_y.device).repeat_interleave(shots)
+    return labels.expand(len(batch), -1)
+
+
+Rate = Callable[[int], float]
+
+
+def halving(step_size: float, every: int | None) -> Rate:
+    """A step size that halves every so many iterations; None: never."""
+    return lambda iteration: step_size * (0.5 ** (iteration // every) if every else 1.0)

@@ -1,0 +1,64 @@
+"""Logistic regression on a frozen encoder (Tian et al. 2020): scikit-learn's, on features of length 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+
+from metarl.fewshot import transfer
+from metarl.fewshot.backbones import BatchNormMode
+from metarl.fewshot.embedding import EmbeddingNetwork, Trained
+from metarl.fewshot.images import ImageSource
+from metarl.fewshot.training import check_positive
+from metarl.fewshot.transfer import train
+from metarl.runs import Run
+
+__all__ = ["DEFAULTS", "Config", "load", "train"]
+
+
+@dataclass(frozen=True)
+class Config(transfer.Config):
+    """Settings of training the encoder, and of the regression."""
+
+    c: float = 1.0
+    """Inverse strength of the regression's L2 penalty (Tian et al. 2020's code: 1)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, counts=(), reals=("c",))
+
+
+DEFAULTS = transfer.defaults(Config)
+
+
+class Logistic(EmbeddingNetwork):
+    """A regression for each task."""
+
+    def __init__(self, encoder: nn.Module, batch_norm: BatchNormMode, c: float) -> None:
+        super().__init__(encoder, batch_norm)
+        self.c = c
+
+    def compare(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
+        """Log-probabilities `(T, R, N)`; see `EmbeddingNetwork.compare`."""
+        support, query = (F.normalize(part.detach(), dim=-1).cpu().double() for part in (support, query))
+        found = []
+        for x, y, z in zip(support.numpy(), labels.cpu().numpy(), query.numpy(), strict=True):
+            model = LogisticRegression(C=self.c, max_iter=1000).fit(x, y)
+            found.append(torch.from_numpy(model.predict_log_proba(z)))
+        return torch.stack(found).float().to(labels.device)
+
+
+def load(run: Run, source: ImageSource, encoder: nn.Module | None = None) -> Trained:
+    """The learner of a run, from its last checkpoint.
+
+    Raises:
+        UserError: the run has no checkpoint yet.
+    """
+    return transfer.load(
+        run, source, encoder, partial(Logistic, c=run.config.c), "logistic regression on frozen features"
+    )

@@ -1,0 +1,92 @@
+"""Training of metric learners: episodes through the network, cross-entropy of the queries, Adam."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from metarl.fewshot import training
+from metarl.fewshot.backbones import Backbone, BatchNormMode, make_backbone
+from metarl.fewshot.embedding import EmbeddingNetwork, halving, loss_and_accuracy
+from metarl.fewshot.images import ImageSource
+from metarl.learner import UserError
+from metarl.runs import Run
+from metarl.seeding import Key
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a metric learner; the defaults are those of ProtoNet on Omniglot (Snell et al. 2017)."""
+
+    iterations: int = 20_000
+    """Meta-iterations (Snell et al. 2017: until the validation loss stops improving)."""
+    tasks: int = 1
+    """Tasks a meta-batch (Snell et al. 2017: 1)."""
+    train_ways: int | None = 60
+    """Classes of a training task; None: as many as in a test task (Snell et al. 2017: Omniglot 60)."""
+    train_queries: int | None = 5
+    """Query images a class in training; None: as in a test task (Snell et al. 2017: Omniglot 5)."""
+    step_size: float = 1e-3
+    """Learning rate of Adam at first (Snell et al. 2017: 0.001)."""
+    halve_every: int | None = 2000
+    """Iterations after which the learning rate halves, again and again (Snell et al. 2017: 2,000 episodes)."""
+    backbone: Backbone = "conv4"
+    """The encoder (Snell et al. 2017: four convolutions, pooled)."""
+    width: int = 64
+    """Filters a layer (Snell et al. 2017: 64)."""
+    batch_norm: BatchNormMode = "running"
+    """What images are normalised with at test time (Snell et al. 2017: running averages)."""
+    checkpoint_every: int = 500
+    """Iterations between checkpoints."""
+    log_every: int = 100
+    """Iterations between lines of metrics.jsonl, which hold means over them."""
+
+    def __post_init__(self) -> None:
+        counts = ("iterations", "tasks", "train_queries", "halve_every", "width", "checkpoint_every", "log_every")
+        training.check_positive(self, counts=counts, reals=("step_size",))
+        if self.train_ways is not None and self.train_ways < 2:
+            raise UserError(f"--train-ways is {self.train_ways}; it must be at least 2")
+
+
+def training_source(config: Config, source: ImageSource) -> ImageSource:
+    """The source with the ways and queries of training tasks."""
+    ways = config.train_ways or source.ways
+    smallest = source.min_ways if config.train_ways is None else None
+    return replace(source, ways=ways, min_ways=smallest, queries=config.train_queries or source.queries)
+
+
+def make_encoder(config: Config, source: ImageSource, key: Key) -> nn.Module:
+    """The config's backbone with fresh weights."""
+    return make_backbone(config.backbone, source.image_shape, key("encoder").torch(), config.width, config.batch_norm)
+
+
+def train(config: Config, source: ImageSource, run: Run, network: EmbeddingNetwork, key: Key) -> None:
+    """Train a network on episodes until `config.iterations`, from the run's last checkpoint if there is one."""
+    network.to(run.device).train()
+    source = training_source(config, source)
+    adam = torch.optim.Adam(network.parameters(), lr=config.step_size)
+    tensors = network.state_dict(keep_vars=True)
+
+    def step(iteration: int) -> dict[str, Tensor]:
+        tasks = source.sample(config.tasks, key("tasks", iteration).numpy())
+        batch = source.batch(tasks, run.device)
+        ways = tasks.arrays["classes"].shape[1]
+        loss, accuracy = loss_and_accuracy(network(batch, ways), batch.query_y)
+        adam.zero_grad()
+        torch.autograd.backward(loss)
+        return {"loss/query": loss, "score/query_accuracy": accuracy}
+
+    what = training.Learnable(tensors, adam, halving(config.step_size, config.halve_every))
+    training.fit(run, config, what, step)
+
+
+def restored(network: EmbeddingNetwork, run: Run) -> EmbeddingNetwork:
+    """The network with the tensors of the run's last checkpoint, in evaluation mode.
+
+    Raises:
+        UserError: the run has no checkpoint yet.
+    """
+    network.load_state_dict(training.saved(run))
+    return network.eval()

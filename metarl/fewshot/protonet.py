@@ -1,0 +1,60 @@
+"""Prototypical Networks (Snell et al. 2017): the class whose mean embedding is nearest.
+
+log p(class | query) = log softmax over classes of  -|f(query) - mean of f(support of the class)|^2
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from metarl.fewshot import metric
+from metarl.fewshot.embedding import EmbeddingNetwork, Trained, class_means, squared_distances
+from metarl.fewshot.images import ImageSource
+from metarl.runs import Run
+from metarl.seeding import Key
+
+
+@dataclass(frozen=True)
+class Config(metric.Config):
+    """Settings of ProtoNet; the defaults are those of Omniglot (Snell et al. 2017)."""
+
+
+_PHOTOGRAPHS = Config(train_ways=20, train_queries=15)
+DEFAULTS = {  # a data set's name, or a setting of one
+    "omniglot": Config(),
+    "glyphs": Config(iterations=1000, train_ways=20, train_queries=None, checkpoint_every=100, log_every=10),
+    "mini-imagenet": replace(_PHOTOGRAPHS, train_ways=30),
+    "mini-imagenet-5shot": _PHOTOGRAPHS,
+    "cifar-fs": _PHOTOGRAPHS,
+    "folder": replace(_PHOTOGRAPHS, train_ways=None, train_queries=None),
+}
+
+
+class ProtoNet(EmbeddingNetwork):
+    """Distances to class means."""
+
+    def compare(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
+        """Log-probabilities `(T, R, N)`; see `EmbeddingNetwork.compare`."""
+        return (-squared_distances(query, class_means(support, labels, ways))).log_softmax(-1)
+
+
+def make(config: Config, source: ImageSource, seed: int, encoder: nn.Module | None = None) -> ProtoNet:
+    """The network before training."""
+    return ProtoNet(encoder or metric.make_encoder(config, source, Key(seed)("protonet")), config.batch_norm)
+
+
+def train(config: Config, source: ImageSource, run: Run, encoder: nn.Module | None = None) -> None:
+    """Train until `config.iterations`, from the run's last checkpoint if there is one; `encoder` starts it."""
+    metric.train(config, source, run, make(config, source, run.seed, encoder), Key(run.seed)("protonet"))
+
+
+def load(run: Run, source: ImageSource, encoder: nn.Module | None = None) -> Trained:
+    """The learner of a run, from its last checkpoint.
+
+    Raises:
+        UserError: the run has no checkpoint yet.
+    """
+    network = metric.restored(make(run.config, source, run.seed, encoder), run)
+    return Trained(network, source, "nearest class mean")

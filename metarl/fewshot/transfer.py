@@ -1,0 +1,252 @@
+"""Transfer: an encoder trained to classify the base classes, then frozen; a new task gets a new head.
+
+The baselines of Chen et al. 2019 ("A closer look at few-shot classification"). All train classes are told apart
+at once, a rotated class counting as one of its own where the source turns its classes. The learners
+differ in the head: see `centroid`, `logistic`, `baseline` and `baseline_plus`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from metarl.fewshot import training
+from metarl.fewshot.backbones import Backbone, BatchNormMode, feature_size, make_backbone
+from metarl.fewshot.embedding import EmbeddingNetwork, Trained
+from metarl.fewshot.images import ImageSource
+from metarl.fewshot.networks import features
+from metarl.runs import Run
+from metarl.seeding import Key
+
+QUARTERS = 4  # rotations of a class
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of training the encoder on the base classes (Chen et al. 2019)."""
+
+    iterations: int = 20_000
+    """Minibatches (Chen et al. 2019: 400 epochs of mini-ImageNet, 5 of Omniglot)."""
+    minibatch: int = 64
+    """Images a minibatch (Chen et al. 2019: 16)."""
+    step_size: float = 1e-3
+    """Learning rate of Adam (Chen et al. 2019: 0.001)."""
+    backbone: Backbone = "conv4"
+    """The encoder (Chen et al. 2019: four convolutions, pooled)."""
+    width: int = 64
+    """Filters a layer (Chen et al. 2019: 64)."""
+    batch_norm: BatchNormMode = "running"
+    """What images are normalised with at test time (Chen et al. 2019: running averages)."""
+    checkpoint_every: int = 500
+    """Iterations between checkpoints."""
+    log_every: int = 100
+    """Iterations between lines of metrics.jsonl, which hold means over them."""
+
+    def __post_init__(self) -> None:
+        counts = ("iterations", "minibatch", "width", "checkpoint_every", "log_every")
+        training.check_positive(self, counts=counts, reals=("step_size",))
+
+
+class Head(nn.Module):
+    """A linear layer, or with a scale the cosine to each class's weight times it (Baseline++)."""
+
+    def __init__(self, size: int, classes: int, generator: torch.Generator, scale: float | None = None) -> None:
+        super().__init__()
+        bound = size**-0.5
+        self.weight = nn.Parameter(torch.empty(classes, size).uniform_(-bound, bound, generator=generator))
+        self.bias = nn.Parameter(torch.zeros(classes)) if scale is None else None
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `(B, classes)` of features `(B, F)`."""
+        return logits(x, self.weight, self.bias, self.scale)
+
+
+def logits(x: Tensor, weight: Tensor, bias: Tensor | None, scale: float | None) -> Tensor:
+    """Of a linear head, or of a cosine head times its scale.
+
+    Args:
+        x: features `(..., B, F)`.
+        weight: `(..., N, F)`.
+        bias: `(N,)` or `(..., 1, N)`; None for a cosine head.
+        scale: None for a linear head.
+    """
+    if scale is None:
+        return x @ weight.transpose(-1, -2) + (0 if bias is None else bias)
+    return scale * (F.normalize(x, dim=-1) @ F.normalize(weight, dim=-1).transpose(-1, -2))
+
+
+def base_scale(classes: int) -> float:
+    """The scale of a cosine head: 2 up to 200 classes, else 10 (Chen et al. 2019's code)."""
+    return 2.0 if classes <= 200 else 10.0
+
+
+@dataclass(frozen=True)
+class BaseClasses:
+    """The train images of a source, labelled by class, or by class and rotation.
+
+    Attributes:
+        source: where they come from.
+        ids: of the train classes among the source's.
+    """
+
+    source: ImageSource
+    ids: np.ndarray[tuple[int], np.dtype[np.int64]]
+
+    @staticmethod
+    def of(source: ImageSource) -> BaseClasses:
+        """Those of a source's train split."""
+        where = {name: i for i, name in enumerate(source.images.classes)}
+        return BaseClasses(source, np.array([where[name] for name in source.classes("train")], np.int64))
+
+    @property
+    def count(self) -> int:
+        """Labels there are."""
+        return len(self.ids) * (QUARTERS if self.source.rotations else 1)
+
+    def draw(self, n: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Images `(n, C, H, W)` float32 in [0, 1] and labels `(n,)`: a class, then an image of it."""
+        images = self.source.images
+        label = rng.integers(len(self.ids), size=n)
+        held = self.ids[label]
+        index = images.starts[held] + (rng.random(n) * images.sizes[held]).astype(np.int64)
+        pixels = torch.from_numpy(np.take(images.pixels, index, axis=0))
+        if self.source.rotations:
+            turns = rng.integers(QUARTERS, size=n)
+            for quarter in range(1, QUARTERS):
+                at = torch.from_numpy(np.flatnonzero(turns == quarter))
+                pixels[at] = pixels[at].rot90(quarter, (2, 3))
+            label = label + len(self.ids) * turns
+        return pixels.float().div_(255), torch.from_numpy(label)
+
+
+def make_encoder(config: Config, source: ImageSource, seed: int) -> nn.Module:
+    """The config's backbone with fresh weights."""
+    generator = Key(seed)("transfer", "encoder").torch()
+    return make_backbone(config.backbone, source.image_shape, generator, config.width, config.batch_norm)
+
+
+def train(
+    config: Config, source: ImageSource, run: Run, encoder: nn.Module | None = None, *, cosine: bool = False
+) -> None:
+    """Train an encoder to tell the base classes apart, from the run's last checkpoint if there is one.
+
+    Args:
+        config: the settings.
+        source: its train classes are the base classes.
+        run: where it is logged and saved.
+        encoder: a module to start from, in place of the config's backbone.
+        cosine: with a cosine head (Baseline++).
+    """
+    key, base = Key(run.seed)("transfer"), BaseClasses.of(source)
+    encoder = encoder or make_encoder(config, source, run.seed)
+    size = feature_size(encoder, source.image_shape)
+    head = Head(size, base.count, key("head").torch(), base_scale(base.count) if cosine else None)
+    network = nn.ModuleDict({"encoder": encoder, "head": head}).to(run.device).train()
+    adam = torch.optim.Adam(network.parameters(), lr=config.step_size)
+
+    def step(iteration: int) -> dict[str, Tensor]:
+        x, y = (part.to(run.device) for part in base.draw(config.minibatch, key("images", iteration).numpy()))
+        found = head(features(encoder, x))
+        loss = F.cross_entropy(found, y)
+        adam.zero_grad()
+        torch.autograd.backward(loss)
+        return {"loss/train": loss, "score/train_accuracy": (found.argmax(-1) == y).float().mean()}
+
+    what = training.Learnable(network.state_dict(keep_vars=True), adam, lambda _: config.step_size)
+    training.fit(run, config, what, step)
+
+
+def load(
+    run: Run,
+    source: ImageSource,
+    encoder: nn.Module | None,
+    network: Callable[[nn.Module, BatchNormMode], EmbeddingNetwork],
+    rule: str,
+) -> Trained:
+    """A run's frozen encoder under a head for new tasks.
+
+    Raises:
+        UserError: the run has no checkpoint yet.
+    """
+    config: Config = run.config
+    encoder = encoder or make_encoder(config, source, run.seed)
+    held = training.saved(run).items()
+    encoder.load_state_dict({n.removeprefix("encoder."): v for n, v in held if n.startswith("encoder.")})
+    return Trained(network(encoder, config.batch_norm).eval(), source, rule)
+
+
+@dataclass(frozen=True)
+class HeadConfig(Config):
+    """Settings of fitting a head to the support images of a task (Chen et al. 2019)."""
+
+    epochs: int = 100
+    """Passes over the support images (Chen et al. 2019: 100)."""
+    head_minibatch: int = 4
+    """Support images a step (Chen et al. 2019: 4)."""
+    head_step_size: float = 0.01
+    """Step size of SGD (Chen et al. 2019: 0.01)."""
+    momentum: float = 0.9
+    """Momentum and dampening of SGD (Chen et al. 2019: 0.9)."""
+    weight_decay: float = 1e-3
+    """Weight decay of SGD (Chen et al. 2019: 0.001)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        training.check_positive(self, counts=("epochs", "head_minibatch"), reals=("head_step_size",))
+
+
+class FittedHead(EmbeddingNetwork):
+    """A head for each task, fitted to its support features by SGD, all tasks at once.
+
+    Every task starts from the same weights and takes its images in the same order, so the result does not
+    depend on which tasks are computed together.
+    """
+
+    def __init__(self, encoder: nn.Module, batch_norm: BatchNormMode, config: HeadConfig, scale: float | None) -> None:
+        super().__init__(encoder, batch_norm)
+        self.config = config
+        self.scale = scale
+
+    def compare(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
+        """Log-probabilities `(T, R, N)`; see `EmbeddingNetwork.compare`."""
+        config, key = self.config, Key(0)("transfer", "task head")
+        tasks, images, size = support.shape
+        first = Head(size, ways, key.torch(), self.scale)
+        support, device = support.detach(), support.device
+        weight = first.weight.detach().to(device).expand(tasks, -1, -1).clone().requires_grad_()
+        bias = torch.zeros(tasks, 1, ways, device=device, requires_grad=True)
+        sgd = torch.optim.SGD(
+            [weight, bias],
+            lr=config.head_step_size,
+            momentum=config.momentum,
+            dampening=config.momentum,
+            weight_decay=config.weight_decay,
+        )
+        rng = key("order").numpy()
+        with torch.enable_grad():
+            for _ in range(config.epochs):
+                order = torch.from_numpy(rng.permutation(images)).to(device)
+                for rows in torch.split(order, config.head_minibatch):
+                    found = logits(support[:, rows], weight, bias, self.scale)
+                    # A sum over tasks: each head sees the mean loss of its own task.
+                    loss = F.cross_entropy(found.flatten(0, 1), labels[:, rows].flatten(), reduction="sum") / len(rows)
+                    sgd.zero_grad()
+                    torch.autograd.backward(loss)
+                    sgd.step()
+        return logits(query, weight.detach(), bias.detach(), self.scale).log_softmax(-1)
+
+
+def defaults(kind: Callable[..., Config]) -> dict[str, Config]:
+    """Named configs by data set."""
+    photographs = {name: kind() for name in ("mini-imagenet", "cifar-fs", "folder")}
+    return {
+        "omniglot": kind(),
+        "glyphs": replace(kind(), iterations=1000, checkpoint_every=100, log_every=10),
+        **photographs,
+    }
