@@ -46,7 +46,7 @@ SHARD = 2  # tasks differentiated together: few enough for the processor's cache
 class Config:
     """Settings of MAML-TRPO. Where no source is named, the value was chosen on validation tasks."""
 
-    iterations: int = 50
+    iterations: int = 40
     """Meta-iterations (Finn et al. 2017 take 100 to 500)."""
     tasks: int = 20
     """Tasks a meta-batch (Finn et al. 2017: 20 on 2D navigation, 40 elsewhere)."""
@@ -64,7 +64,7 @@ class Config:
     """Activation of the hidden layers (ProMP: tanh; Finn et al. 2017: relu)."""
     init_std: float = 1.0
     """Initial standard deviation of the actions, in units of their bound."""
-    min_std: float = 0.5
+    min_std: float = 0.45
     """Least standard deviation. A policy gradient grows with 1 / std, so a fixed step overshoots once it is small."""
     gamma: float = 0.99
     """Discount (Finn et al. 2017)."""
