@@ -97,8 +97,8 @@ class Config:
     """Tasks of each validation, a trial each."""
     checkpoint_every: int = 10
     """Iterations between checkpoints."""
-    threads: int = 2
-    """Intra-op threads; results repeat for a fixed number."""
+    threads: int = 1
+    """Intra-op threads, of no more cores than are idle; results repeat for a fixed number."""
 
     def __post_init__(self) -> None:
         whole = ("iterations", "trials", "hidden", "epochs", "minibatches", "threads", "checkpoint_every")

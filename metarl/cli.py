@@ -79,7 +79,7 @@ File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
 Count = Annotated[int | None, tyro.conf.arg(metavar="INT")]
 
 QUICKSTART_FAMILY = "metarl/Navigation2D-v0"
-QUICKSTART: dict[str, Any] = {"iterations": 30}  # what differs from the default config
+QUICKSTART: dict[str, Any] = {"iterations": 25}  # what differs from the default config
 FAMILY_TASKS, DATASET_TASKS = 40, 600  # test tasks of an evaluation unless told otherwise
 
 

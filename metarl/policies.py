@@ -22,6 +22,7 @@ from metarl.tasks import Array
 
 Params = dict[str, Tensor]
 Activation = Literal["tanh", "relu"]
+MIN_STD = 1e-6  # of a Gaussian policy, unless told otherwise
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
 
 
@@ -177,7 +178,7 @@ class GaussianPolicy:
 
     network: MLP
     init_std: float = 1.0
-    min_std: float = 1e-6
+    min_std: float = MIN_STD
 
     def init(self, generator: torch.Generator) -> Params:
         """Fresh parameters: the network's, and `log_std (A,)`."""
@@ -224,7 +225,7 @@ def mlp_policy(
     hidden: Sequence[int] = (64, 64),
     activation: Activation = "tanh",
     init_std: float = 1.0,
-    min_std: float = 1e-6,
+    min_std: float = MIN_STD,
 ) -> GaussianPolicy | CategoricalPolicy:
     """The policy for a pair of spaces: Gaussian for Box actions, categorical for Discrete.
 

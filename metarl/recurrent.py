@@ -18,7 +18,7 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 from torch.nn import functional as F
 
-from metarl.policies import MIN_LOG_STD, MLP, Activation, Categorical, Gaussian, Params
+from metarl.policies import MIN_STD, MLP, Activation, Categorical, Gaussian, Params
 from metarl.tasks import Array
 
 Cell = Literal["gru", "lstm"]
@@ -127,7 +127,7 @@ class RecurrentPolicy:
         """L moments of N trials in a row: `obs (L, N, inputs)`, and `state (N, state_size)` before the first."""
         weights = _cell_weights(params)
         x = self._enter(params, obs)
-        flags = (True, 1, 0.0, False, False, False)  # biases, layers, dropout, train, bidirectional, batch first
+        flags = (True, 1, 0.0, True, False, False)  # biases, layers, dropout, train, bidirectional, batch first
         if self.cell == "gru":
             out, last = torch.gru(x, state.unsqueeze(0), weights, *flags)
         else:
@@ -159,7 +159,7 @@ class RecurrentPolicy:
         value = networks["critic"](_below(params, "critic"), out).squeeze(-1)
         if self.discrete:
             return Decision(Categorical(torch.log_softmax(action, -1)), value, state)
-        return Decision(Gaussian(action, params["log_std"].clamp(min=MIN_LOG_STD)), value, state)
+        return Decision(Gaussian(action, params["log_std"].clamp(min=math.log(MIN_STD))), value, state)
 
 
 def _cell_weights(params: Params) -> list[Tensor]:

@@ -96,4 +96,4 @@ def run_episodes(env: TaskVectorEnv, act: Act, key: Key) -> Episodes:
         action_buffer *= valid.reshape(*valid.shape, *[1] * len(action_shape))
     arrays = (obs_buffer, action_buffer, rewards, terminated, truncated, valid)
     broken = torch.from_numpy(unstable).view(n_tasks, env.replicas)
-    return Episodes(*(by_task(buffer) for buffer in arrays), broken)
+    return Episodes(*map(by_task, arrays), unstable=broken)

@@ -92,8 +92,8 @@ TABLES = {
         ("--tasks", "1000", "--steps", "3"),
         navigation,
         "MAML-TRPO on 2D navigation (preset `maml2017`), the learner's default config with 40 tasks a meta-batch, last "
-        "iterate, judged by the authors' protocol: a policy-gradient step of alpha, then of alpha / 2, 40 fresh episodes "
-        "a step and as many fresh ones to judge each policy. The config was chosen on validation goals. The test goals "
+        "iterate, judged by the authors' protocol: a policy-gradient step of alpha, then of alpha / 2, 40 fresh "
+        "episodes a step and as many to judge each policy. The config was chosen on validation goals. The test goals "
         "were looked at twice: a first version with `--min-std 0.5 --iterations 50` scored -38.59 / -11.03 / -4.18 / "
         "-4.02 on them; the floor and the iterations were then chosen again, on 1,000 validation goals only.",
     ),
