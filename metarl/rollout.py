@@ -94,6 +94,12 @@ def run_episodes(env: TaskVectorEnv, act: Act, key: Key) -> Episodes:
     if not valid.all():
         obs_buffer *= valid[..., None]
         action_buffer *= valid.reshape(*valid.shape, *[1] * len(action_shape))
-    arrays = (obs_buffer, action_buffer, rewards, terminated, truncated, valid)
-    broken = torch.from_numpy(unstable).view(n_tasks, env.replicas)
-    return Episodes(*map(by_task, arrays), unstable=broken)
+    return Episodes(
+        obs=by_task(obs_buffer),
+        actions=by_task(action_buffer),
+        rewards=by_task(rewards),
+        terminated=by_task(terminated),
+        truncated=by_task(truncated),
+        valid=by_task(valid),
+        unstable=torch.from_numpy(unstable).view(n_tasks, env.replicas),
+    )

@@ -1,0 +1,142 @@
+"""How fast RL² samples and learns, beside sb3-contrib's RecurrentPPO.
+
+    python scripts/benchmark_rl2.py --json results/benchmarks/rl2.json
+
+Both sides do whole updates: sample as many trials as the batch holds, then PPO with the same number of
+epochs, gradient steps, LSTM units and steps a batch, and linear heads on the LSTM. The rates are
+environment steps a second, sampling and learning together. For each problem there are three other sides:
+
+- RecurrentPPO as it comes, on `RL2Env`s side by side: actor and critic have an LSTM each.
+- The same with one LSTM, as ours has (its critic then sends no gradient into it; ours does).
+- That again on our vectorised trials through `SB3VecEnv`, so that nothing but the learner differs (its
+  tasks then stay the same from one trial to the next, which spares it drawing new ones).
+
+With one LSTM the arithmetic of both sides is nearly the same, and on few cores it is most of the time:
+the third ratio is what is left when the environments cost nothing.
+
+To add a row: write a function that returns a `Comparison` and put it into `ROWS`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from benchmark import Comparison, Work, main
+from sb3_contrib import RecurrentPPO
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+from metarl.agents import rl2
+from metarl.envs import make_family
+from metarl.envs.trials import RL2Env, Trials
+from metarl.rollout import intra_op_threads
+from metarl.sb3 import SB3VecEnv
+from metarl.seeding import Key
+
+HIDDEN, EPOCHS, MINIBATCHES = 128, 4, 10
+TARGET = 5.0
+
+
+def ours(family: Trials, trials: int) -> Work:
+    """Our side: fresh tasks, a trial of each, advantages, PPO."""
+    threads = torch.get_num_threads()
+    config = rl2.Config(
+        trials=trials, cell="lstm", hidden=HIDDEN, epochs=EPOCHS, minibatches=MINIBATCHES, threads=threads
+    )
+    policy = rl2.recurrent_policy(family.observation_space, family.action_space, cell="lstm", hidden=HIDDEN)
+    params = {name: value.requires_grad_() for name, value in policy.init(Key(0)("init").torch()).items()}
+    optimiser = torch.optim.Adam(params.values(), config.step_size)
+    env = family.make_vec(family.fixed("train", trials))
+    updates = 0
+
+    def work() -> float:
+        nonlocal updates
+        key = Key(0)("update", updates)
+        updates += 1
+        with intra_op_threads(threads):
+            env.reset(options={"tasks": family.sample(trials, key("tasks").numpy())})
+            batch, _ = rl2.prepare(rl2.play(env, policy, params, key), config, rl2.RewardScale())
+            rl2.update(policy, params, optimiser, batch, config, key)
+        return float(trials * family.horizon)
+
+    return work
+
+
+def theirs(vec: VecEnv, horizon: int, shared: bool) -> Work:
+    """RecurrentPPO: one rollout of a trial in every environment, and its updates."""
+    steps = vec.num_envs * horizon
+    kwargs: dict[str, Any] = {"net_arch": [], "lstm_hidden_size": HIDDEN}
+    if shared:
+        kwargs |= {"shared_lstm": True, "enable_critic_lstm": False}
+    model = RecurrentPPO(
+        "MlpLstmPolicy",
+        vec,
+        n_steps=horizon,
+        batch_size=steps // MINIBATCHES,
+        n_epochs=EPOCHS,
+        learning_rate=1e-3,
+        clip_range=0.1,
+        gae_lambda=0.3,
+        policy_kwargs=kwargs,
+        device="cpu",
+        seed=0,
+    )
+
+    def work() -> float:
+        model.learn(steps, reset_num_timesteps=False)
+        return float(steps)
+
+    return work
+
+
+def compared(name: str, family: Trials, trials: int, *, shared: bool, vectorised: bool) -> Comparison:
+    """Both sides on the same family and batch."""
+    vec: VecEnv
+    if vectorised:
+        vec = SB3VecEnv(family.make_vec(family.fixed("train", trials)))
+    else:
+        vec = DummyVecEnv([lambda: RL2Env(family.family, family.episodes)] * trials)
+    what = f"{'one LSTM' if shared else 'two LSTMs'}, {'our vectorised trials' if vectorised else 'RL2Envs'}"
+    size = f"{trials} trials of {family.horizon} steps"
+    title = f"{name}, {size}: RL² / RecurrentPPO ({what}), environment steps/s"
+    return Comparison(title, ours(family, trials), theirs(vec, family.horizon, shared), TARGET, vec.close)
+
+
+BANDIT = Trials(family=make_family("metarl/BernoulliBandit-v0"))
+MDP = Trials(family=make_family("metarl/TabularMDP-v0"))
+
+
+def bandit() -> Comparison:
+    """Bernoulli bandit, n = 10, k = 5; RecurrentPPO as it comes."""
+    return compared("bandit n=10 k=5", BANDIT, 2500, shared=False, vectorised=False)
+
+
+def bandit_one_lstm() -> Comparison:
+    """With one LSTM."""
+    return compared("bandit n=10 k=5", BANDIT, 2500, shared=True, vectorised=False)
+
+
+def bandit_vectorised() -> Comparison:
+    """With one LSTM, on our vectorised trials."""
+    return compared("bandit n=10 k=5", BANDIT, 2500, shared=True, vectorised=True)
+
+
+def mdp() -> Comparison:
+    """Tabular MDPs, 10 episodes of 10 steps; RecurrentPPO as it comes."""
+    return compared("MDP n=10", MDP, 250, shared=False, vectorised=False)
+
+
+def mdp_one_lstm() -> Comparison:
+    """With one LSTM."""
+    return compared("MDP n=10", MDP, 250, shared=True, vectorised=False)
+
+
+def mdp_vectorised() -> Comparison:
+    """With one LSTM, on our vectorised trials."""
+    return compared("MDP n=10", MDP, 250, shared=True, vectorised=True)
+
+
+ROWS = [bandit, bandit_one_lstm, bandit_vectorised, mdp, mdp_one_lstm, mdp_vectorised]
+
+if __name__ == "__main__":
+    main(ROWS, __doc__)
