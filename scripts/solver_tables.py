@@ -66,8 +66,13 @@ MDP_LITERATURE = {
     "greedy": (134.8, 368.8, 769.3, 1172.9, 1578.5),
 }
 # The same solvers with the prior of the code base Duan et al. are likely to have used (mean rewards 0 instead of
-# 1) and, for optimistic PSRL, its number of samples: an explanation, not a solver we offer.
+# 1) and, for optimistic PSRL, its number of samples: an explanation, not solvers we offer.
 PRIOR_0 = {"psrl": mdp.PSRL(), "optimistic-psrl": mdp.OptimisticPSRL(10), "greedy": mdp.Greedy()}
+PRIOR_0_GRIDS: dict[str, dict[float, mdp.Strategy]] = {
+    "beb": {b: mdp.BEB(b) for b in (8.0, 12.0, 16.0, 20.0, 24.0, 28.0, 32.0, 40.0, 48.0)},
+    "ucrl2": {s: mdp.UCRL2(s) for s in (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 1.0)},
+    "epsilon-greedy": {e: mdp.EpsilonGreedy(e) for e in (0.0, 0.02, 0.05, 0.1, 0.2)},
+}
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -125,15 +130,18 @@ def tune_bandits() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
                 yield f"{name} n={n} k={k}", compute
 
 
-def tune_mdps() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+def tune_mdps(
+    grids: dict[str, dict[float, mdp.Strategy]], prior_mean: float
+) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """One cell a solver and constant, for all trial lengths: shorter trials are the beginnings of longer ones."""
     family = TabularMDP(episodes=max(EPISODES))
-    for name, grid in MDP_GRIDS.items():
+    for name, grid in grids.items():
         for constant, strategy in grid.items():
 
             def compute(strategy: mdp.Strategy = strategy) -> dict[str, Any]:
                 tasks = family.fixed("validation", VALIDATION_TASKS // 2)
-                so_far = mdp.MDPSolver(family, strategy).play(tasks, 1, Key(0)("tune"))[:, 0].mean(0).cumsum()
+                solver = mdp.MDPSolver(family, strategy, prior_mean)
+                so_far = solver.play(tasks, 1, Key(0)("tune"))[:, 0].mean(0).cumsum()
                 return {f"n={n}": round(float(so_far[n - 1]), 3) for n in EPISODES}
 
             yield f"{name} {constant}", compute
@@ -146,12 +154,17 @@ def chosen_bandit_constants() -> dict[tuple[int, int], tuple[float, float, float
     return {(n, k): tuple(float(found[f"{s} n={n} k={k}"]["best"]) for s in names) for n in PULLS for k in ARMS}  # type: ignore[misc]
 
 
+def best_mdp_constant(file: str, grid: dict[float, mdp.Strategy], name: str, n: int) -> float:
+    """The constant with the best validation return in trials of n episodes, from `tune`."""
+    found = load(RESULTS / "tabular_mdp" / file)
+    return max(grid, key=lambda constant: float(found[f"{name} {constant}"][f"n={n}"]))
+
+
 def chosen_mdp_constants() -> dict[int, tuple[float, float, float, int]]:
     """The best constant of every trial length, from `tune`."""
-    found = load(RESULTS / "tabular_mdp" / "tuning.json")
 
     def best(name: str, n: int) -> float:
-        return max(MDP_GRIDS[name], key=lambda constant: float(found[f"{name} {constant}"][f"n={n}"]))
+        return best_mdp_constant("tuning.json", MDP_GRIDS[name], name, n)
 
     return {
         n: (best("epsilon-greedy", n), best("beb", n), best("ucrl2", n), int(best("optimistic-psrl", n)))
@@ -184,7 +197,9 @@ def run_mdps() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     for n in EPISODES:
         family = TabularMDP(episodes=n)
         solvers = {name: mdp.solver(name, family) for name in mdp.STRATEGIES}
-        solvers |= {f"{name}, prior 0": mdp.MDPSolver(family, s, prior_mean=0.0) for name, s in PRIOR_0.items()}
+        tuned = {k: g[best_mdp_constant("tuning_prior_0.json", g, k, n)] for k, g in PRIOR_0_GRIDS.items()}
+        strategies = {**PRIOR_0, **tuned}
+        solvers |= {f"{name}, prior 0": mdp.MDPSolver(family, s, prior_mean=0.0) for name, s in strategies.items()}
         for name, solver in solvers.items():
 
             def compute(family: TabularMDP = family, solver: mdp.MDPSolver = solver) -> dict[str, Any]:
@@ -280,7 +295,9 @@ def main() -> None:
     for problem in problems:
         folder, bandits = RESULTS / problem, problem == "bandit"
         if args.what == "tune":
-            fill(folder / "tuning.json", tune_bandits() if bandits else tune_mdps())
+            fill(folder / "tuning.json", tune_bandits() if bandits else tune_mdps(MDP_GRIDS, 1.0))
+            if not bandits:
+                fill(folder / "tuning_prior_0.json", tune_mdps(PRIOR_0_GRIDS, 0.0))
             print("CONSTANTS =", chosen_bandit_constants() if bandits else chosen_mdp_constants())
         elif args.what == "run":
             fill(folder / "table.json", run_bandits() if bandits else run_mdps())
