@@ -98,7 +98,7 @@ def fit(run: Run, config: Settings, what: Learnable, step: Callable[[int], Mappi
             for group in what.optimiser.param_groups:
                 group["lr"] = what.step_size(iteration)
             for name, value in step(iteration).items():
-                recent.setdefault(name, []).append(float(value))
+                recent.setdefault(name, []).append(float(value.detach()))
             what.optimiser.step()
             if (iteration + 1) % config.log_every == 0:
                 means = {name: sum(values) / len(values) for name, values in recent.items()}
