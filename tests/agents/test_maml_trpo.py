@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -225,3 +226,32 @@ def test_weights_and_advantages_leave_padding_out():
     batch = policy_gradient.prepare(replace(episodes, valid=valid), 0.99, 1.0)
     assert not batch.advantages[~valid].any()
     torch.testing.assert_close(batch.weights.sum((1, 2)), torch.ones(2))
+
+
+def test_the_measured_kl_is_that_of_the_adapted_policies():
+    policy, params, rule, data = gathered()
+    objective = Objective(policy, rule, data, params, SMALL.tasks)
+    theta = flatten(params) + 0.05
+    _, found = objective.evaluate(theta)
+    old = policy.distribution(data.params, data.query.episodes.obs)
+    new = objective.distribution(theta)
+    normals = [torch.distributions.Normal(d.mean, d.log_std.exp().expand_as(d.mean)) for d in (old, new)]
+    kl = torch.distributions.kl_divergence(*normals).sum(-1)
+    valid = data.query.episodes.valid
+    expected = torch.stack([kl[t][valid[t]].mean() for t in range(SMALL.tasks)]).mean()
+    assert expected > 1e-4
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+
+
+def test_later_steps_of_the_test_protocol_are_half_as_long(monkeypatch):
+    used = []
+
+    def adapt(params, loss, batches, rule):
+        used.append([rule.size(k) for k in range(rule.steps)])
+        return inner.adapt(params, loss, batches, rule)
+
+    monkeypatch.setattr(policy_gradient, "inner", SimpleNamespace(adapt=adapt, Rule=inner.Rule, stack=inner.stack))
+    policy = mlp_policy(FAMILY.observation_space, FAMILY.action_space, (4,))
+    agent = policy_gradient.Adapting(policy, policy.init(Key(0).torch()), FAMILY, 0.1, 0.99, 1.0)
+    agent.curve(FAMILY.fixed("validation", 2), Budget(steps=3, episodes=2), 0)
+    assert used == [[0.1, 0.05, 0.05]]
