@@ -276,7 +276,7 @@ def _pull_back(
 
         def overlap(s: Any) -> Tensor:
             products = moved_along(s, gradient)
-            return -sum((products[n] * adjoint[n]).sum() for n in names)  # type: ignore[return-value] # sum starts at 0
+            return -sum_in_order((products[n] * adjoint[n]).sum() for n in names)
 
         back["rule"] = torch.func.grad(overlap)(sizes)
     return back

@@ -126,7 +126,7 @@ def main() -> None:
         ("bandit, 100 pulls", BernoulliBandit(pulls=100), PlainBandit),
         ("tabular_mdp", TabularMDP(), PlainMDP),
     ):
-        sides[name] = ours(family, 1000 // family.horizon), plain(family, make)  # type: ignore[arg-type]
+        sides[name] = ours(family, 1000 // family.horizon), plain(family, make)
     rows = []
     for name, (mine, theirs) in sides.items():
         pairs = [(mine(), theirs()) for _ in range(args.repeats + 1)][1:]

@@ -151,7 +151,7 @@ def chosen_bandit_constants() -> dict[tuple[int, int], tuple[float, float, float
     """The best constant of every cell, from `tune`."""
     found = load(RESULTS / "bandit" / "tuning.json")
     names = ("epsilon-greedy", "ucb1", "gittins")
-    return {(n, k): tuple(float(found[f"{s} n={n} k={k}"]["best"]) for s in names) for n in PULLS for k in ARMS}  # type: ignore[misc]
+    return {(n, k): tuple(float(found[f"{s} n={n} k={k}"]["best"]) for s in names) for n in PULLS for k in ARMS}
 
 
 def best_mdp_constant(file: str, grid: dict[float, mdp.Strategy], name: str, n: int) -> float:
