@@ -36,7 +36,7 @@ class EmbeddingNetwork(nn.Module, ABC):
 
     def __init__(self, encoder: nn.Module, batch_norm: BatchNormMode) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder = encoder.to(memory_format=torch.channels_last)  # convolutions take 1.4x less time on a CPU
         self.batch_norm = batch_norm
 
     @abstractmethod

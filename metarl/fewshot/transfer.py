@@ -147,7 +147,8 @@ def train(
     encoder = encoder or make_encoder(config, source, run.seed)
     size = feature_size(encoder, source.image_shape)
     head = Head(size, base.count, key("head").torch(), base_scale(base.count) if cosine else None)
-    network = nn.ModuleDict({"encoder": encoder, "head": head}).to(run.device).train()
+    network = nn.ModuleDict({"encoder": encoder.to(memory_format=torch.channels_last), "head": head})
+    network.to(run.device).train()
     adam = torch.optim.Adam(network.parameters(), lr=config.step_size)
 
     def step(iteration: int) -> dict[str, Tensor]:
