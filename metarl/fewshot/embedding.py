@@ -36,7 +36,7 @@ class EmbeddingNetwork(nn.Module, ABC):
 
     def __init__(self, encoder: nn.Module, batch_norm: BatchNormMode) -> None:
         super().__init__()
-        self.encoder = encoder.to(memory_format=torch.channels_last)  # convolutions take 1.4x less time on a CPU
+        self.encoder = channels_last(encoder)
         self.batch_norm = batch_norm
 
     @abstractmethod
@@ -68,6 +68,12 @@ class EmbeddingNetwork(nn.Module, ABC):
         """Log-probabilities `(T, R, N)`."""
         support, query = self.embed(batch)
         return self.compare(support, batch.support_y, query, ways)
+
+
+def channels_last(encoder: nn.Module) -> nn.Module:
+    """The encoder with its filters laid out channels last: convolutions take 1.4x less time on a CPU."""
+    moved: nn.Module = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    return moved
 
 
 def class_means(support: Tensor, labels: Tensor, ways: int) -> Tensor:

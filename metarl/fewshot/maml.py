@@ -22,6 +22,7 @@ from metarl import inner, outer
 from metarl.fewshot import training
 from metarl.fewshot.backbones import Backbone, make_backbone
 from metarl.fewshot.batch import Batch
+from metarl.fewshot.embedding import halving
 from metarl.fewshot.images import ImageSource
 from metarl.fewshot.networks import Classifier, Data, Network, Regressor, check_ways
 from metarl.fewshot.training import SupervisedSource
@@ -54,7 +55,11 @@ class Config:
     lean: bool = False
     """Memory-lean second order: memory does not grow with the inner steps' graphs."""
     outer_step_size: float = 1e-3
-    """Learning rate of Adam (Finn et al. 2017: 0.001)."""
+    """Learning rate of Adam at first (Finn et al. 2017: 0.001)."""
+    halve_every: int | None = None
+    """Iterations after which the learning rate halves, again and again; None: never (Finn et al. 2017)."""
+    train_queries: int | None = None
+    """Images: query images a class in training; None: as in a test task (cbfinn/maml: as many as support images)."""
     hidden: tuple[int, ...] = (40, 40)
     """Regression: widths of the hidden layers (Finn et al. 2017: 40 40, relu)."""
     strategy: training.Strategy = "auto"
@@ -79,8 +84,10 @@ class Config:
     """Every number of the meta-gradient is cut to this size (cbfinn/maml: 10 for mini-ImageNet, else none)."""
 
     def __post_init__(self) -> None:
-        counts = ("iterations", "tasks", "inner_steps", "checkpoint_every", "log_every", "width")
-        training.check_positive(self, counts=counts, reals=("inner_step_size", "outer_step_size", "clip"))
+        counts = ("iterations", "tasks", "inner_steps", "checkpoint_every", "log_every", "width", "halve_every")
+        training.check_positive(
+            self, counts=(*counts, "train_queries"), reals=("inner_step_size", "outer_step_size", "clip")
+        )
 
 
 _OMNIGLOT = Config(iterations=60_000, tasks=32, inner_step_size=2.0, moves=BUT_NORMS)
@@ -192,6 +199,8 @@ def train(config: Config, source: SupervisedSource, run: Run, encoder: nn.Module
     """
     key = Key(run.seed)("maml")
     network = make_network(config, source, key, encoder)
+    if config.train_queries is not None and isinstance(source, ImageSource):
+        source = replace(source, queries=config.train_queries)
     rule = inner.Rule(config.inner_step_size, config.inner_steps, config.moves, config.order)
     meta = first_parameters(config, network, key, run.device)
     goal = objective(network, rule, lean=config.lean)
@@ -207,7 +216,9 @@ def train(config: Config, source: SupervisedSource, run: Run, encoder: nn.Module
             tensors[name].grad = gradient if config.clip is None else gradient.clamp(-config.clip, config.clip)
         return {name: values.mean() for name, values in found.aux.items()}
 
-    training.fit(run, config, training.Learnable(tensors, adam, lambda _: config.outer_step_size), step)
+    training.fit(
+        run, config, training.Learnable(tensors, adam, halving(config.outer_step_size, config.halve_every)), step
+    )
 
 
 @dataclass(frozen=True)

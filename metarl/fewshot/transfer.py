@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from metarl.fewshot import training
 from metarl.fewshot.backbones import Backbone, BatchNormMode, feature_size, make_backbone
-from metarl.fewshot.embedding import EmbeddingNetwork, Trained
+from metarl.fewshot.embedding import EmbeddingNetwork, Trained, channels_last
 from metarl.fewshot.images import ImageSource
 from metarl.fewshot.networks import features
 from metarl.runs import Run
@@ -147,7 +147,7 @@ def train(
     encoder = encoder or make_encoder(config, source, run.seed)
     size = feature_size(encoder, source.image_shape)
     head = Head(size, base.count, key("head").torch(), base_scale(base.count) if cosine else None)
-    network = nn.ModuleDict({"encoder": encoder.to(memory_format=torch.channels_last), "head": head})
+    network = nn.ModuleDict({"encoder": channels_last(encoder), "head": head})
     network.to(run.device).train()
     adam = torch.optim.Adam(network.parameters(), lr=config.step_size)
 
