@@ -1,10 +1,12 @@
 """Reproduce a committed table by name: train, evaluate on frozen test tasks, write results/TABLE/.
 
-    python scripts/reproduce.py navigation --seeds 3
-    python scripts/reproduce.py sinusoid --seeds 3
+    python scripts/reproduce.py navigation
+    python scripts/reproduce.py omniglot --seeds 1 --budget 120
 
-Runs live under runs/TABLE-SEED and are resumed if they exist, so an interrupted reproduction goes on.
-The README of each table is written from what was measured; nothing in it is typed in by hand.
+Runs live under runs/TABLE-AGENT-SEED. One that exists is resumed, one that results/TABLE/runs/ holds is
+continued from there, so an interrupted reproduction goes on where it stopped. `--budget` ends the training
+of each run after so many minutes and judges it as it stands. Every number of a table's README is measured
+here or quoted from the paper it names; nothing in it is typed in by hand afterwards.
 """
 
 from __future__ import annotations
@@ -14,18 +16,44 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
+KEEP = 2 * 2**20  # bytes of a run that is committed, at most
 Rows = list[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A learner of a table, or a behaviour that needs no training.
+
+    Attributes:
+        name: as the command line knows it.
+        train: the words after `metarl train NAME SOURCE`; None where nothing is trained.
+        published: meta-iterations or similar of the published result, for the table of budgets.
+        settings: the settings of the table it is judged in; all unless given.
+        key: tells two entries of one name apart.
+    """
+
+    name: str
+    train: str | None = ""
+    published: str = ""
+    settings: tuple[str, ...] | None = None
+    key: str = ""
+
+    @property
+    def label(self) -> str:
+        """What its runs and files are called."""
+        return self.key or self.name
 
 
 @dataclass(frozen=True)
@@ -33,24 +61,30 @@ class Table:
     """How a table is made.
 
     Attributes:
-        agent: the learner's name.
-        source: the words that name the family or data set, and options that differ from the defaults.
-        iterations: meta-iterations a seed.
+        source: the words that name the family or data set.
+        agents: who is compared, in the order of the table.
         evaluate: the words after `metarl evaluate RUN`.
-        describe: from the merged scores `(S, T, K+1)` to the table's head and rows.
         about: a paragraph for the README.
+        settings: titles of further problems the same runs are judged on, and the words that ask for each.
+        published: lines of Markdown with the literature's figures, under the measured ones.
+        describe: a table of its own from the merged scores `(S, T, K+1)` of the first agent, if it needs one.
+        seeds: training seeds unless told otherwise.
+        compare: further words of `metarl compare`.
     """
 
-    agent: str
-    source: tuple[str, ...]
-    iterations: int
-    evaluate: tuple[str, ...]
-    describe: Callable[[np.ndarray], tuple[tuple[str, ...], Rows]]
+    source: str
+    agents: tuple[Agent, ...]
+    evaluate: str
     about: str
+    settings: dict[str, str] = field(default_factory=lambda: {"": ""})
+    published: str = ""
+    describe: Callable[[np.ndarray], tuple[tuple[str, ...], Rows]] | None = None
+    seeds: int = 1
+    compare: str = ""
 
 
 def navigation(scores: np.ndarray) -> tuple[tuple[str, ...], Rows]:
-    """Beside the authors' figures, standing still and the optimum, measured on the same goals."""
+    """MAML-TRPO beside the authors' figures, standing still and the optimum, measured on the same goals."""
     from metarl.agents.baselines import Oracle, StandStill
     from metarl.envs import make_family
     from metarl.learner import Budget
@@ -61,7 +95,7 @@ def navigation(scores: np.ndarray) -> tuple[tuple[str, ...], Rows]:
     def cells(values: np.ndarray) -> list[str]:
         return [f"{value:.2f}" for value in values]
 
-    head = ("mean return on unseen goals", "0 steps", "1 step", "2 steps", "3 steps")
+    head = ("MAML-TRPO, mean return on unseen goals", "0 steps", "1 step", "2 steps", "3 steps")
     rows = [(f"seed {i}, 1,000 goals", *cells(seed.mean(0))) for i, seed in enumerate(scores)]
     rows.append(("**all seeds, 1,000 goals**", *cells(scores.mean((0, 1)))))
     rows.append(("all seeds, the first 40 goals", *cells(scores[:, :40].mean((0, 1)))))
@@ -84,86 +118,218 @@ def sinusoid(scores: np.ndarray) -> tuple[tuple[str, ...], Rows]:
     return head, rows
 
 
+_MUJOCO = "--preset-config mujoco --max-kl 0.02 --min-std 0.3 --threads 1"
+_DIRECTION = f"{_MUJOCO} --tasks 10 --iterations 120 --validate-every 20 --validation-tasks 10"
+_RIVALS = (Agent("rl2"), Agent("ppo-pretrained"), Agent("ppo-scratch"), Agent("ppo-oracle"), Agent("random", None))
+_OTHER_PHYSICS = "Finn et al. 2017, after 0 to 3 steps, on rllab's physics, whose returns are not comparable:"
+
 TABLES = {
     "navigation": Table(
-        "maml-trpo",
-        ("--family", "metarl/Navigation2D-v0", "--tasks", "40"),
-        40,
-        ("--tasks", "1000", "--steps", "3"),
-        navigation,
-        "MAML-TRPO on 2D navigation (preset `maml2017`), the learner's default config with 40 tasks a meta-batch, last "
-        "iterate, judged by the authors' protocol: a policy-gradient step of alpha, then of alpha / 2, 40 fresh "
-        "episodes a step and as many to judge each policy. The config was chosen on validation goals. The test goals "
-        "were looked at twice: a first version with `--min-std 0.5 --iterations 50` scored -38.59 / -11.03 / -4.18 / "
-        "-4.02 on them; the floor and the iterations were then chosen again, on 1,000 validation goals only.",
+        source="--family metarl/Navigation2D-v0",
+        agents=(Agent("maml-trpo", "--tasks 40 --iterations 40", "100"), *_RIVALS),
+        evaluate="--tasks 1000 --steps 3",
+        about="""2D navigation (preset `maml2017`), last iterates. MAML-TRPO is the learner's default config with 40
+tasks a meta-batch, judged by the authors' protocol: a policy-gradient step of alpha, then of alpha / 2, 40 fresh
+episodes a step and as many fresh ones to judge each policy. Its config was chosen on validation goals. The test
+goals were looked at twice: a first version with `--min-std 0.5 --iterations 50` scored -38.59 / -11.03 / -4.18 / -4.02
+on them; the floor and the iterations were then chosen again, on 1,000 validation goals only.""",
+        describe=navigation,
+        seeds=3,
+    ),
+    "cheetah-velocity": Table(
+        source="--family metarl/HalfCheetahVelocity-v0",
+        agents=(
+            Agent(
+                "maml-trpo",
+                f"{_MUJOCO} --tasks 20 --iterations 250 --validate-every 10 --validation-tasks 40",
+                "500",
+            ),
+            *_RIVALS,
+        ),
+        evaluate="--tasks 40 --steps 3 --episodes 20",
+        about="""Half-cheetah velocity (preset `maml2017`: targets in [0, 2], 200 steps; Gymnasium's model and timing),
+40 frozen test tasks, last iterates, 20 fresh episodes (4,000 steps) a gradient step.""",
+        published=f"""{_OTHER_PHYSICS} -129.5 / -78.6 / -66.6 / -60.8,
+oracle -54.5, pre-trained -158.0 / -135.4 / -128.5 / -133.6.""",
+    ),
+    "cheetah-direction": Table(
+        source="--family metarl/HalfCheetahDirection-v0",
+        agents=(Agent("maml-trpo", _DIRECTION, "500"), Agent("random", None)),
+        evaluate="--tasks 40 --steps 3 --episodes 20",
+        about="""Half-cheetah forwards or backwards (preset `maml2017`, 200 steps; Gymnasium's model and timing), last
+iterate. There are two tasks only, so nothing is unseen: 40 test tasks are 40 repetitions of them.""",
+        published=f"{_OTHER_PHYSICS} -50.7 / 293.2 / 313.5 / 315.6, oracle 442.7.",
+    ),
+    "ant-direction": Table(
+        source="--family metarl/AntDirection-v0",
+        agents=(Agent("maml-trpo", _DIRECTION, "500"), Agent("random", None)),
+        evaluate="--tasks 40 --steps 3 --episodes 20",
+        about="""Ant forwards or backwards (preset `maml2017`, 200 steps; Gymnasium's model and timing, no contact
+terms), last iterate. There are two tasks only, so nothing is unseen: 40 test tasks are 40 repetitions of them.""",
+        published=f"{_OTHER_PHYSICS} 8.7 / 499.2 / 500.7 / 499.1, oracle 524.8.",
+    ),
+    "omniglot": Table(
+        source="--dataset omniglot",
+        agents=(
+            Agent("protonet", "--iterations 3000 --halve-every 700", "20,000"),
+            Agent(
+                "matchingnet",
+                "--train-ways 60 --train-queries 5 --tasks 1 --iterations 1600 --halve-every 400",
+            ),
+            Agent(
+                "maml",
+                "--tasks 16 --train-queries 5 --strategy vmap --iterations 6000 --halve-every 2000",
+                "60,000",
+                ("5-way 1-shot",),
+            ),
+        ),
+        evaluate="--tasks 1000 --steps 10",
+        about="""Omniglot, Vinyals split (1028/172/423 characters, times four rotations), 28x28, 15 query images a
+class, the same 1,000 frozen test episodes for everybody, last iterates; settings chosen on validation classes.""",
+        settings={"5-way 1-shot": "", "5-way 5-shot": "--shots 5", "20-way 1-shot": "--ways 20"},
+        published="""The papers, 5-way 1-shot / 5-way 5-shot / 20-way 1-shot (%): MAML 98.7 / 99.9 / 95.8 (reruns 98.1 /
+99.8 / 91.6-93.7), FOMAML 98.3 / 99.2 / 89.4, ANIL - / - / 96.2, Meta-SGD 99.5 / 99.9 / 95.9, Reptile 97.7 / 99.5 / 89.4
+(transductive), ProtoNet 98.8 / 99.7 / 96.0, Matching Networks 98.1 / 98.9 / 93.8.""",
     ),
     "sinusoid": Table(
-        "maml",
-        ("--dataset", "sinusoid", "--outer-step-size", "0.003"),
-        15_000,
-        ("--tasks", "1000", "--steps", "10"),
-        sinusoid,
-        "Supervised MAML on sinusoid regression, 10 support points, last iterate; the outer step size was "
-        "chosen on validation waves; "
-        "error on 10 fresh query points of 1,000 frozen test waves.",
+        source="--dataset sinusoid",
+        agents=(Agent("maml", "--outer-step-size 0.003 --iterations 15000", "70,000"),),
+        evaluate="--tasks 1000 --steps 10",
+        about="""Supervised MAML on sinusoid regression, 10 support points, last iterate; the outer step size was
+chosen on validation waves; error on 10 fresh query points of 1,000 frozen test waves.""",
+        describe=sinusoid,
+        seeds=3,
     ),
 }
 
 
-def metarl(*words: str) -> str:
-    """Run the command line and return the command, as typed; stop where it fails."""
+def metarl(*words: str, minutes: float | None = None) -> str:
+    """Run the command line and return the command, as typed; stop where it fails.
+
+    Args:
+        words: after `metarl`.
+        minutes: then it gets Ctrl-C, which leaves a run that can be judged and resumed.
+    """
     executable = Path(sys.executable).with_name("metarl")
-    subprocess.run([str(executable), *words], cwd=ROOT, check=True)
+    process = subprocess.Popen([str(executable), *words], cwd=ROOT)
+    try:
+        process.wait(None if minutes is None else 60 * minutes)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+    interrupted = minutes is not None and process.returncode == 130
+    if process.returncode and not interrupted:
+        raise SystemExit(f"metarl {' '.join(words)} failed with exit code {process.returncode}")
     return "metarl " + " ".join(words)
 
 
-def reproduce(name: str, seeds: int) -> None:
-    """Train `seeds` runs, evaluate them and write results/NAME."""
+def train(run: Path, kept: Path, words: Sequence[str], minutes: float | None) -> str:
+    """Train a run to its end, or for so many minutes; the command that does it from nothing."""
+    if not (ROOT / run / "config.json").exists() and kept.is_dir():
+        shutil.copytree(kept, ROOT / run)
+    resume = ["--resume"] if (ROOT / run / "config.json").exists() else []
+    if minutes != 0:
+        metarl("train", *words, *resume, minutes=minutes)
+    return "metarl train " + " ".join(words)
+
+
+def progress(run: Path) -> tuple[int, int | None, float]:
+    """Iterations done, iterations planned, and minutes of training so far."""
+    record = json.loads((run / "config.json").read_text())
+    done = json.loads((run / "checkpoints" / "latest.json").read_text())["iteration"]
+    lines = [json.loads(line) for line in (run / "timings.jsonl").read_text().splitlines()]
+    seconds = sum(value for line in lines for name, value in line.items() if name != "iteration")
+    return done, record["config"].get("iterations"), seconds / 60
+
+
+def keep(run: Path, kept: Path) -> bool:
+    """Copy what resuming a run needs, where it is small enough to commit."""
+    shutil.rmtree(kept, ignore_errors=True)
+    files = [run / "config.json", run / "metrics.jsonl", run / "timings.jsonl", *(run / "checkpoints").glob("*")]
+    files = [path for path in files if path.exists()]
+    if sum(path.stat().st_size for path in files) > KEEP:
+        return False
+    for path in files:
+        (kept / path.relative_to(run)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, kept / path.relative_to(run))
+    return True
+
+
+def reproduce(name: str, seeds: int, minutes: float | None, only: Sequence[str]) -> None:
+    """Train, evaluate and compare a table's agents; write results/NAME."""
     table, out = TABLES[name], ROOT / "results" / name
     out.mkdir(parents=True, exist_ok=True)
-    commands, seconds, folders = [], [], []
-    for seed in range(seeds):
-        run = Path("runs") / f"{name}-{seed}"
-        words = ["train", table.agent, *table.source, "--out", str(run)]
-        words += ["--seed", str(seed), "--iterations", str(table.iterations)]
-        resume = ["--resume"] if (ROOT / run / "config.json").exists() else []
-        metarl(*words, *resume)
-        commands.append("metarl " + " ".join(words))
-        commands.append(metarl("evaluate", str(run), *table.evaluate))
-        timings = [json.loads(line) for line in (ROOT / run / "timings.jsonl").read_text().splitlines()]
-        seconds.append(sum(v for line in timings for n, v in line.items() if n != "iteration"))
-        folders.append(str(run))
-        shutil.copy(ROOT / run / "curve.json", out / f"curve-{seed}.json")
-    picture = str(out.relative_to(ROOT) / "curve.png")
-    commands.append(metarl("compare", *folders, "--out", picture, "--json", picture.replace(".png", ".json")))
-    shutil.copy(max((ROOT / folders[0] / "checkpoints").glob("*.pt")), out / "checkpoint-0.pt")
-    scores = np.concatenate([json.loads((out / f"curve-{s}.json").read_text())["per_task"] for s in range(seeds)])
-    write_readme(name, table, scores, commands, seconds)
+    commands: list[str] = []
+    budgets: Rows = []
+    curves: dict[str, list[Path]] = {setting: [] for setting in table.settings}
+    for agent in table.agents:
+        for seed in range(seeds if agent.train is not None else 1):
+            target = agent.name if agent.train is None else str(Path("runs") / f"{name}-{agent.label}-{seed}")
+            if agent.train is not None:
+                run, kept = Path(target), out / "runs" / f"{agent.label}-{seed}"
+                chosen = not only or agent.label in only
+                words = [agent.name, *table.source.split(), *agent.train.split(), "--seed", str(seed), "--out", target]
+                commands.append(train(run, kept, words, minutes if chosen else 0))
+                done, planned, spent = progress(ROOT / run)
+                keep(ROOT / run, kept)
+                iterations = f"{done:,}" if done == planned else f"{done:,} of {planned:,}"
+                budgets.append((f"{agent.label}, seed {seed}", iterations, agent.published, f"{spent:.1f}"))
+            for setting, extra in table.settings.items():
+                if agent.settings is not None and setting not in agent.settings:
+                    continue
+                curve = out / "-".join(filter(None, (setting.replace(" ", "-"), agent.label, str(seed) + ".json")))
+                source = table.source.split() if agent.train is None else []
+                words = [
+                    target,
+                    *source,
+                    *table.evaluate.split(),
+                    *extra.split(),
+                    "--json",
+                    str(curve.relative_to(ROOT)),
+                ]
+                commands.append(metarl("evaluate", *words))
+                curves[setting].append(curve)
+    sections = []
+    for setting, files in curves.items():
+        stem = out / (setting.replace(" ", "-") or "curve")
+        pictures = ["--out", f"{stem.relative_to(ROOT)}.png", "--markdown", f"{stem.relative_to(ROOT)}.md"]
+        names = [str(path.relative_to(ROOT)) for path in files]
+        commands.append(metarl("compare", *names, *pictures, *table.compare.split()))
+        markdown = stem.with_suffix(".md")
+        sections += [*([f"## {setting}", ""] if setting else []), f"![{setting or name}]({stem.name}.png)", ""]
+        sections += [markdown.read_text().strip(), ""]
+        markdown.unlink()
+    if table.describe is not None:
+        first = [path for path in curves[next(iter(table.settings))] if f"{table.agents[0].label}-" in path.name]
+        sections += _markdown(*table.describe(np.concatenate([json.loads(p.read_text())["per_task"] for p in first])))
+    if table.published:
+        sections += [table.published.strip(), ""]
+    write_readme(name, table, sections, budgets, commands)
 
 
-def write_readme(name: str, table: Table, scores: np.ndarray, commands: list[str], seconds: list[float]) -> None:
+def _markdown(head: tuple[str, ...], rows: Rows) -> list[str]:
+    return ["|" + "|".join(head) + "|", "|" + "---|" * len(head), *("|" + "|".join(row) + "|" for row in rows), ""]
+
+
+def write_readme(name: str, table: Table, sections: list[str], budgets: Rows, commands: list[str]) -> None:
     """The table with how it was made."""
-    head, rows = table.describe(scores)
-    lines = [f"# {name}", "", table.about, "", "|" + "|".join(head) + "|", "|" + "---|" * len(head)]
-    lines += ["|" + "|".join(row) + "|" for row in rows]
     head_of_tree = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(head_of_tree, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    per_seed = ", ".join(f"{s / 60:.1f}" for s in seconds)
+    lines = [f"# {name}", "", table.about, "", *sections]
+    lines += _markdown(("run", "iterations done", "published", "minutes of training"), budgets)
     lines += [
-        "",
-        f"{table.iterations:,} meta-iterations a seed; training took {per_seed} minutes (a seed each), validation and "
-        f"evaluation not counted, on {os.cpu_count()} cores ({platform.processor() or platform.machine()}), "
+        f"Training time is wall-clock on {os.cpu_count()} shared cores ({platform.processor() or platform.machine()}), "
+        "one or two runs at a time, validation and evaluation not counted. "
         f"torch {torch.__version__}, Python {platform.python_version()}, commit {commit}, "
         f"{time.strftime('%Y-%m-%d', time.gmtime())}.",
         "",
-        f"Made by `python scripts/reproduce.py {name} --seeds {len(scores)}`, that is:",
+        f"Made by `python scripts/reproduce.py {name}`, that is:",
         "",
         "```",
         *commands,
         "```",
         "",
-        "`curve-SEED.json` hold every task's scores, `curve.json` and `curve.png` the seeds together, "
-        "`checkpoint-0.pt` the parameters of seed 0.",
+        "The JSON files hold every task's scores; `runs/` what is needed to resume a run, where it is small.",
     ]
     (ROOT / "results" / name / "README.md").write_text("\n".join(lines) + "\n")
 
@@ -172,10 +338,17 @@ def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=TABLES)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--seeds", type=int, help="training seeds of each agent; by default those of the committed table"
+    )
+    parser.add_argument("--budget", type=float, metavar="MINUTES", help="of training, each run; 0 judges what is there")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="AGENT", help="train these; judge the others as they are"
+    )
     arguments = parser.parse_args()
     started = time.perf_counter()
-    reproduce(arguments.table, arguments.seeds)
+    seeds = TABLES[arguments.table].seeds if arguments.seeds is None else arguments.seeds
+    reproduce(arguments.table, seeds, arguments.budget, arguments.only)
     print(f"{(time.perf_counter() - started) / 60:.1f} minutes in all")
 
 
