@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from metarl import inner, policy_gradient, trust_region
-from metarl.learner import Budget, UserError
+from metarl.learner import Budget, UserError, check_range
 from metarl.outer import sum_in_order
 from metarl.policies import Params, Policy, flatten, mlp_policy, unflatten
 from metarl.policy_gradient import Adapting, Batch
@@ -88,30 +88,12 @@ class Config:
     """Threads of the update; they change how long it takes, not what comes out."""
 
     def __post_init__(self) -> None:
-        at_least_one = (
-            "iterations",
-            "tasks",
-            "episodes",
-            "inner_steps",
-            "cg_iterations",
-            "threads",
-            "checkpoint_every",
-        )
-        for name in at_least_one:
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("inner_step_size", "init_std", "min_std", "max_kl"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
-        for name in ("gamma", "gae_lambda"):
-            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
-        _require(0 < self.curvature_fraction <= 1, "curvature_fraction", self.curvature_fraction, "above 0, at most 1")
-        _require(self.cg_damping >= 0, "cg_damping", self.cg_damping, "at least 0")
-        _require(self.validate_every >= 0, "validate_every", self.validate_every, "at least 0")
-        _require(all(n >= 1 for n in self.hidden), "hidden", self.hidden, "widths of at least 1")
-
-
-def _require(ok: bool, name: str, value: object, allowed: str) -> None:
-    if not ok:
-        raise UserError(f"--{name.replace('_', '-')} is {value}; it must be {allowed}")
+        whole = ("iterations", "tasks", "episodes", "inner_steps", "cg_iterations", "threads", "checkpoint_every")
+        check_range(self, *whole, "hidden", least=1)
+        check_range(self, "inner_step_size", "init_std", "min_std", "max_kl", above=0)
+        check_range(self, "gamma", "gae_lambda", least=0, most=1)
+        check_range(self, "curvature_fraction", above=0, most=1)
+        check_range(self, "cg_damping", "validate_every", least=0)
 
 
 _PUBLISHED = Config(max_kl=0.01, min_std=1e-6)

@@ -34,7 +34,7 @@ from torch import Tensor
 from metarl import returns
 from metarl.envs.trials import Trials
 from metarl.episodes import Episodes
-from metarl.learner import Budget, Scores, UserError
+from metarl.learner import Budget, Scores, UserError, check_range
 from metarl.policies import Params
 from metarl.recurrent import RecurrentPolicy, recurrent_policy
 from metarl.rollout import intra_op_threads, run_episodes
@@ -102,21 +102,13 @@ class Config:
 
     def __post_init__(self) -> None:
         whole = ("iterations", "trials", "hidden", "epochs", "minibatches", "threads", "checkpoint_every")
-        for name in (*whole, "validation_tasks"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("init_std", "clip", "step_size", "max_gradient_norm"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
-        for name in ("gamma", "gae_lambda"):
-            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
-        for name in ("trial_episodes", "embedding", "value_weight", "entropy_weight", "chunk", "validate_every"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        _require(all(n >= 1 for n in self.head), "head", self.head, "widths of at least 1")
-        _require(self.minibatches <= self.trials, "minibatches", self.minibatches, "at most --trials")
-
-
-def _require(ok: bool, name: str, value: object, allowed: str) -> None:
-    if not ok:
-        raise UserError(f"--{name.replace('_', '-')} is {value}; it must be {allowed}")
+        check_range(self, *whole, "head", "validation_tasks", least=1)
+        check_range(self, "init_std", "clip", "step_size", "max_gradient_norm", above=0)
+        check_range(self, "gamma", "gae_lambda", least=0, most=1)
+        check_range(self, "trial_episodes", "embedding", "chunk", "validate_every", least=0)
+        check_range(self, "value_weight", "entropy_weight", least=0)
+        if self.minibatches > self.trials:
+            raise UserError(f"--minibatches is {self.minibatches}; it must be at most --trials, {self.trials}")
 
 
 _PAPER = Config(

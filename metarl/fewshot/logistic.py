@@ -14,8 +14,8 @@ from metarl.fewshot import transfer
 from metarl.fewshot.backbones import BatchNormMode
 from metarl.fewshot.embedding import EmbeddingNetwork, Trained
 from metarl.fewshot.images import ImageSource
-from metarl.fewshot.training import check_positive
 from metarl.fewshot.transfer import train
+from metarl.learner import check_range
 from metarl.runs import Run
 
 __all__ = ["DEFAULTS", "Config", "load", "train"]
@@ -30,7 +30,7 @@ class Config(transfer.Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, counts=(), reals=("c",))
+        check_range(self, "c", above=0)
 
 
 DEFAULTS = transfer.defaults(Config)

@@ -26,7 +26,7 @@ from metarl.fewshot.embedding import halving
 from metarl.fewshot.images import ImageSource
 from metarl.fewshot.networks import Classifier, Data, Network, Regressor, check_ways
 from metarl.fewshot.training import SupervisedSource
-from metarl.learner import Budget, Scores
+from metarl.learner import Budget, Scores, check_range
 from metarl.policies import MLP, Params
 from metarl.runs import Run
 from metarl.seeding import Key
@@ -85,9 +85,8 @@ class Config:
 
     def __post_init__(self) -> None:
         counts = ("iterations", "tasks", "inner_steps", "checkpoint_every", "log_every", "width", "halve_every")
-        training.check_positive(
-            self, counts=(*counts, "train_queries"), reals=("inner_step_size", "outer_step_size", "clip")
-        )
+        check_range(self, *counts, "train_queries", least=1)
+        check_range(self, "inner_step_size", "outer_step_size", "clip", above=0)
 
 
 _OMNIGLOT = Config(iterations=60_000, tasks=32, inner_step_size=2.0, moves=BUT_NORMS)

@@ -20,7 +20,7 @@ from metarl.fewshot import metric
 from metarl.fewshot.backbones import BatchNormMode, feature_size
 from metarl.fewshot.embedding import EmbeddingNetwork, Trained
 from metarl.fewshot.images import ImageSource
-from metarl.fewshot.training import check_positive
+from metarl.learner import check_range
 from metarl.runs import Run
 from metarl.seeding import Key
 
@@ -44,7 +44,8 @@ class Config(metric.Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, counts=("context_steps",), reals=("scale",))
+        check_range(self, "context_steps", least=1)
+        check_range(self, "scale", above=0)
 
 
 DEFAULTS = {  # by data set

@@ -11,7 +11,7 @@ from metarl.fewshot import training
 from metarl.fewshot.backbones import Backbone, BatchNormMode, make_backbone
 from metarl.fewshot.embedding import EmbeddingNetwork, halving, loss_and_accuracy
 from metarl.fewshot.images import ImageSource
-from metarl.learner import UserError
+from metarl.learner import check_range
 from metarl.runs import Run
 from metarl.seeding import Key
 
@@ -45,9 +45,9 @@ class Config:
 
     def __post_init__(self) -> None:
         counts = ("iterations", "tasks", "train_queries", "halve_every", "width", "checkpoint_every", "log_every")
-        training.check_positive(self, counts=counts, reals=("step_size",))
-        if self.train_ways is not None and self.train_ways < 2:
-            raise UserError(f"--train-ways is {self.train_ways}; it must be at least 2")
+        check_range(self, *counts, least=1)
+        check_range(self, "step_size", above=0)
+        check_range(self, "train_ways", least=2)
 
 
 def training_source(config: Config, source: ImageSource) -> ImageSource:

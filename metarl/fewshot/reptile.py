@@ -24,6 +24,7 @@ from metarl.fewshot.batch import Batch
 from metarl.fewshot.images import ImageSource
 from metarl.fewshot.maml import Trained, make_network
 from metarl.fewshot.networks import Data, Network
+from metarl.learner import check_range
 from metarl.policies import Params
 from metarl.runs import Run
 from metarl.seeding import Key
@@ -77,7 +78,8 @@ class Config:
             "log_every",
             "width",
         )
-        training.check_positive(self, counts=counts, reals=("inner_step_size", "outer_step_size"))
+        check_range(self, *counts, least=1)
+        check_range(self, "inner_step_size", "outer_step_size", above=0)
 
 
 _MINI_IMAGENET = Config(tasks=5, inner_steps=8, train_shots=15, inner_step_size=0.1, backbone="conv4", width=32)

@@ -131,16 +131,3 @@ def saved(run: Run) -> dict[str, Tensor]:
         raise UserError(f"{run.folder} has no checkpoint yet: train it first")
     tensors: dict[str, Tensor] = restored[1]["params"]
     return tensors
-
-
-def check_positive(config: Any, *, counts: tuple[str, ...], reals: tuple[str, ...] = ()) -> None:
-    """Check that counts are at least 1 and reals above 0; None means unset.
-
-    Raises:
-        UserError: one is not; its flag is named.
-    """
-    for names, least, words in ((counts, 1.0, "at least 1"), (reals, 0.0, "above 0")):
-        for name in names:
-            value = getattr(config, name)
-            if value is not None and (not value >= least or (least == 0 and value == 0)):
-                raise UserError(f"--{name.replace('_', '-')} is {value}; it must be {words}")

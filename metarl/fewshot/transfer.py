@@ -20,6 +20,7 @@ from metarl.fewshot.backbones import Backbone, BatchNormMode, feature_size, make
 from metarl.fewshot.embedding import EmbeddingNetwork, Trained, channels_last
 from metarl.fewshot.images import ImageSource
 from metarl.fewshot.networks import features
+from metarl.learner import check_range
 from metarl.runs import Run
 from metarl.seeding import Key
 
@@ -49,7 +50,8 @@ class Config:
 
     def __post_init__(self) -> None:
         counts = ("iterations", "minibatch", "width", "checkpoint_every", "log_every")
-        training.check_positive(self, counts=counts, reals=("step_size",))
+        check_range(self, *counts, least=1)
+        check_range(self, "step_size", above=0)
 
 
 class Head(nn.Module):
@@ -199,7 +201,8 @@ class HeadConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        training.check_positive(self, counts=("epochs", "head_minibatch"), reals=("head_step_size",))
+        check_range(self, "epochs", "head_minibatch", least=1)
+        check_range(self, "head_step_size", above=0)
 
 
 class FittedHead(EmbeddingNetwork):
