@@ -79,6 +79,8 @@ class Config:
     """Gradient steps a pass."""
     step_size: float = 2e-3
     """Of Adam (pytorch_rl2: 2e-4; VariBAD: 7e-4)."""
+    halve_every: int = 0
+    """Iterations in which the step size and the entropy bonus halve, smoothly; 0 keeps them."""
     value_weight: float = 0.5
     """Of the critic's squared error, w."""
     entropy_weight: float = 0.0
@@ -105,7 +107,7 @@ class Config:
         check_range(self, *whole, "head", "validation_tasks", least=1)
         check_range(self, "init_std", "clip", "step_size", "max_gradient_norm", above=0)
         check_range(self, "gamma", "gae_lambda", least=0, most=1)
-        check_range(self, "trial_episodes", "embedding", "chunk", "validate_every", least=0)
+        check_range(self, "trial_episodes", "embedding", "halve_every", "chunk", "validate_every", least=0)
         check_range(self, "value_weight", "entropy_weight", least=0)
         if self.minibatches > self.trials:
             raise UserError(f"--minibatches is {self.minibatches}; it must be at most --trials, {self.trials}")
@@ -341,6 +343,12 @@ def update(
     return {name: float(value) / steps for name, value in total.items()}
 
 
+def annealed(config: Config, iteration: int) -> Config:
+    """The config with the step size and the entropy bonus of an iteration."""
+    left = 0.5 ** (iteration / config.halve_every) if config.halve_every else 1.0
+    return replace(config, step_size=config.step_size * left, entropy_weight=config.entropy_weight * left)
+
+
 def train(config: Config, source: TaskFamily, run: Run) -> None:
     """Train until `config.iterations`, from the run's last checkpoint if there is one."""
     family, key = _trials(config, source), Key(run.seed)("rl2")
@@ -350,7 +358,9 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
     if restored is not None:
         params = {name: value.to(run.device) for name, value in restored[1]["params"].items()}
         scale = RewardScale(**restored[1]["reward_scale"])
-    optimiser = torch.optim.Adam([value.requires_grad_() for value in params.values()], config.step_size, eps=1e-5)
+    optimiser = torch.optim.Adam(
+        [value.requires_grad_() for value in params.values()], config.step_size, eps=1e-5, fused=True
+    )
     if restored is not None:
         optimiser.load_state_dict(restored[1]["optimiser"])
 
@@ -371,7 +381,9 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
                 played.episodes.rewards.flatten(0, 1).double(), played.episodes.valid.flatten(0, 1), config.gamma
             )
             batch, explained = prepare(played, config, scale)
-            metrics = update(policy, params, optimiser, batch, config, at)
+            now = annealed(config, iteration)
+            optimiser.param_groups[0]["lr"] = now.step_size
+            metrics = update(policy, params, optimiser, batch, now, at)
             updated = time.perf_counter()
             metrics["value/explained_variance"] = explained
             metrics["episodes/unstable"] = int(played.episodes.unstable.sum())

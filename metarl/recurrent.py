@@ -1,7 +1,7 @@
 """Recurrent actor-critics as pure functions of explicit parameters.
 
-The recurrent layer is the one of `torch.nn.GRU` or `torch.nn.LSTM`, called with weights from a dict: over
-whole sequences by the fused kernel (training), or a step at a time (acting).
+The recurrent layer is the one of `torch.nn.GRU` or `torch.nn.LSTM`, its fused kernel called with weights from a
+dict: over whole sequences (training), or one moment at a time (acting).
 
     observation -> [embedding] -> GRU or LSTM -> [layer norm] -> actor head, critic head
 """
@@ -113,28 +113,12 @@ class RecurrentPolicy:
 
     def step(self, params: Params, obs: Tensor, state: Tensor) -> Decision:
         """One moment of N trials: `obs (N, inputs)`, `state (N, state_size)`."""
-        weights = _cell_weights(params)
-        x = self._enter(params, obs)
-        if self.cell == "gru":
-            state = out = torch.gru_cell(x, state, *weights)
-        else:
-            h, c = state.chunk(2, -1)
-            out, c = torch.lstm_cell(x, (h, c), *weights)
-            state = torch.cat([out, c], -1)
-        return self._leave(params, out, state)
+        out, state = self._recur(params, self._enter(params, obs).unsqueeze(0), state)
+        return self._leave(params, out.squeeze(0), state)
 
     def sequence(self, params: Params, obs: Tensor, state: Tensor) -> Decision:
         """L moments of N trials in a row: `obs (L, N, inputs)`, and `state (N, state_size)` before the first."""
-        weights = _cell_weights(params)
-        x = self._enter(params, obs)
-        flags = (True, 1, 0.0, True, False, False)  # biases, layers, dropout, train, bidirectional, batch first
-        if self.cell == "gru":
-            out, last = torch.gru(x, state.unsqueeze(0), weights, *flags)
-        else:
-            h, c = (part.unsqueeze(0).contiguous() for part in state.chunk(2, -1))
-            out, h, c = torch.lstm(x, (h, c), weights, *flags)
-            last = torch.cat([h, c], -1)
-        return self._leave(params, out, last.squeeze(0))
+        return self._leave(params, *self._recur(params, self._enter(params, obs), state))
 
     def noise(self, rng: Any, shape: tuple[int, ...]) -> Array:
         """The random numbers, float32, that `sample` of its distribution consumes: `(*shape, 1)` or `(*shape, A)`."""
@@ -151,6 +135,19 @@ class RecurrentPolicy:
         x = torch.tanh(self._networks["embedding"](_below(params, "embedding"), obs))
         return _normalised(params, "enter", x) if self.layer_norm else x
 
+    def _recur(self, params: Params, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """What the recurrent layer says to `x (L, N, ...)`, `(L, N, hidden)`, and the memory afterwards."""
+        weights = [params[f"cell.{name}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        # biases, layers, dropout, training, both directions, batch first
+        flags = (True, 1, 0.0, torch.is_grad_enabled(), False, False)
+        if self.cell == "gru":
+            out, last = torch.gru(x, state.unsqueeze(0), weights, *flags)
+        else:
+            h, c = (part.unsqueeze(0).contiguous() for part in state.chunk(2, -1))
+            out, h, c = torch.lstm(x, (h, c), weights, *flags)
+            last = torch.cat([h, c], -1)
+        return out, last.squeeze(0)
+
     def _leave(self, params: Params, out: Tensor, state: Tensor) -> Decision:
         if self.layer_norm:
             out = _normalised(params, "leave", out)
@@ -160,10 +157,6 @@ class RecurrentPolicy:
         if self.discrete:
             return Decision(Categorical(torch.log_softmax(action, -1)), value, state)
         return Decision(Gaussian(action, params["log_std"].clamp(min=math.log(MIN_STD))), value, state)
-
-
-def _cell_weights(params: Params) -> list[Tensor]:
-    return [params[f"cell.{name}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
 
 
 def _below(params: Params, name: str) -> Params:

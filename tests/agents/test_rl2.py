@@ -283,6 +283,24 @@ def test_regret_is_what_the_best_arm_would_have_paid_more():
 # Runs
 
 
+def test_step_size_and_entropy_bonus_halve_smoothly():
+    config = Config(step_size=8e-3, entropy_weight=0.4, halve_every=10)
+    found = [rl2.annealed(config, i) for i in (0, 5, 10, 30)]
+    assert [c.step_size for c in found] == pytest.approx([8e-3, 8e-3 / 2**0.5, 4e-3, 1e-3])
+    assert [c.entropy_weight for c in found] == pytest.approx([0.4, 0.4 / 2**0.5, 0.2, 0.05])
+    assert rl2.annealed(replace(config, halve_every=0), 1000) == replace(config, halve_every=0)
+
+
+def test_a_decayed_step_size_moves_less(tmp_path):
+    """One iteration each from the same state: after ten half-lives next to nothing happens."""
+    moved = []
+    for every in (0, 1):
+        run = trained(tmp_path / f"{every}", replace(SMALL, iterations=11, halve_every=every, checkpoint_every=10))
+        metrics = run.metrics()
+        moved.append(metrics[-1]["policy/approximate_kl"])
+    assert moved[1] < 0.01 * moved[0]
+
+
 def trained(folder, config=SMALL, family=BANDIT):
     run = Run.create(folder, learner="rl2", config=config, source=family, seed=3)
     rl2.train(config, family, run)
