@@ -292,7 +292,7 @@ def test_step_size_and_entropy_bonus_halve_smoothly():
 
 
 def test_a_decayed_step_size_moves_less(tmp_path):
-    """One iteration each from the same state: after ten half-lives next to nothing happens."""
+    """After ten half-lives next to nothing happens."""
     moved = []
     for every in (0, 1):
         run = trained(tmp_path / f"{every}", replace(SMALL, iterations=11, halve_every=every, checkpoint_every=10))
