@@ -14,7 +14,7 @@ arm once (with 50 arms and 10 pulls it could not); its width, epsilon and the di
 chosen on validation tasks by `scripts/solver_tables.py tune` (`CONSTANTS`).
 
 As an `Adaptable` a solver has one score a task: its mean total reward over trials that each begin with
-the prior. Adaptation happens inside the trial; `play` and `Play.regret` show it pull by pull.
+the prior. Adaptation happens inside the trial; the regret of every pull shows it.
 """
 
 from __future__ import annotations
@@ -393,14 +393,15 @@ class BanditSolver:
 
     def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
         """Mean total reward of `budget.episodes` trials a task, one score; `budget.steps` has no meaning here."""
-        rewards = self.play(tasks, budget.episodes, Key(seed)("bandit solver")).rewards
+        played = self.play(tasks, budget.episodes, Key(seed)("bandit solver"))
         return Scores(
-            values=rewards.sum(2).mean(1, keepdims=True),
+            values=played.rewards.sum(2).mean(1, keepdims=True),
             gradient_steps=None,
             env_steps=(0,),
             shots=None,
             kind="return",
             protocol=f"adapts within a trial of {self.family.pulls} pulls; {budget.episodes} fresh trials a score",
+            regret=played.regret(tasks).mean(1),
         )
 
 

@@ -445,18 +445,21 @@ class Agent:
         """
         family, key = _trials(self.config, self.family), Key(seed)("rl2", "evaluate")
         size = max(1, EVALUATION_STEPS // (budget.episodes * family.horizon))
-        parts = [
-            self.play(tasks[i : i + size], budget.episodes, key("from", i)).returns().mean(1).numpy()
-            for i in range(0, len(tasks), size)
-        ]
+        values, regret, bandit = [], [], hasattr(self.family, "likelihood")
+        for i in range(0, len(tasks), size):
+            played = self.play(some := tasks[i : i + size], budget.episodes, key("from", i))
+            values.append(played.returns().mean(1).numpy())
+            if bandit:
+                regret.append(played.regret(some).mean(1))
         what = f"{family.episodes} episodes" if family.episodes > 1 else f"{family.horizon} steps"
         return Scores(
-            values=np.concatenate(parts),
+            values=np.concatenate(values),
             gradient_steps=None,
             env_steps=tuple(k * self.family.horizon for k in range(family.episodes)),
             shots=None,
             kind="return",
             protocol=f"adapts within a trial of {what}; {budget.episodes} fresh trials a score",
+            regret=np.concatenate(regret) if bandit else None,
         )
 
 

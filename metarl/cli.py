@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 class Entry(NamedTuple):
     """A row of the tables below."""
 
-    where: str  # module, or module:attribute
+    where: str  # module, or module:attribute; several with commas between them
     source: Literal["family", "dataset"]  # where its tasks come from
     about: str
 
@@ -59,10 +59,27 @@ LEARNERS = {  # objects with Config, train and load (metarl.learner.Learner)
     "baseline": Entry("metarl.fewshot.baseline", "dataset", "a linear head fitted on a frozen encoder"),
     "baseline++": Entry("metarl.fewshot.baseline_plus", "dataset", "a cosine head fitted on a frozen encoder"),
 }
-UNTRAINED = {  # classes that make an Adaptable of a source
+BANDITS, MDPS = "metarl.agents.bandit_solvers", "metarl.agents.mdp_solvers"
+UNTRAINED = {  # classes that make an Adaptable of a source, or modules whose `solver` does, given the agent's name
     "random": Entry("metarl.agents.baselines:Random", "family", "uniform actions"),
     "stand-still": Entry("metarl.agents.baselines:StandStill", "family", "the zero action"),
     "oracle": Entry("metarl.agents.baselines:Oracle", "family", "the closed-form optimum, which is told the task"),
+    "bayes-optimum": Entry(BANDITS, "family", "bandits: the exact optimum for Bernoulli arms and few pulls"),
+    "gittins": Entry(BANDITS, "family", "bandits: the arm with the highest discounted Gittins index"),
+    "ucb1": Entry(BANDITS, "family", "bandits: the arm with the highest upper confidence bound"),
+    "thompson": Entry(BANDITS, "family", "bandits: the best arm in a draw from the posterior"),
+    "optimistic-thompson": Entry(BANDITS, "family", "bandits: the same, no draw counting less than its mean"),
+    "psrl": Entry(MDPS, "family", "tabular MDPs: plans in a draw from the posterior"),
+    "optimistic-psrl": Entry(MDPS, "family", "tabular MDPs: plans in the best of several draws"),
+    "ucrl2": Entry(MDPS, "family", "tabular MDPs: plans in the best MDP within confidence bounds"),
+    "beb": Entry(MDPS, "family", "tabular MDPs: plans in the mean MDP, with a bonus for what was seldom tried"),
+    "informed": Entry(MDPS, "family", "tabular MDPs: plans in the true MDP, which it is told"),
+    "greedy": Entry(
+        f"{BANDITS},{MDPS}", "family", "bandits and tabular MDPs: what is best if the posterior means are true"
+    ),
+    "epsilon-greedy": Entry(
+        f"{BANDITS},{MDPS}", "family", "bandits and tabular MDPs: the same, but now and then any action"
+    ),
 }
 DATASETS = {  # name -> module:class
     "sinusoid": "metarl.fewshot.datasets.sinusoid:Sinusoid",
@@ -400,6 +417,25 @@ def make_source(name: str, options: Mapping[str, Any]) -> Source:
     refuse("family or data set", name, [*FAMILIES, *DATASETS])
 
 
+def make_untrained(name: str, source: Source) -> Adaptable:
+    """The agent of that name in `UNTRAINED`, for a family.
+
+    Raises:
+        UserError: it cannot act there.
+    """
+    from metarl.learner import UserError
+
+    where, refusals = UNTRAINED[name].where, []
+    for place in where.split(","):
+        found = resolve(place)
+        try:
+            made: Adaptable = found(source) if ":" in place else found.solver(name, source)
+            return made
+        except UserError as refusal:
+            refusals.append(str(refusal))
+    fail("; ".join(refusals))
+
+
 def check_device(name: str) -> str:
     """The name of a device that this machine has."""
     import torch
@@ -576,16 +612,17 @@ def evaluate(words: Sequence[str]) -> int:
     target, rest = _first(words, "RUN|AGENT", "evaluate")
     command = Group("command", EvaluateOptions)
     if target not in UNTRAINED:
+        folder = _existing_run(target)
         (options,) = parse("metarl evaluate RUN", rest, command)
         if options.family is not None:
             fail("a run knows its family: --family goes with an agent that needs no training")
-        _evaluate_run(_existing_run(target), options)
+        _evaluate_run(folder, options)
         return 0
     entry = UNTRAINED[target]
     group = source_group(entry, target, rest)
     options, source = parse(f"metarl evaluate {target}", rest, command, group)
     _check_outputs(options)
-    curve = _measure(resolve(entry.where)(source), target, source, options)
+    curve = _measure(make_untrained(target, source), target, source, options)
     _report(curve, {"json": options.json, "csv": options.csv, "plot": options.plot})
     return 0
 
@@ -679,7 +716,7 @@ def _reference(name: str, source: Source, tasks: Tasks, budget: Budget, seed: in
     if not isinstance(source, TaskFamily):
         return None
     try:
-        agent: Adaptable = resolve(UNTRAINED[name].where)(source)
+        agent = make_untrained(name, source)
         return float(agent.curve(tasks, dataclasses.replace(budget, steps=0), seed).values.mean())
     except UserError:
         return None
@@ -793,7 +830,7 @@ def _curve_table(curve: AdaptationCurve) -> Table:
         *([] if normalised is None else ["normalised"]),
         right=True,
         title="\n".join([curve.agent, title([curve])]),
-        caption="\n".join([curve.protocol, "; ".join(_references(curve))]).strip(),
+        caption="\n".join(filter(None, [curve.protocol, "; ".join(_references(curve)), _regret(curve)])),
     )
     number = _format(curve)
     for k in range(curve.steps + 1):
@@ -838,6 +875,16 @@ def _format(curve: AdaptationCurve) -> Callable[[float], str]:
 def _references(curve: AdaptationCurve) -> list[str]:
     known = {"random": curve.random, "oracle": curve.oracle}
     return [f"{name} {_format(curve)(value)}" for name, value in known.items() if value is not None]
+
+
+def _regret(curve: AdaptationCurve) -> str:
+    """What a bandit's first and last pull and all together cost."""
+    if curve.regret is None:
+        return ""
+    return (
+        f"regret a pull: {curve.regret[0]:.3f} at the first, {curve.regret[-1]:.3f} at the last, "
+        f"{sum(curve.regret):.2f} in all"
+    )
 
 
 def _ends(number: Callable[[float], str], low: float, high: float) -> str:

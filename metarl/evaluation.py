@@ -116,6 +116,7 @@ class AdaptationCurve:
         evaluation_seed: names the streams of the evaluation.
         budget: steps and episodes a task may use, or None where unknown.
         config: the learner's options, without the seed.
+        regret: mean regret of each pull of a bandit (`Scores.regret`), or None.
     """
 
     agent: str
@@ -137,6 +138,7 @@ class AdaptationCurve:
     evaluation_seed: int = 0
     budget: Budget | None = None
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    regret: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         values = np.array(self.per_task, dtype=np.float64)
@@ -201,6 +203,7 @@ class AdaptationCurve:
                 evaluation_seed=evaluation_seed,
                 budget=budget,
                 config=dict(config or {}),
+                regret=None if run.regret is None else tuple(run.regret.mean(0).tolist()),
             )
             for run, seed in zip(runs, seeds, strict=True)
         ]
@@ -364,6 +367,7 @@ def _checked(name: str, value: Any) -> Any:
         "unseen": (bool,),
         "evaluation_seed": (int,),
         "budget": (dict, type(None)),
+        "regret": (list, type(None)),
     }
     if type(value) not in allowed[name]:
         kinds = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed[name])
@@ -373,6 +377,8 @@ def _checked(name: str, value: Any) -> Any:
             raise UserError(f"{name!r} must hold integers")
         return tuple(value)
     try:
+        if name == "regret" and value is not None:
+            return tuple(float(entry) for entry in value)
         if name == "per_task":
             return np.array(value, dtype=np.float64)  # null becomes NaN
         if name == "budget" and value is not None:
@@ -457,6 +463,7 @@ def merge(curves: Sequence[AdaptationCurve]) -> AdaptationCurve:
         env_steps=_mean_axis(curves),
         random=_mean_reference([curve.random for curve in curves]),
         oracle=_mean_reference([curve.oracle for curve in curves]),
+        regret=_mean_regret(curves),
     )
 
 
@@ -479,6 +486,11 @@ def _mean_axis(curves: Sequence[AdaptationCurve]) -> tuple[int, ...] | None:
     if len(known) != len(axes):
         return None
     return tuple(int(step) for step in np.rint(np.mean(known, axis=0)))
+
+
+def _mean_regret(curves: Sequence[AdaptationCurve]) -> tuple[float, ...] | None:
+    known = [curve.regret for curve in curves for _ in curve.seeds if curve.regret is not None]
+    return tuple(np.mean(known, axis=0).tolist()) if known else None
 
 
 def _mean_reference(values: Sequence[float | None]) -> float | None:

@@ -89,6 +89,8 @@ class Scores:
         shots: K+1 labelled examples a class (or points) consumed before each score, or None.
         kind: what a score is; "mse" is better when lower, the others when higher.
         protocol: one line that says how the budget was spent.
+        regret: `(T, n)` what pull 1..n of a bandit cost, mean of the best arm minus mean of the arm pulled;
+            None elsewhere.
     """
 
     values: NDArray[np.float64]
@@ -97,6 +99,7 @@ class Scores:
     shots: tuple[int, ...] | None
     kind: ScoreKind
     protocol: str
+    regret: NDArray[np.float64] | None = None
 
 
 class Source(Protocol):

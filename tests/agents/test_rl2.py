@@ -358,6 +358,10 @@ def test_every_kind_of_family_trains_and_has_a_curve(tmp_path, family, options, 
     scores = agent.curve(tasks, Budget(steps=1, episodes=2), seed=0)
     assert scores.values.shape == (3, len(axis))
     assert np.isfinite(scores.values).all()
+    assert (scores.regret is None) == (family is not BANDIT)
+    if scores.regret is not None:
+        assert scores.regret.shape == (3, len(axis) * BANDIT.pulls)
+        assert (scores.regret >= 0).all()
     assert (scores.env_steps, scores.gradient_steps, scores.shots, scores.kind) == (axis, None, None, "return")
     assert np.array_equal(scores.values, agent.curve(tasks, Budget(1, 2), seed=0).values)
     assert not np.array_equal(scores.values, agent.curve(tasks, Budget(1, 2), seed=1).values)

@@ -279,6 +279,47 @@ def test_help_grows_with_what_is_named() -> None:
     assert metarl().out == metarl("-h").out
 
 
+BANDIT, MDP = "metarl/BernoulliBandit-v0", "metarl/TabularMDP-v0"
+
+
+def test_every_solver_has_a_name() -> None:
+    from metarl.agents import bandit_solvers, mdp_solvers
+
+    for name in bandit_solvers.STRATEGIES.keys() | mdp_solvers.STRATEGIES.keys():
+        assert name in cli.UNTRAINED
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [(name, BANDIT) for name, entry in cli.UNTRAINED.items() if cli.BANDITS in entry.where]
+    + [(name, MDP) for name, entry in cli.UNTRAINED.items() if cli.MDPS in entry.where],
+)
+def test_solvers_are_evaluated_on_their_families(name: str, family: str, tmp_path: Path) -> None:
+    options = ["--pulls", "4", "--arms", "3"] if family == BANDIT else ["--family.episodes", "2"]
+    said = metarl("evaluate", name, "--family", family, *options, *QUICK, "--json", tmp_path / "curve.json")
+    assert said.code == 0, said.err
+    curve = AdaptationCurve.load(tmp_path / "curve.json")
+    assert (curve.agent, curve.family, curve.tasks) == (name, family, 3)
+    assert curve.env_steps == ((0,) if family == BANDIT else (0, 10))
+    assert ("regret a pull" in said.out) == (family == BANDIT)
+    assert curve.regret is None if family == MDP else len(curve.regret or ()) == 4
+
+
+def test_regret_a_pull_is_in_the_curve(tmp_path: Path) -> None:
+    from metarl.agents import bandit_solvers
+    from metarl.envs import make_family
+    from metarl.seeding import Key
+
+    metarl("evaluate", "ucb1", "--family", BANDIT, *QUICK, "--json", tmp_path / "curve.json")
+    family = make_family(BANDIT)
+    tasks = family.fixed("test", 3)
+    played = bandit_solvers.solver("ucb1", family).play(tasks, 2, Key(0)("bandit solver"))
+    best = tasks.arrays["mean"].max(1)[:, None]
+    pulled = np.array([tasks.arrays["mean"][t][played.arms[t]] for t in range(3)])  # (task, trial, pull)
+    expected = (best[:, None] - pulled).mean((0, 1))
+    np.testing.assert_allclose(AdaptationCurve.load(tmp_path / "curve.json").regret, expected)
+
+
 # Bad input: one line that says what is wrong, exit 2, nothing written
 
 BAD: list[tuple[list[str], str]] = [
@@ -288,6 +329,12 @@ BAD: list[tuple[list[str], str]] = [
     (["train"], "AGENT comes first"),
     (["train", "maml-trp"], "unknown agent 'maml-trp'; did you mean maml-trpo?"),
     (["train", "random", "--out", "x"], "random needs no training: metarl evaluate random"),
+    (["train", "gittins", "--out", "x"], "gittins needs no training: metarl evaluate gittins --family ID"),
+    (["evaluate", "gittins", "--family", NAVIGATION], f"gittins plays bandits, and {NAVIGATION} is none"),
+    (["evaluate", "beb", "--family", BANDIT], f"beb plays tabular MDPs, and {BANDIT} is none"),
+    (["evaluate", "greedy", "--family", NAVIGATION], "greedy plays bandits, and"),
+    (["evaluate", "gitins", "--family", BANDIT], "did you mean gittins?"),
+    (["evaluate", "bayes-optimum", "--family", BANDIT, "--pulls", "100"], "at most 16 pulls, got 100"),
     (["train", "maml-trpo", "--out", "x"], f"give --family, one of {NAVIGATION}"),
     (["train", "maml-trpo", "--family", "Navigation2D", "--out", "x"], f"did you mean {NAVIGATION}?"),
     (["train", "maml-trpo", "--dataset", "omniglot", "--out", "x"], "acts in a task family"),

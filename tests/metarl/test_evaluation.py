@@ -371,3 +371,11 @@ def test_labels_tell_namesakes_apart() -> None:
     ]
     assert labels(curves) == ["some-agent (rate=1)", "some-agent (rate=3)", "other"]
     assert labels([curve(), curve()]) == ["some-agent #1", "some-agent #2"]
+
+
+def test_regret_survives_saving_and_is_the_mean_over_merged_seeds(tmp_path: Path) -> None:
+    one, two = (curve([[[1.0]]], seeds=(i,), regret=regret) for i, regret in enumerate([(0.5, 0.25), (0.25, 0.75)]))
+    assert merge([one, two]).regret == (0.375, 0.5)
+    one.save(tmp_path / "curve.json")
+    assert AdaptationCurve.load(tmp_path / "curve.json").regret == (0.5, 0.25)
+    assert merge([curve([[[1.0]]], seeds=(0,)), curve([[[1.0]]], seeds=(1,))]).regret is None
