@@ -25,12 +25,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, NoReturn
 import tyro
 
 from metarl import __version__
+from metarl.fewshot import LEARNERS as FEW_SHOT
+from metarl.fewshot.datasets import DATASETS
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from metarl.evaluation import AdaptationCurve
     from metarl.learner import Adaptable, Budget, Source
+    from metarl.runs import Run
     from metarl.tasks import Tasks
 
 
@@ -47,17 +50,7 @@ LEARNERS = {  # objects with Config, train and load (metarl.learner.Learner)
         "metarl.agents.maml_trpo", "family", "policy initialisation that adapts in a few gradient steps"
     ),
     "rl2": Entry("metarl.agents.rl2", "family", "recurrent policy that adapts in its memory, within a trial"),
-    "maml": Entry("metarl.fewshot.maml", "dataset", "network initialisation that adapts in a few gradient steps"),
-    "fomaml": Entry("metarl.fewshot.fomaml", "dataset", "MAML of first order: it ignores the adaptation's curvature"),
-    "anil": Entry("metarl.fewshot.anil", "dataset", "MAML that adapts the last layer alone"),
-    "meta-sgd": Entry("metarl.fewshot.meta_sgd", "dataset", "MAML that learns its step sizes too"),
-    "reptile": Entry("metarl.fewshot.reptile", "dataset", "moves the initialisation towards the trained networks"),
-    "protonet": Entry("metarl.fewshot.protonet", "dataset", "the class whose mean embedding is nearest"),
-    "matchingnet": Entry("metarl.fewshot.matchingnet", "dataset", "a vote of the support images, by attention"),
-    "centroid": Entry("metarl.fewshot.centroid", "dataset", "nearest class mean on a frozen encoder"),
-    "logistic": Entry("metarl.fewshot.logistic", "dataset", "logistic regression on a frozen encoder"),
-    "baseline": Entry("metarl.fewshot.baseline", "dataset", "a linear head fitted on a frozen encoder"),
-    "baseline++": Entry("metarl.fewshot.baseline_plus", "dataset", "a cosine head fitted on a frozen encoder"),
+    **{name: Entry(where, "dataset", about) for name, (where, about) in FEW_SHOT.items()},
 }
 BANDITS, MDPS = "metarl.agents.bandit_solvers", "metarl.agents.mdp_solvers"
 UNTRAINED = {  # classes that make an Adaptable of a source, or modules whose `solver` does, given the agent's name
@@ -80,14 +73,7 @@ UNTRAINED = {  # classes that make an Adaptable of a source, or modules whose `s
     "epsilon-greedy": Entry(
         f"{BANDITS},{MDPS}", "family", "bandits and tabular MDPs: the same, but now and then any action"
     ),
-}
-DATASETS = {  # name -> module:class
-    "sinusoid": "metarl.fewshot.datasets.sinusoid:Sinusoid",
-    "glyphs": "metarl.fewshot.datasets.glyphs:Glyphs",
-    "omniglot": "metarl.fewshot.datasets.omniglot:Omniglot",
-    "cifar-fs": "metarl.fewshot.datasets.cifar_fs:CifarFS",
-    "mini-imagenet": "metarl.fewshot.datasets.mini_imagenet:MiniImageNet",
-    "folder": "metarl.fewshot.datasets.folder:Folder",
+    "pixels": Entry("metarl.fewshot.centroid:pixels", "dataset", "nearest class mean of raw pixels"),
 }
 
 Id = Annotated[str | None, tyro.conf.arg(metavar="ID")]
@@ -153,6 +139,7 @@ class EvaluateOptions:
 
     Attributes:
         family: id of the task family; for an agent that needs no training.
+        dataset: name of the data set; for an agent that needs no training.
         split: which frozen tasks: validation, test, ood or train.
         tasks: how many of them; 40 of a family and 600 of a data set unless given.
         steps: K, the bits of adaptation.
@@ -161,9 +148,15 @@ class EvaluateOptions:
         json: write the curve here too.
         csv: write a row a seed, task and step here.
         plot: draw the curve here too (.png, .svg or .pdf).
+        ways: classes a task; few-shot runs, unless as in training.
+        shots: support images a class; few-shot runs, unless as in training.
+        queries: query images a class; few-shot runs, unless as in training.
+        within_groups: all classes of a task from one group (an alphabet); few-shot runs.
+        data_root: the folder that holds the data sets; otherwise that of the training.
     """
 
     family: Id = None
+    dataset: Name = None
     split: str = "test"
     tasks: Count = None
     steps: int = 3
@@ -172,6 +165,28 @@ class EvaluateOptions:
     json: File = None
     csv: File = None
     plot: File = None
+    ways: Count = None
+    shots: Count = None
+    queries: Count = None
+    within_groups: bool = False
+    data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Learn new classes from a few pictures each, and classify others.
+
+    Attributes:
+        support: folder with a folder of pictures for each class, named as the class.
+        query: pictures to classify.
+        json: write the probabilities of all classes here too.
+        batch_norm: what pictures are normalised with, unless as in training: transductive or support.
+    """
+
+    support: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    query: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")]
+    json: File = None
+    batch_norm: Literal["transductive", "support"] | None = None
 
 
 @dataclass(frozen=True)
@@ -561,7 +576,7 @@ def train(words: Sequence[str]) -> int:
         parse("metarl train AGENT", ["--help"], Group("command", TrainOptions))
     agent, rest = _first(words, "AGENT", "train")
     if agent in UNTRAINED:
-        fail(f"{agent} needs no training: metarl evaluate {agent} --family ID")
+        fail(f"{agent} needs no training: metarl evaluate {agent} {_where(UNTRAINED[agent])}")
     if agent not in LEARNERS:
         refuse("agent", agent, LEARNERS)
     entry = LEARNERS[agent]
@@ -577,6 +592,8 @@ def train(words: Sequence[str]) -> int:
     begin = Run.resume if options.resume else Run.create
     device = check_device(options.device)
     run = begin(options.out, learner=agent, config=config, source=sources[0], seed=options.seed, device=device)
+    if (root := getattr(sources[0], "data_root", None)) is not None:
+        run.remember("data_root", str(root.resolve()))  # a hint for `evaluate`, no part of the source's identity
     try:
         learner.train(config, sources[0], run)
     except KeyboardInterrupt as stopped:
@@ -607,20 +624,21 @@ def evaluate(words: Sequence[str]) -> int:
     """Measure a run, or an agent that needs no training."""
     if _asks_for_help(words):
         say("RUN is a run folder; its curve.json and curve.png are written into it.")
-        say(f"AGENT is one of {', '.join(UNTRAINED)} and needs --family.\n")
+        say(f"AGENT is one of {', '.join(UNTRAINED)} and needs --family or --dataset.\n")
         parse("metarl evaluate RUN|AGENT", ["--help"], Group("command", EvaluateOptions))
     target, rest = _first(words, "RUN|AGENT", "evaluate")
     command = Group("command", EvaluateOptions)
     if target not in UNTRAINED:
         folder = _existing_run(target)
         (options,) = parse("metarl evaluate RUN", rest, command)
-        if options.family is not None:
-            fail("a run knows its family: --family goes with an agent that needs no training")
+        if options.family is not None or options.dataset is not None:
+            fail("a run knows its tasks: --family and --dataset go with an agent that needs no training")
         _evaluate_run(folder, options)
         return 0
     entry = UNTRAINED[target]
     group = source_group(entry, target, rest)
     options, source = parse(f"metarl evaluate {target}", rest, command, group)
+    source = _asked_for(source, options)
     _check_outputs(options)
     curve = _measure(make_untrained(target, source), target, source, options)
     _report(curve, {"json": options.json, "csv": options.csv, "plot": options.plot})
@@ -638,6 +656,42 @@ def _existing_run(target: str) -> Path:
     fail(f"there is no run {target!r}{hint}; give a run folder, or one of {', '.join(UNTRAINED)} with --family")
 
 
+def _where(entry: Entry) -> str:
+    return "--family ID" if entry.source == "family" else "--dataset NAME"
+
+
+def _asked_for(source: Source, options: EvaluateOptions) -> Source:
+    """The source with the ways, shots, queries, groups and folder that the options name."""
+    given = {name: getattr(options, name) for name in ("ways", "shots", "queries", "data_root")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if options.within_groups:
+        given["within_groups"] = True
+    if not given:
+        return source
+    fields = {field.name for field in dataclasses.fields(source)}  # type: ignore[arg-type]  # every source is one
+    if foreign := [f"--{name.replace('_', '-')}" for name in given if name not in fields]:
+        fail(f"{source.name} has no {', '.join(foreign)}")
+    asked: Source = dataclasses.replace(source, **given)  # type: ignore[type-var]  # as above
+    return asked
+
+
+def _data_root(run: Run, given: Path | None) -> dict[str, Path]:
+    """Where the run's data set lies, as an option of its class: the folder given, or that of the training."""
+    remembered = run.recall("data_root")
+    if given is None and remembered is not None and not Path(remembered).exists():
+        fail(f"{run.folder} was trained on data in {remembered}, which is not there: give --data-root")
+    root = given or (Path(remembered) if remembered is not None else None)
+    return {} if root is None else {"data_root": root}
+
+
+def _apart(options: EvaluateOptions) -> str:
+    """What a curve's file is called beside "curve", so that curves of different problems keep apart."""
+    words = [options.split] if options.split != "test" else []
+    words += [f"{value}-{name}" for name in ("ways", "shots", "queries") if (value := getattr(options, name))]
+    words += ["within-groups"] if options.within_groups else []
+    return "".join(f"-{word}" for word in words)
+
+
 def _evaluate_run(folder: Path, options: EvaluateOptions) -> None:
     """Measure a run and write the curve into its folder."""
     from metarl.runs import Run
@@ -647,12 +701,14 @@ def _evaluate_run(folder: Path, options: EvaluateOptions) -> None:
         refuse(f"agent in {folder}", name, LEARNERS)
     learner = resolve(LEARNERS[name].where)
     run = Run.open(folder, learner.Config)
-    source = make_source(run.source.get("name", ""), run.source.get("options", {}))
-    stem = "curve" if options.split == "test" else f"curve-{options.split}"
+    place = _data_root(run, options.data_root)
+    trained_on = make_source(run.source.get("name", ""), {**run.source.get("options", {}), **place})
+    source = _asked_for(trained_on, options)
+    stem = "curve" + _apart(options)
     _check_outputs(options)
     check_output(folder / f"{stem}.json")
     config = dataclasses.asdict(run.config)
-    curve = _measure(learner.load(run, source), name, source, options, seed=run.seed, config=config)
+    curve = _measure(learner.load(run, trained_on), name, source, options, seed=run.seed, config=config)
     files = {"json": folder / f"{stem}.json", "plot": folder / f"{stem}.png"}
     _report(curve, files)
     _report(curve, {"json": options.json, "csv": options.csv, "plot": options.plot}, table=False)
@@ -709,12 +765,13 @@ def _measure(
 
 
 def _reference(name: str, source: Source, tasks: Tasks, budget: Budget, seed: int) -> float | None:
-    """Mean score of a baseline on the same tasks; None where it cannot act."""
+    """Mean score of a baseline on the same tasks, by its nature for classification; None where there is none."""
     from metarl.learner import UserError
     from metarl.tasks import TaskFamily
 
     if not isinstance(source, TaskFamily):
-        return None
+        ways = getattr(source, "ways", None)  # of a classifier: one that guesses, one that knows
+        return None if ways is None else {"random": 1 / ways, "oracle": 1.0}[name]
     try:
         agent = make_untrained(name, source)
         return float(agent.curve(tasks, dataclasses.replace(budget, steps=0), seed).values.mean())
@@ -736,6 +793,76 @@ def _report(curve: AdaptationCurve, files: Mapping[str, Path | None], *, table: 
         else:
             curve.save(path)
         say(f"wrote {path}")
+
+
+def predict(words: Sequence[str]) -> int:
+    """Learn new classes from pictures and classify others."""
+    if _asks_for_help(words):
+        say("RUN is the folder of a few-shot run.\n")
+        parse("metarl predict RUN", ["--help"], Group("command", PredictOptions))
+    target, rest = _first(words, "RUN", "predict")
+    (options,) = parse("metarl predict RUN", rest, Group("command", PredictOptions))
+    check_output(options.json)
+    files = _class_folders(options.support)
+    if not options.query:
+        fail("--query names no picture; give at least one file")
+    if missing := [path for path in options.query if not path.is_file()]:
+        fail(f"there is no picture {missing[0]}")
+    from metarl.evaluation import dump_json, write_atomically
+    from metarl.fewshot.classifier import FewShotClassifier, load_run
+
+    run, learner = load_run(target, options.batch_norm)
+    pictures = [path for members in files.values() for path in members]
+    labels = [name for name, members in files.items() for _ in members]
+    classifier = FewShotClassifier(learner).fit(pictures, labels)
+    probabilities = classifier.predict_proba(list(options.query))
+    names = [str(name) for name in classifier.classes_]
+    best = probabilities.argmax(1)
+    widths = [max(map(len, column)) for column in ([str(path) for path in options.query], names)]
+    for path, chosen, row in zip(options.query, best, probabilities, strict=True):
+        say(f"{path!s:{widths[0]}}  {names[chosen]:{widths[1]}}  {row[chosen]:.3f}")
+    others = "; a prediction depends on the other pictures given" if classifier.batch_norm_ == "transductive" else ""
+    say(
+        f"{run.learner} trained on {run.source['name']}, {len(pictures)} support pictures of {len(names)} classes; "
+        f"batch norm: {classifier.batch_norm_}{others}"
+    )
+    if options.json is not None:
+        document = {
+            "version": 1,
+            "run": target,
+            "agent": run.learner,
+            "dataset": run.source["name"],
+            "batch_norm": classifier.batch_norm_,
+            "support": {name: len(members) for name, members in files.items()},
+            "predictions": [
+                {
+                    "file": str(path),
+                    "class": names[chosen],
+                    "probabilities": dict(zip(names, row.tolist(), strict=True)),
+                }
+                for path, chosen, row in zip(options.query, best, probabilities, strict=True)
+            ],
+        }
+        write_atomically(options.json, dump_json(document).encode())
+        say(f"wrote {options.json}")
+    return 0
+
+
+def _class_folders(folder: Path) -> dict[str, list[Path]]:
+    """The pictures in each subfolder, in the order of names."""
+    from metarl.fewshot.datasets.archives import SUFFIXES
+
+    if not folder.is_dir():
+        fail(f"there is no folder {folder}; give --support a folder with a folder of pictures for each class")
+    found = {}
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        members = sorted(path for path in inner.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
+        if not members:
+            fail(f"{inner} holds no picture ({', '.join(SUFFIXES)}); put some in, or remove the folder")
+        found[inner.name] = members
+    if len(found) < 2:
+        fail(f"{folder} holds folders of pictures of {len(found)} classes; at least 2 are needed")
+    return found
 
 
 def compare(words: Sequence[str]) -> int:
@@ -896,5 +1023,6 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "list": (list_things, "show families, agents or data sets"),
     "train": (train, "train an agent into a run folder"),
     "evaluate": (evaluate, "measure the adaptation curve of a run, or of an agent that needs no training"),
+    "predict": (predict, "learn new classes from a few pictures each, and classify others"),
     "compare": (compare, "draw evaluated runs of one problem on one plot"),
 }

@@ -13,7 +13,7 @@ from metarl.fewshot.protonet import ProtoNet
 from metarl.fewshot.transfer import train
 from metarl.runs import Run
 
-__all__ = ["DEFAULTS", "Config", "load", "train"]
+__all__ = ["DEFAULTS", "Config", "load", "pixels", "train"]
 
 
 @dataclass(frozen=True)
@@ -31,3 +31,8 @@ def load(run: Run, source: ImageSource, encoder: nn.Module | None = None) -> Tra
         UserError: the run has no checkpoint yet.
     """
     return transfer.load(run, source, encoder, ProtoNet, "nearest class mean of frozen features")
+
+
+def pixels(source: ImageSource) -> Trained:
+    """The same rule on raw pixels, which needs no training: what any encoder should better."""
+    return Trained(ProtoNet(nn.Flatten(), "running"), source, "nearest class mean of raw pixels")

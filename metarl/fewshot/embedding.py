@@ -69,6 +69,12 @@ class EmbeddingNetwork(nn.Module, ABC):
         support, query = self.embed(batch)
         return self.compare(support, batch.support_y, query, ways)
 
+    def log_probabilities(self, batch: Batch, ways: int) -> Tensor:
+        """The same without a gradient; query labels are not used."""
+        with torch.no_grad():
+            found: Tensor = self(batch, ways)
+        return found
+
 
 def channels_last(encoder: nn.Module) -> nn.Module:
     """The encoder with its filters laid out channels last: convolutions take 1.4x less time on a CPU."""
@@ -136,9 +142,7 @@ class Trained:
 
     def log_probabilities(self, batch: Batch, ways: int) -> Tensor:
         """Of the classes for the query images, `(T, R, ways)`; query labels are not used."""
-        with torch.no_grad():
-            found: Tensor = self.network(batch, ways)
-        return found
+        return self.network.log_probabilities(batch, ways)
 
 
 def shots_shown(batch: Batch, ways: int) -> tuple[int, ...]:

@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from metarl.fewshot.batch import Batch
+from metarl.fewshot.datasets.archives import Preparation
 from metarl.learner import ScoreKind, UserError
 from metarl.seeding import Key
 from metarl.tasks import Tasks, Uniform
@@ -181,8 +182,17 @@ class ImageSource(ABC):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height, width."""
+        return self.preparation.image_shape
+
+    @property
+    def preparation(self) -> Preparation:
+        """How its pictures became its images; unless the data set says otherwise, only their size changed."""
         channels, height, width = self.images.pixels.shape[1:]
-        return channels, height, width
+        return Preparation("L" if channels == 1 else "RGB", (height, width))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Its fields: a copy or a pickle loads its images again."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
     def classes(self, split: str) -> tuple[str, ...]:
         """The names of a split's classes."""

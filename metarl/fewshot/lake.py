@@ -21,9 +21,9 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from metarl.fewshot.batch import Batch
-from metarl.fewshot.datasets.archives import ZipStore, decode, read_text, reading, shrink
+from metarl.fewshot.datasets.archives import ZipStore, decode, read_text, reading
 from metarl.fewshot.datasets.downloads import Remote, data_folder, obtain
-from metarl.fewshot.datasets.omniglot import MIRRORS, SIZE
+from metarl.fewshot.datasets.omniglot import MIRRORS, PREPARATION
 
 RUNS, WAYS = 20, 20
 PIXELS = 105
@@ -81,7 +81,7 @@ class LakeRuns:
     @staticmethod
     def _shrunk(pictures: NDArray[np.bool_]) -> NDArray[np.uint8]:
         paper = np.where(pictures, np.uint8(0), np.uint8(255)).reshape(-1, PIXELS, PIXELS)
-        return (255 - shrink(paper, (SIZE, SIZE))).reshape(RUNS, WAYS, 1, SIZE, SIZE)
+        return PREPARATION.finish(paper).reshape(RUNS, WAYS, *PREPARATION.image_shape)
 
 
 def ink(picture: NDArray[np.bool_]) -> KDTree:

@@ -90,6 +90,10 @@ class _Skeleton(threading.local):
     def __init__(self, module: nn.Module) -> None:
         self.module = copy.deepcopy(module).to("meta")
 
+    def __reduce__(self) -> tuple[type[_Skeleton], tuple[nn.Module]]:
+        """Copies and pickles begin with this thread's module."""
+        return _Skeleton, (self.module,)
+
 
 class Classifier:
     """An encoder and a linear head for N classes, with mean cross-entropy.

@@ -223,8 +223,8 @@ class FittedHead(EmbeddingNetwork):
         tasks, images, size = support.shape
         first = Head(size, ways, key.torch(), self.scale)
         support, device = support.detach(), support.device
-        weight = first.weight.detach().to(device).expand(tasks, -1, -1).clone().requires_grad_()
-        bias = torch.zeros(tasks, 1, ways, device=device, requires_grad=True)
+        weight = first.weight.detach().to(support).expand(tasks, -1, -1).clone().requires_grad_()
+        bias = torch.zeros(tasks, 1, ways, device=device, dtype=support.dtype, requires_grad=True)
         sgd = torch.optim.SGD(
             [weight, bias],
             lr=config.head_step_size,

@@ -3,8 +3,6 @@
 import importlib
 from typing import Any
 
-from metarl.learner import UserError
-
 DATASETS = {
     "sinusoid": "metarl.fewshot.datasets.sinusoid:Sinusoid",
     "glyphs": "metarl.fewshot.datasets.glyphs:Glyphs",
@@ -22,6 +20,8 @@ def make_dataset(name: str, **options: Any) -> Any:
         UserError: there is no such data set, or an option is out of range.
         TypeError: no such option.
     """
+    from metarl.learner import UserError  # not at the top: the names alone load nothing
+
     if name not in DATASETS:
         raise UserError(f"no data set {name!r}; choose from {', '.join(DATASETS)}")
     module, _, attribute = DATASETS[name].partition(":")

@@ -243,10 +243,22 @@ def decode(data: bytes, what: str, mode: str) -> NDArray[np.uint8]:
     Raises:
         UserError: it is not a readable picture.
     """
+    with opened(data, what) as picture:
+        return pixels_of(picture, mode)
+
+
+@contextlib.contextmanager
+def opened(data: bytes, what: str) -> Iterator[Image.Image]:
+    """A picture file's bytes as a PIL image; see `decode`."""
     with reading(what, "replace or remove this picture"), Image.open(io.BytesIO(data), formats=FORMATS) as picture:
         if picture.width * picture.height > MAX_PIXELS:
             raise ValueError(f"{picture.width}x{picture.height} is more than {MAX_PIXELS} pixels")
-        pixels = np.asarray(picture.convert(mode), dtype=np.uint8)
+        yield picture
+
+
+def pixels_of(picture: Image.Image, mode: str) -> NDArray[np.uint8]:
+    """A picture's pixels `(channels, height, width)` in Pillow's mode "L" or "RGB"."""
+    pixels = np.asarray(picture.convert(mode), dtype=np.uint8)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
@@ -256,6 +268,43 @@ def shrink(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
         return pixels
     resized = [np.asarray(Image.fromarray(plane).resize(size[::-1], Image.Resampling.LANCZOS)) for plane in pixels]
     return np.stack(resized)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a data set turns a picture into one of its images; a classifier does the same to a user's pictures.
+
+    Attributes:
+        mode: Pillow's mode, "L" or "RGB".
+        size: (height, width) of the images.
+        inverted: pictures show dark ink on light paper, images have ink 255 on paper 0.
+    """
+
+    mode: str
+    size: tuple[int, int]
+    inverted: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("L", "RGB") or min(self.size) < 1:
+            raise UserError(f"a preparation has mode L or RGB and a positive size, got {self.mode!r} and {self.size}")
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images."""
+        return (1 if self.mode == "L" else 3, *self.size)
+
+    def read(self, data: bytes, what: str) -> NDArray[np.uint8]:
+        """The image `(channels, height, width)` of a picture file's bytes; see `decode`."""
+        return self.finish(decode(data, what, self.mode))
+
+    def of(self, picture: Image.Image) -> NDArray[np.uint8]:
+        """The image `(channels, height, width)` of an open picture."""
+        return self.finish(pixels_of(picture, self.mode))
+
+    def finish(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Pixels `(planes, height, width)` in the right mode to images: shrunk, then inverted."""
+        small = shrink(pixels, self.size)
+        return 255 - small if self.inverted else small
 
 
 def read_text(data: bytes, what: str) -> str:

@@ -18,13 +18,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from metarl.fewshot.datasets.archives import ZipStore, decode, file_sha256, read_tar_gz, read_text
+from metarl.fewshot.datasets.archives import Preparation, ZipStore, decode, file_sha256, read_tar_gz, read_text
 from metarl.fewshot.datasets.cache import Pixels, decoded
 from metarl.fewshot.datasets.downloads import Remote, data_folder, obtain
 from metarl.fewshot.images import Images, ImageSource
 from metarl.learner import UserError
 
 SIZE = 32
+PREPARATION = Preparation("RGB", (SIZE, SIZE))
 PER_CLASS = 600
 SHAPE = (60_000, 3, SIZE, SIZE)
 ZIPPED = "cifar_fs/cifar_fs.zip"
@@ -70,6 +71,11 @@ class CifarFS(ImageSource):
 
     name: ClassVar[str] = "cifar-fs"
 
+    @property
+    def preparation(self) -> Preparation:
+        """Shrunk to 32 x 32."""
+        return PREPARATION
+
     def load(self) -> Images:
         """All 60,000 images."""
         return read(data_folder(self.data_root).resolve())
@@ -114,7 +120,7 @@ def _fill_from_zip(store: ZipStore, files: Sequence[str], out: Pixels) -> None:
 
 
 def _picture(store: ZipStore, name: str) -> Pixels:
-    picture = decode(store.read(name), store.where(name), "RGB")
+    picture = decode(store.read(name), store.where(name), PREPARATION.mode)
     if picture.shape != SHAPE[1:]:
         raise UserError(f"{store.where(name)} is {picture.shape[2]}x{picture.shape[1]}, not {SIZE}x{SIZE}")
     return picture

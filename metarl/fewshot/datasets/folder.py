@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from metarl.fewshot.datasets.archives import SUFFIXES, FolderStore, decode, shrink
+from metarl.fewshot.datasets.archives import SUFFIXES, FolderStore, Preparation
 from metarl.fewshot.datasets.cache import Pixels, decoded
 from metarl.fewshot.datasets.downloads import data_folder
 from metarl.fewshot.images import SPLITS, Images, ImageSource
@@ -50,6 +50,11 @@ class Folder(ImageSource):
         if not 8 <= self.size <= 1024:
             raise UserError(f"folder: size must be between 8 and 1024 pixels, got {self.size}")
 
+    @property
+    def preparation(self) -> Preparation:
+        """Resized to size x size."""
+        return Preparation("L" if self.grey else "RGB", (self.size, self.size))
+
     def load(self) -> Images:
         """All pictures of the folder `data_root` (default: `folder` in the data folder)."""
         return self._read()[0]
@@ -60,11 +65,11 @@ class Folder(ImageSource):
 
     def _read(self) -> tuple[Images, dict[str, tuple[int, ...]]]:
         root = self.data_root if self.data_root is not None else data_folder(None) / "folder"
-        return read(root.resolve(), self.size, "L" if self.grey else "RGB")
+        return read(root.resolve(), self.preparation)
 
 
 @cache
-def read(root: Path, size: int, mode: str) -> tuple[Images, dict[str, tuple[int, ...]]]:
+def read(root: Path, preparation: Preparation) -> tuple[Images, dict[str, tuple[int, ...]]]:
     """All pictures, by class, and the class indices of each split.
 
     Raises:
@@ -75,10 +80,9 @@ def read(root: Path, size: int, mode: str) -> tuple[Images, dict[str, tuple[int,
     store = FolderStore(root)
     members = _members(store)
     files = [name for names in members.values() for name in names]
-    shape = (len(files), 1 if mode == "L" else 3, size, size)
-    pixels = decoded(
-        "folder", f"{root} {store.fingerprint()} LANCZOS {mode}", shape, partial(_fill, store, files, mode)
-    )
+    shape = (len(files), *preparation.image_shape)
+    key = f"{root} {store.fingerprint()} LANCZOS {preparation.mode}"
+    pixels = decoded("folder", key, shape, partial(_fill, store, files, preparation))
     classes = tuple(label for _, label in members)
     counts = tuple(len(names) for names in members.values())
     return Images(pixels, classes, counts, classes), _split([split for split, _ in members], classes)
@@ -117,7 +121,6 @@ def _split(given: Sequence[str], classes: Sequence[str]) -> dict[str, tuple[int,
     }
 
 
-def _fill(store: FolderStore, names: Sequence[str], mode: str, out: Pixels) -> None:
-    size = (out.shape[2], out.shape[3])
+def _fill(store: FolderStore, names: Sequence[str], preparation: Preparation, out: Pixels) -> None:
     for i, name in enumerate(names):
-        out[i] = shrink(decode(store.read(name), store.where(name), mode), size)
+        out[i] = preparation.read(store.read(name), store.where(name))

@@ -28,6 +28,7 @@ from fontTools.ttLib import TTFont  # type: ignore[import-untyped]  # as above
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from metarl.fewshot.datasets.archives import Preparation
 from metarl.fewshot.datasets.cache import Pixels
 from metarl.fewshot.images import Images, ImageSource
 from metarl.seeding import Key
@@ -60,6 +61,11 @@ class Glyphs(ImageSource):
     name: ClassVar[str] = "glyphs"
 
     queries: int = 7
+
+    @property
+    def preparation(self) -> Preparation:
+        """A picture of a letter is dark on light paper, as in Omniglot."""
+        return Preparation("L", (SIZE, SIZE), inverted=True)
 
     def load(self) -> Images:
         """All letters in all faces, drawn once a process."""

@@ -18,13 +18,14 @@ from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from metarl.fewshot.datasets.archives import FolderStore, Store, decode, open_store, read_text, reading, shrink
+from metarl.fewshot.datasets.archives import FolderStore, Preparation, Store, open_store, read_text, reading
 from metarl.fewshot.datasets.cache import Pixels, decoded
 from metarl.fewshot.datasets.downloads import data_folder
 from metarl.fewshot.images import Images, ImageSource
 from metarl.learner import UserError
 
 SIZE = 84
+PREPARATION = Preparation("RGB", (SIZE, SIZE))
 PER_CLASS = 600
 FILES = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
 # SHA-256 of each split's sorted class names, joined by newlines
@@ -45,6 +46,11 @@ class MiniImageNet(ImageSource):
     """Colour photographs, `(3, 84, 84)`."""
 
     name: ClassVar[str] = "mini-imagenet"
+
+    @property
+    def preparation(self) -> Preparation:
+        """Shrunk to 84 x 84."""
+        return PREPARATION
 
     def load(self) -> Images:
         """All 60,000 images, mapped from the cache."""
@@ -123,4 +129,4 @@ def _locate(store: Store) -> dict[str, str]:
 
 def _fill(store: Store, names: Sequence[str], out: Pixels) -> None:
     for i, name in enumerate(names):
-        out[i] = shrink(decode(store.read(name), store.where(name), "RGB"), (SIZE, SIZE))
+        out[i] = PREPARATION.read(store.read(name), store.where(name))

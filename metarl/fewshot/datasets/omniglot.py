@@ -26,7 +26,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from metarl.fewshot.datasets.archives import Store, ZipStore, decode, shrink
+from metarl.fewshot.datasets.archives import Preparation, Store, ZipStore, decode
 from metarl.fewshot.datasets.cache import Pixels, decoded
 from metarl.fewshot.datasets.downloads import Remote, data_folder, obtain
 from metarl.fewshot.images import SPLITS, Images, ImageSource
@@ -34,7 +34,8 @@ from metarl.learner import UserError
 from metarl.seeding import Key
 
 SIZE = 28
-DECODING = "28x28 LANCZOS from L, inverted"  # part of the cache's key: change it with `_fill`
+PREPARATION = Preparation("L", (SIZE, SIZE), inverted=True)
+DECODING = "28x28 LANCZOS from L, inverted"  # part of the cache's key: change it with the preparation
 DRAWINGS = 20  # a character
 MIRRORS = (
     "https://raw.githubusercontent.com/brendenlake/omniglot/master/python",
@@ -111,6 +112,11 @@ class Omniglot(ImageSource):
         """Train, validation and test; `lake` has no validation split."""
         return ("train", "test") if self.preset == "lake" else SPLITS
 
+    @property
+    def preparation(self) -> Preparation:
+        """Shrunk and inverted."""
+        return PREPARATION
+
     def load(self) -> Images:
         """All 32,460 drawings."""
         return read(data_folder(self.data_root).resolve())
@@ -165,7 +171,7 @@ def _fill(store: Store, files: Sequence[tuple[str, str]], part: Part, out: Pixel
     for i, (name, _) in enumerate(files):
         picture = decode(store.read(name), store.where(name), "L")
         digest.update(name.encode() + b"\0" + np.packbits(picture > 127).tobytes())
-        out[i] = 255 - shrink(picture, (SIZE, SIZE))
+        out[i] = PREPARATION.finish(picture)
     if digest.hexdigest() != part.sha256:
         raise UserError(f"the pictures in {store.path} are not Omniglot's; expected: {LAYOUT}")
 

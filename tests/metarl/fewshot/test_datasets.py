@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from metarl.fewshot.datasets import DATASETS, cifar_fs, folder, glyphs, make_dataset, mini_imagenet, omniglot
+from metarl.fewshot.datasets.archives import Preparation
 from metarl.fewshot.datasets.cifar_fs import CifarFS
 from metarl.fewshot.datasets.folder import Folder
 from metarl.fewshot.datasets.glyphs import Glyphs
@@ -561,11 +562,11 @@ def test_damaged_mini_imagenet_lists(tmp_path, own_cache, monkeypatch):
 def test_damaged_pictures(tmp_path, own_cache):
     root = tmp_path / "data"
     small_folder(root, classes=2, pictures=1)
-    good, _ = folder.read.__wrapped__(root, 12, "RGB")
+    good, _ = folder.read.__wrapped__(root, Preparation("RGB", (12, 12)))
     refused = bombard(
         250,
         root / "class1/1.png",
-        lambda: folder.read.__wrapped__(root, 12, "RGB"),
+        lambda: folder.read.__wrapped__(root, Preparation("RGB", (12, 12))),
         lambda found: np.array_equal(found[0].pixels, good.pixels),
         own_cache,
         root,
