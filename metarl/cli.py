@@ -653,7 +653,8 @@ def _existing_run(target: str) -> Path:
         fail(f"{target} must be trained first (metarl train {target} ...); then give the run folder")
     nearest = difflib.get_close_matches(target, UNTRAINED, n=1, cutoff=0.5)
     hint = f" (did you mean {nearest[0]}?)" if nearest else ""
-    fail(f"there is no run {target!r}{hint}; give a run folder, or one of {', '.join(UNTRAINED)} with --family")
+    untrained = ", ".join(UNTRAINED)
+    fail(f"there is no run {target!r}{hint}; give a run folder, or one of {untrained} with --family or --dataset")
 
 
 def _where(entry: Entry) -> str:

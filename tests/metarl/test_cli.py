@@ -460,7 +460,7 @@ def test_a_damaged_config_is_refused(trained: Path, tmp_path: Path, change: dict
 
 
 def test_a_run_keeps_its_family(trained: Path) -> None:
-    assert "a run knows its family" in refused(metarl("evaluate", trained / "0", "--family", NAVIGATION))
+    assert "a run knows its tasks" in refused(metarl("evaluate", trained / "0", "--family", NAVIGATION))
 
 
 # Machinery
