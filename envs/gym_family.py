@@ -87,12 +87,15 @@ class GymVectorEnv(TaskVectorEnv):
         self._bounds = (space.low, space.high) if isinstance(space, Box) else None
 
     def _start(self, mask: NDArray[np.bool_]) -> Array:
-        if self._built_for is not self.tasks:
-            self.close_extras()
+        if not self._envs:
             space = self.single_observation_space
             self._envs = [self._build(task) for task in self.tasks for _ in range(self.replicas)]
             self._obs = np.zeros((self.num_envs, *(space.shape or ())), space.dtype)
-            self._built_for = self.tasks
+        elif self._built_for is not self.tasks:
+            for i in np.flatnonzero(mask):  # the others go on, with the task they have
+                self._envs[i].close()
+                self._envs[i] = self._build(self.tasks[int(i) // self.replicas])
+        self._built_for = self.tasks
         for i in np.flatnonzero(mask):
             key = self._key(self._resets, int(i) // self.replicas, int(i) % self.replicas)
             self._obs[i], _ = self._envs[i].reset(seed=key.integer() % 2**31)

@@ -50,6 +50,11 @@ LEARNERS = {  # objects with Config, train and load (metarl.learner.Learner)
         "metarl.agents.maml_trpo", "family", "policy initialisation that adapts in a few gradient steps"
     ),
     "rl2": Entry("metarl.agents.rl2", "family", "recurrent policy that adapts in its memory, within a trial"),
+    "ppo-pretrained": Entry(
+        "metarl.agents.ppo_pretrained", "family", "one policy for all tasks, fine-tuned on each by gradient steps"
+    ),
+    "ppo-scratch": Entry("metarl.agents.ppo_scratch", "family", "a random policy, fine-tuned on each task alike"),
+    "ppo-oracle": Entry("metarl.agents.ppo_oracle", "family", "a policy that is shown the task; does not adapt"),
     **{name: Entry(where, "dataset", about) for name, (where, about) in FEW_SHOT.items()},
 }
 BANDITS, MDPS = "metarl.agents.bandit_solvers", "metarl.agents.mdp_solvers"
@@ -81,6 +86,7 @@ Name = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
 Count = Annotated[int | None, tyro.conf.arg(metavar="INT")]
 
+ORACLE = "ppo-oracle"  # the agent whose curves may be reference lines
 QUICKSTART_FAMILY = "metarl/Navigation2D-v0"
 QUICKSTART: dict[str, Any] = {"iterations": 25}  # what differs from the default config
 FAMILY_TASKS, DATASET_TASKS = 40, 600  # test tasks of an evaluation unless told otherwise
@@ -145,6 +151,8 @@ class EvaluateOptions:
         steps: K, the bits of adaptation.
         episodes: fresh episodes a bit of adaptation may use, and as many that judge each score.
         seed: names the streams of the evaluation.
+        oracle: an evaluated ppo-oracle run (or its curve's JSON) whose mean is the reference line; by default
+            the optimum, where it is known in closed form.
         json: write the curve here too.
         csv: write a row a seed, task and step here.
         plot: draw the curve here too (.png, .svg or .pdf).
@@ -162,6 +170,7 @@ class EvaluateOptions:
     steps: int = 3
     episodes: int = 40
     seed: int = 0
+    oracle: File = None
     json: File = None
     csv: File = None
     plot: File = None
@@ -749,6 +758,7 @@ def _measure(
         fail(f"--tasks is {count}; it must be at least 1")
     budget = Budget(options.steps, options.episodes)
     tasks = source.fixed(options.split, count)
+    measured = None if options.oracle is None else _oracle_score(options.oracle, source, options.split, tasks)
     scores = agent.curve(tasks, budget, options.seed)
     return AdaptationCurve.from_scores(
         scores,
@@ -758,7 +768,7 @@ def _measure(
         tasks=tasks,
         seeds=(seed,),
         random=_reference("random", source, tasks, budget, options.seed),
-        oracle=_reference("oracle", source, tasks, budget, options.seed),
+        oracle=_reference("oracle", source, tasks, budget, options.seed) if measured is None else measured,
         evaluation_seed=options.seed,
         budget=budget,
         config=config,
@@ -778,6 +788,35 @@ def _reference(name: str, source: Source, tasks: Tasks, budget: Budget, seed: in
         return float(agent.curve(tasks, dataclasses.replace(budget, steps=0), seed).values.mean())
     except UserError:
         return None
+
+
+def _oracle_score(path: Path, source: Source, split: str, tasks: Tasks) -> float:
+    """Mean score of an evaluated oracle; refused unless it is one and was measured on these very tasks."""
+    curve = _saved_curve(path)
+    if curve.agent != ORACLE:
+        fail(f"--oracle {path} is a curve of {curve.agent}; give an evaluated run of {ORACLE}")
+    asked = source.options()
+    wanted = {
+        "family": source.name,
+        "preset": asked.pop("preset", None),
+        "family options": asked,
+        "split": split,
+        "tasks": tasks.sha256(),
+    }
+    found = {
+        "family": curve.family,
+        "preset": curve.preset,
+        "family options": dict(curve.options),
+        "split": curve.split,
+        "tasks": curve.task_hash,
+    }
+    for what, value in wanted.items():
+        if found[what] != value:
+            fail(
+                f"the oracle {path} was measured on another problem: its {what} is {found[what]}, not {value}; "
+                f"measure it on the same {split} tasks: metarl evaluate RUN --split {split} --tasks {len(tasks)}"
+            )
+    return float(curve.mean.mean())
 
 
 def _report(curve: AdaptationCurve, files: Mapping[str, Path | None], *, table: bool = True) -> None:

@@ -78,6 +78,10 @@ class Gaussian:
         mean, log_std = direction
         return mean * torch.exp(-2 * self.log_std), 2 * log_std
 
+    def mode(self) -> Tensor:
+        """The most likely action `(..., A)`."""
+        return self.mean
+
     def sample(self, noise: Tensor) -> Tensor:
         """Actions from standard normal `noise: (..., A)`."""
         return self.mean + torch.exp(self.log_std) * noise
@@ -109,6 +113,10 @@ class Categorical:
         """(diag(p) - p p') times `direction`."""
         p = self.logits.exp()
         return (p * (direction[0] - (p * direction[0]).sum(-1, keepdim=True)),)
+
+    def mode(self) -> Tensor:
+        """The most likely action `(...)`, the first of equals."""
+        return self.logits.argmax(-1)
 
     def sample(self, noise: Tensor) -> Tensor:
         """Actions from uniform `noise: (..., 1)` by inverting the cumulative distribution."""

@@ -1,6 +1,6 @@
 """Task families for Stable-Baselines3: a `TaskVectorEnv` as its `VecEnv`.
 
-    vec = SB3VecEnv(family.make_vec(family.fixed("train", 40)))
+    vec = SB3VecEnv(family.make_vec(family.fixed("train", 40)), mixture=True)
     PPO("MlpPolicy", VecMonitor(vec)).learn(100_000)
 
 Stable-Baselines3 expects an environment that ends to begin anew within the same step: the observation
@@ -11,37 +11,81 @@ place in metarl where environments reset themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
-from metarl.tasks import Array, TaskVectorEnv
+from metarl.seeding import Key
+from metarl.tasks import Array, Tasks, TaskVectorEnv
+
+
+@contextmanager
+def keyed_globals(key: Key) -> Iterator[None]:
+    """Give Stable-Baselines3, which draws from global generators, a stream of its own; then put theirs back.
+
+    Args:
+        key: of NumPy's and torch's (CPU) global generators within the block.
+    """
+    numpys = np.random.get_state()  # noqa: NPY002 - kept, to be put back
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(key("torch").torch().get_state())
+        np.random.set_state({**np.random.MT19937(key("numpy").integer()).state})  # noqa: NPY002 - Stable-Baselines3's
+        try:
+            yield
+        finally:
+            np.random.set_state(numpys)  # noqa: NPY002 - as it was
 
 
 class SB3VecEnv(VecEnv):
-    """Every row of a `TaskVectorEnv` as one of Stable-Baselines3's environments; row i keeps its task.
+    """Every row of a `TaskVectorEnv` as one of Stable-Baselines3's environments.
 
     Args:
         env: the environment to run; closing this closes it.
         render_mode: "rgb_array" for `render()` to tile the rows' pictures, or None.
+        mixture: every episode has a fresh training task of the family; else row i keeps its task.
 
-    `seed(s)` takes effect at the next reset; all rows' streams derive from that one seed.
+    `seed(s)` takes effect at the next reset; all streams, those of the tasks too, derive from that one seed.
+
+    Raises:
+        ValueError: a mixture of an environment with replicas, whose rows cannot change tasks one by one.
     """
 
-    def __init__(self, env: TaskVectorEnv, render_mode: str | None = None) -> None:
+    def __init__(self, env: TaskVectorEnv, render_mode: str | None = None, *, mixture: bool = False) -> None:
+        if mixture and env.replicas != 1:
+            raise ValueError(f"a mixture needs one row a task, got {env.replicas} replicas")
         self.env = env
         self.render_mode = render_mode
+        self.mixture = mixture
         self._actions: Array = np.zeros(0)
+        self._key = Key(np.random.SeedSequence().generate_state(1, np.uint64).item())("mixture")
+        self._draws = 0
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
     def reset(self) -> Array:
         """Begin an episode in every row; the first observations `(N, ...)`."""
-        obs, _ = self.env.reset(seed=self._seeds[0])
+        seed = self._seeds[0]
+        if seed is not None:
+            self._key, self._draws = Key(seed)("mixture"), 0
+        obs, _ = self.env.reset(seed=seed, options=self._fresh_tasks(np.ones(self.num_envs, bool)))
         self._reset_seeds()
         self._reset_options()
         return obs
+
+    def _fresh_tasks(self, mask: NDArray[np.bool_]) -> dict[str, Any]:
+        """Options of a reset that begins episodes where `mask` is true."""
+        if not self.mixture:
+            return {"reset_mask": mask}
+        drawn = self.env.family.sample(int(mask.sum()), self._key(self._draws).numpy()).arrays
+        self._draws += 1
+        arrays = {name: values.copy() for name, values in self.env.tasks.arrays.items()}
+        for name, values in arrays.items():
+            values[mask] = drawn[name]
+        return {"reset_mask": mask, "tasks": Tasks(arrays)}
 
     def step_async(self, actions: Array) -> None:
         """Keep the actions for `step_wait`."""
@@ -59,7 +103,7 @@ class SB3VecEnv(VecEnv):
             if done[i]:
                 info["terminal_observation"] = obs[i].copy()
         if done.any():
-            obs, _ = self.env.reset(options={"reset_mask": done})
+            obs, _ = self.env.reset(options=self._fresh_tasks(done))
         return obs, rewards.astype(np.float32), done, infos
 
     def close(self) -> None:

@@ -256,7 +256,8 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
     of the step, boolean arrays `(N,)`, such as MuJoCo's `unstable`.
 
     `reset(seed=s)` starts new keyed streams; a reset without a seed continues them. Options:
-    `tasks` (a `Tasks` of the same size, to re-use the environment) and `reset_mask` `(N,)` bool.
+    `tasks` (a `Tasks` of the same size, to re-use the environment) and `reset_mask` `(N,)` bool; with
+    both, the tasks of the environments that go on must be those they have.
 
     A subclass implements `_start` and `_advance`, and may use `task` (its tasks' arrays, repeated
     to N rows) and `_noise`.
@@ -322,15 +323,17 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
             raise ValueError("give one integer seed: the streams of all environments derive from it")
         if seed is not None:
             self._key, self._resets = Key(seed)("env"), 0
-        mask = options.get("reset_mask")
-        if mask is not None and options.get("tasks") is not None:
-            raise ValueError("give tasks or reset_mask, not both: rows that go on would change their task")
-        if options.get("tasks") is not None:
-            self._set_tasks(options["tasks"])
+        mask, tasks = options.get("reset_mask"), options.get("tasks")
         if mask is None:
             mask = np.ones(self.num_envs, dtype=bool)
         elif not isinstance(mask, np.ndarray) or mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
             raise ValueError(f"reset_mask must be a boolean array of shape ({self.num_envs},), got {mask!r}")
+        if tasks is not None:
+            if len(tasks) == len(self.tasks) and not mask.all():
+                new = tasks.repeat(self.replicas)
+                if any((new[name][~mask] != held[~mask]).any() for name, held in self.task.items()):
+                    raise ValueError("tasks differ where reset_mask is false: a row that goes on keeps its task")
+            self._set_tasks(tasks)
         self.elapsed[mask] = 0
         self._ended[mask] = False
         obs = np.array(self._start(mask))

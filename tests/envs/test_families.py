@@ -277,8 +277,25 @@ def test_reset_mask_restarts_the_masked_rows_and_leaves_the_others_untouched(fam
     assert_same([tuple(x) for x in one], [_rows(x, ~mask) for x in other], ~mask)
     with pytest.raises(ValueError, match="reset_mask"):
         disturbed.reset(options={"reset_mask": np.array([True])})
-    with pytest.raises(ValueError, match="not both"):
-        disturbed.reset(options={"reset_mask": mask, "tasks": tasks})
+    disturbed.close()
+    calm.close()
+
+
+def test_restarted_rows_may_get_another_task_and_the_others_go_on_with_theirs(family):
+    ours, other = two_different_tasks(family), two_different_tasks(family)[[1, 1]]
+    mask = np.array([True, False])
+    disturbed, calm = family.make_vec(ours), family.make_vec(ours)
+    actions = random_actions(disturbed, 6)
+    rollout(disturbed, actions[:3])
+    rollout(calm, actions[:3])
+    with pytest.raises(ValueError, match="keeps its task"):
+        disturbed.reset(options={"reset_mask": ~mask, "tasks": other})
+    assert disturbed.tasks == ours
+    disturbed.reset(options={"reset_mask": mask, "tasks": other})
+    assert disturbed.tasks == other
+    one, two = [disturbed.step(a) for a in actions[3:]], [calm.step(a) for a in actions[3:]]
+    assert_same([tuple(x) for x in one], [_rows(x, ~mask) for x in two], ~mask)
+    np.testing.assert_array_equal(disturbed.elapsed, [3, 6])
     disturbed.close()
     calm.close()
 

@@ -164,9 +164,11 @@ def test_everything_public_says_what_it_is(path):
 
 
 GLOBAL_STATE = {
-    "np.random": "default_rng|Generator|Philox|SeedSequence|PCG64|BitGenerator|RandomState",
-    "numpy.random": "default_rng|Generator|Philox|SeedSequence|PCG64|BitGenerator|RandomState",
+    "np.random": "default_rng|Generator|Philox|SeedSequence|PCG64|MT19937|BitGenerator|RandomState",
+    "numpy.random": "default_rng|Generator|Philox|SeedSequence|PCG64|MT19937|BitGenerator|RandomState",
 }
+# Stable-Baselines3 draws from the global generators; one place lends them keyed states and puts theirs back.
+LENDERS = {"metarl.sb3": {"np.random.get_state", "np.random.set_state"}}
 SEEDING = {"torch.manual_seed", "torch.seed", "torch.cuda.manual_seed", "torch.cuda.manual_seed_all", "random.seed"}
 
 
@@ -187,7 +189,8 @@ def global_randomness(tree: ast.AST) -> list[tuple[str, int]]:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_no_global_random_state(path):
-    assert global_randomness(ast.parse(path.read_text())) == []
+    used = {called for called, _ in global_randomness(ast.parse(path.read_text()))}
+    assert used - LENDERS.get(name_of(path), set()) == set()
 
 
 def test_the_randomness_rule_itself():

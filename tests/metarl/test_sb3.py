@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecMonitor
 
 from metarl.envs import make_family
-from metarl.sb3 import SB3VecEnv
+from metarl.sb3 import SB3VecEnv, keyed_globals
 from metarl.seeding import Key
 
 
@@ -80,3 +81,45 @@ def test_ppo_trains_on_it_and_the_monitor_sees_whole_episodes():
     model.learn(640)
     assert len(model.ep_info_buffer) == 32
     assert {info["l"] for info in model.ep_info_buffer} == {family.horizon}
+
+
+@pytest.mark.parametrize("name", ["metarl/Navigation2D-v0", "metarl/AntGoal-v0"])
+def test_in_a_mixture_every_episode_has_a_fresh_task_and_running_ones_keep_theirs(name):
+    family = make_family(name)
+    vec = SB3VecEnv(family.make_vec(family.fixed("train", 3)), mixture=True)
+    seen = []
+    for seed in (5, 5, 6):
+        vec.seed(seed)
+        vec.reset()
+        tasks = [vec.env.tasks.arrays["goal"]]
+        for k in range(2 * family.horizon):
+            before = vec.env.tasks.arrays["goal"]
+            actions = Key(seed)(k).numpy().uniform(-1, 1, (3, *family.action_space.shape))
+            done = vec.step(actions)[2]
+            after = vec.env.tasks.arrays["goal"]
+            assert ((before != after).all(1) == done).all()
+            tasks.append(after[done])
+        seen.append(np.concatenate(tasks))
+        assert len(np.unique(seen[-1], axis=0)) == len(seen[-1]) >= 9
+    np.testing.assert_array_equal(seen[0], seen[1])
+    assert not np.isin(seen[2], seen[0]).any()
+
+
+def test_rows_that_share_a_task_are_no_mixture(pair):
+    with pytest.raises(ValueError, match="one row a task, got 3 replicas"):
+        SB3VecEnv(pair[1], mixture=True)
+
+
+def test_lent_global_streams_are_keyed_and_returned():
+    def draw():
+        return np.random.random(), torch.rand(1).item()  # noqa: NPY002 - as Stable-Baselines3 does
+
+    with keyed_globals(Key(1)):
+        outer = draw()
+        with keyed_globals(Key(2)):
+            inner = draw()
+        after = draw()
+    with keyed_globals(Key(1)):
+        assert draw() == outer
+        assert draw() == after
+    assert inner not in (outer, after)

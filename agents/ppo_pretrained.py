@@ -1,0 +1,44 @@
+"""PPO pre-trained on the task mixture, then fine-tuned on each new task: what meta-learning must beat.
+
+The baseline of Finn et al. 2017: one policy is trained on all tasks, which it cannot tell apart, and then takes
+the very gradient steps that MAML takes at test time, on as many episodes. Only the step size is its own: chosen
+on validation tasks at the end of the training, from a grid around the authors' 0.02 and 0.2.
+
+Training repeats on one machine, but is exempt from the bit-exact resume of our own learners: what it does
+within an iteration is up to Stable-Baselines3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from metarl import ppo
+from metarl.policy_gradient import Adapting, FineTuning
+from metarl.runs import Run
+from metarl.seeding import Key
+from metarl.tasks import TaskFamily
+
+
+@dataclass(frozen=True)
+class Config(FineTuning, ppo.Config):
+    """Settings of the pre-training and of the fine-tuning."""
+
+    def __post_init__(self) -> None:
+        FineTuning.__post_init__(self)
+        ppo.Config.__post_init__(self)
+
+
+def train(config: Config, source: TaskFamily, run: Run) -> None:
+    """Train until `config.iterations`, from the run's last checkpoint if there is one; then choose the step size."""
+    params = ppo.train(config, source, run, Key(run.seed)("ppo-pretrained"))
+    config.choose(config.policy(source), params, source, run)
+
+
+def load(run: Run, source: TaskFamily) -> Adapting:
+    """The pre-trained policy of a run, from its last checkpoint.
+
+    Raises:
+        UserError: the run has not ended, or its checkpoint does not fit the family.
+    """
+    config: Config = run.config
+    return config.chosen(config.policy(source), ppo.load_actor(run, config, source), source, run)
