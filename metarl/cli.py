@@ -813,7 +813,7 @@ def _oracle_score(path: Path, source: Source, split: str, tasks: Tasks) -> float
     for what, value in wanted.items():
         if found[what] != value:
             fail(
-                f"the oracle {path} was measured on another problem: its {what} is {found[what]}, not {value}; "
+                f"the oracle {path} was measured on another problem ({what}: {found[what]}, not {value}); "
                 f"measure it on the same {split} tasks: metarl evaluate RUN --split {split} --tasks {len(tasks)}"
             )
     return float(curve.mean.mean())

@@ -72,11 +72,11 @@ def of_another(folder: Path, **changes: Any) -> Path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"split": "validation"}, "its split is validation, not test"),
-        ({"task_hash": "0" * 64}, "its tasks is 0000"),
-        ({"preset": "maml2017"}, "its preset is maml2017, not promp"),
-        ({"family": "metarl/AntGoal-v0"}, "its family is metarl/AntGoal-v0, not metarl/Navigation2D-v0"),
-        ({"options": {"arms": 3}}, "its family options is {'arms': 3}, not {}"),
+        ({"split": "validation"}, "(split: validation, not test)"),
+        ({"task_hash": "0" * 64}, "(tasks: 0000"),
+        ({"preset": "maml2017"}, "(preset: maml2017, not promp)"),
+        ({"family": "metarl/AntGoal-v0"}, "(family: metarl/AntGoal-v0, not metarl/Navigation2D-v0)"),
+        ({"options": {"arms": 3}}, "(family options: {'arms': 3}, not {})"),
         ({"agent": "maml-trpo"}, "is a curve of maml-trpo; give an evaluated run of ppo-oracle"),
     ],
 )
@@ -97,8 +97,8 @@ def test_an_oracle_measured_on_another_split_or_on_fewer_tasks_is_caught(runs: P
     shutil.copytree(runs / "oracle", tmp_path / "oracle")
     assert metarl("evaluate", tmp_path / "oracle", *QUICK, "--split", "ood")[0] == 0
     for words, path, message in (
-        ([], tmp_path / "oracle" / "curve-ood.json", "its split is ood, not test"),
-        (["--tasks", "4"], tmp_path / "oracle", "its tasks is"),
+        ([], tmp_path / "oracle" / "curve-ood.json", "(split: ood, not test)"),
+        (["--tasks", "4"], tmp_path / "oracle", "(tasks: "),
         ([], runs / "pretrained" / "none", "there is no run or curve"),
         ([], tmp_path, "has no curve.json yet"),
     ):
