@@ -243,7 +243,7 @@ class BatchedMujoco(TaskVectorEnv):
         ids = np.flatnonzero(mask)
         if ids.size:
             nq, nv, _ = self.robot.sizes
-            noise = self._noise(self._draw_start, (nq + nv,))[ids]
+            noise = self._noise(self._draw_start, (nq + nv,), mask)[ids]
             self._batch.reset(ids=ids, stage=0)
             self.qpos[ids] = self._model.qpos0 + noise[:, :nq]
             self.qvel[ids] = noise[:, nq:]

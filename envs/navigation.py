@@ -156,7 +156,7 @@ class NavigationVectorEnv(TaskVectorEnv):
     def _start(self, mask: NDArray[np.bool_]) -> Array:
         start = np.zeros((self.num_envs, 2))
         if self.definition.start:
-            start = self.definition.start * (2 * self._noise(np.random.Generator.random, (2,)) - 1)
+            start = self.definition.start * (2 * self._noise(np.random.Generator.random, (2,), mask) - 1)
         self.position = np.where(mask[:, None], start, self.position)
         self._path.append(self.position)
         return self.position

@@ -308,11 +308,18 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
         """Flags of the last step by name, boolean `(N,)`, for `infos`; no part of the reward."""
         return {}
 
-    def _noise(self, draw: Callable[[np.random.Generator, tuple[int, ...]], Array], shape: tuple[int, ...]) -> Array:
-        """Random numbers `(N, *shape)`, one keyed block per task and reset; for use in `_start`."""
-        tasks = range(self.num_envs // self.replicas)
-        blocks = [draw(self._key(self._resets, t).numpy(), (self.replicas, *shape)) for t in tasks]
-        return np.concatenate(blocks)
+    def _noise(
+        self, draw: Callable[[np.random.Generator, tuple[int, ...]], Array], shape: tuple[int, ...], mask: Array
+    ) -> Array:
+        """Random numbers `(N, *shape)`, one keyed block per task and reset; for use in `_start`.
+
+        Only tasks with a row in `mask` `(N,)` are drawn for; the other rows are 0.
+        """
+        begins = mask.reshape(-1, self.replicas).any(1)
+        found = np.zeros((len(begins), self.replicas, *shape))
+        for t in np.flatnonzero(begins):
+            found[t] = draw(self._key(self._resets, int(t)).numpy(), (self.replicas, *shape))
+        return found.reshape(self.num_envs, *shape)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
