@@ -37,10 +37,11 @@ from metarl.episodes import Episodes
 from metarl.learner import Budget, Scores, UserError, check_range
 from metarl.policies import Params
 from metarl.recurrent import RecurrentPolicy, recurrent_policy
-from metarl.rollout import intra_op_threads, run_episodes
+from metarl.rollout import Watch, intra_op_threads, run_episodes
 from metarl.runs import Run
 from metarl.seeding import Key
 from metarl.tasks import TaskFamily, Tasks, TaskVectorEnv
+from metarl.video import Camera, Take
 
 EVALUATION_STEPS = 1_000_000  # environment steps held at once when a curve is measured
 
@@ -178,7 +179,14 @@ class Play:
         return lost
 
 
-def play(env: TaskVectorEnv, policy: RecurrentPolicy, params: Params, key: Key, chunk: int = 0) -> Play:
+def play(
+    env: TaskVectorEnv,
+    policy: RecurrentPolicy,
+    params: Params,
+    key: Key,
+    chunk: int = 0,
+    watch: Watch | None = None,
+) -> Play:
     """One trial in every row of a vector of `Trials`.
 
     Args:
@@ -187,6 +195,7 @@ def play(env: TaskVectorEnv, policy: RecurrentPolicy, params: Params, key: Key, 
         params: one set.
         key: names the streams of start states and actions.
         chunk: steps between two memories that are kept; 0 keeps the first only.
+        watch: called after the reset and after every step.
     """
     n, horizon = env.num_envs, env.family.horizon
     chunk = chunk or horizon
@@ -207,7 +216,7 @@ def play(env: TaskVectorEnv, policy: RecurrentPolicy, params: Params, key: Key, 
         return actions.cpu()
 
     with torch.no_grad():
-        episodes = run_episodes(env, act, key)
+        episodes = run_episodes(env, act, key, watch)
     inner = env.family.episodes if isinstance(env.family, Trials) else 1
     return Play(episodes, inner, log_prob, values, states)
 
@@ -430,13 +439,25 @@ class Agent:
     config: Config
     family: TaskFamily
 
-    def play(self, tasks: Tasks, trials: int, key: Key) -> Play:
+    def play(self, tasks: Tasks, trials: int, key: Key, watch: Watch | None = None) -> Play:
         """Act in `trials` trials of each task, each from an empty memory."""
         env = _trials(self.config, self.family).make_vec(tasks, trials, threads=self.config.threads)
         with intra_op_threads(self.config.threads):
-            played = play(env, self.policy, self.params, key)
+            played = play(env, self.policy, self.params, key, watch=watch)
         env.close()
         return played
+
+    def film(self, task: Tasks, budget: Budget, seed: int) -> list[Take]:
+        """The first and the last episode of one trial; a bandit's trial is one episode."""
+        camera = Camera()
+        episodes = self.play(task, 1, Key(seed)("rl2", "film"), camera).episodes
+        ended = episodes.obs[0, 0, :, -1].bool() & episodes.valid[0, 0]  # the first step of a later episode
+        bounds = [0, *torch.nonzero(ended).flatten().tolist(), int(episodes.valid.sum())]
+        last = len(bounds) - 2
+        return [
+            camera.take(f"episode {i + 1} of the trial" if last else "the trial", bounds[i], bounds[i + 1])
+            for i in sorted({0, last})
+        ]
 
     def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
         """Mean return of each episode of a trial, over `budget.episodes` fresh trials a task.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.envs.batched_mujoco import MujocoFamily
-from metarl.tasks import SPLITS, Array, Tasks, Uniform
+from metarl.tasks import SPLITS, Array, Task, Tasks, Uniform
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,14 @@ class AngleFamily(MujocoFamily):
             return Tasks({"angle": np.pi - sector / 2 + sector * uniform((n,))})
         angle = np.pi + sector / 2 + (2 * np.pi - sector) * uniform((n,))
         return Tasks({"angle": angle % (2 * np.pi)})
+
+    def caption(self, task: Task) -> str:
+        """The wanted direction, in degrees from the x axis."""
+        return f"wanted: towards {np.rad2deg(task['angle']):.0f}°"
+
+    def heading(self, task: Task) -> NDArray[np.float64]:
+        """The wanted direction."""
+        return np.array([np.cos(task["angle"]), np.sin(task["angle"])])
 
 
 def along(task: Mapping[str, Array], velocity: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from metarl.envs.angles import AngleFamily, along
 from metarl.envs.batched_mujoco import ANT, Motion, MujocoFamily
-from metarl.tasks import Array, Tasks, Uniform
+from metarl.tasks import Array, Task, Tasks, Uniform
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,14 @@ class AntVelocity(AntFamily):
             **self.costs(motion),
         }
 
+    def caption(self, task: Task) -> str:
+        """The wanted speed."""
+        return f"wanted {task['velocity']:+.2f} m/s along x"
+
+    def heading(self, task: Task) -> NDArray[np.float64]:
+        """The wanted speed along x."""
+        return np.array([task["velocity"], 0.0])
+
 
 @dataclass(frozen=True)
 class AntDirection(AntFamily):
@@ -145,6 +153,14 @@ class AntDirection(AntFamily):
     def terms(self, task: Mapping[str, Array], motion: Motion) -> dict[str, NDArray[np.float64]]:
         """The velocity in the wanted direction, and the common terms."""
         return {"reward_forward": task["direction"] * motion.velocity[:, 0], **self.costs(motion)}
+
+    def caption(self, task: Task) -> str:
+        """The wanted direction."""
+        return "wanted: forwards" if task["direction"] > 0 else "wanted: backwards"
+
+    def heading(self, task: Task) -> NDArray[np.float64]:
+        """The wanted direction along x."""
+        return np.array([task["direction"], 0.0])
 
 
 @dataclass(frozen=True)
@@ -190,3 +206,11 @@ class AntGoal(AntFamily):
             "reward_goal": bonus - np.abs(motion.qpos[:, :2] - task["goal"]).sum(1),
             **self.costs(motion),
         }
+
+    def caption(self, task: Task) -> str:
+        """The wanted place."""
+        return "wanted: at {:.2f}, {:.2f} m".format(*task["goal"])
+
+    def place(self, task: Task) -> NDArray[np.float64]:
+        """The goal."""
+        return np.asarray(task["goal"])

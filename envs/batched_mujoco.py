@@ -20,10 +20,12 @@ from __future__ import annotations
 
 import importlib
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,6 +41,9 @@ from metarl.tasks import Array, Task, TaskFamily, Tasks, TaskVectorEnv
 LIMIT = 1e4  # no coordinate (m, rad) or velocity (m/s, rad/s) of these robots comes near it
 TOTAL_MASS = {"half_cheetah.xml": 14.0}  # kg, models whose file asks for it; see `load_model`
 PICTURE = (480, 360)  # width, height in pixels
+GREEN, BLUE = (0.17, 0.63, 0.17, 1.0), (0.12, 0.47, 0.71, 1.0)  # the target's colour, and the robot's
+SHADOW = 1024  # pixels of the shadow map; MuJoCo's 4096 take longer than the picture without a graphics card
+RECENT = 1.0  # s, over which the speed written into pictures is taken
 
 
 @dataclass(frozen=True)
@@ -153,10 +158,17 @@ class MujocoFamily(TaskFamily):
         """
         return BatchedMujoco(self, tasks, replicas, threads)
 
+    @abstractmethod
     def caption(self, task: Task) -> str:
-        """The task in words, drawn into pictures."""
-        small = [f"{name} {np.array2string(values, precision=2)}" for name, values in task.items() if values.size <= 2]
-        return ", ".join(small)
+        """The task in words, written into pictures."""
+
+    def heading(self, task: Task) -> NDArray[np.float64] | None:
+        """The wanted velocity, or a unit vector in the wanted direction, `(2,)` along x and y; drawn as an arrow."""
+        return None
+
+    def place(self, task: Task) -> NDArray[np.float64] | None:
+        """The place to be, `(2,)` in m; drawn as a post."""
+        return None
 
 
 def mujoco_batch() -> Any:
@@ -235,6 +247,7 @@ class BatchedMujoco(TaskVectorEnv):
         self._obs = np.zeros((self.num_envs, self.robot.observation_size))
         self._unstable = np.zeros(self.num_envs, dtype=bool)
         self._physics_of: Tasks | None = None
+        self._path: deque[NDArray[np.float64]] = deque(maxlen=family.horizon)  # roots before each step, for pictures
         self._renderer: Any = None
 
     def _start(self, mask: NDArray[np.bool_]) -> Array:
@@ -269,6 +282,7 @@ class BatchedMujoco(TaskVectorEnv):
     def _advance(self, actions: Array) -> tuple[Array, dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
         action = np.clip(np.asarray(actions, dtype=np.float64), -1.0, 1.0)
         before = self.qpos[:, : self.robot.root].copy()
+        self._path.append(before)
         self._ctrl[:] = control = self._bound * action
         self._unstable = self._step_physics(~self._ended)
         if self._unstable.any():
@@ -311,7 +325,7 @@ class BatchedMujoco(TaskVectorEnv):
         return {"unstable": self._unstable}
 
     def render_frame(self, index: int) -> NDArray[np.uint8]:
-        """Simulation `index` from its tracking camera, its task written above.
+        """Simulation `index`, its target in green, where it came from in blue, task and speed in words.
 
         Raises:
             UserError: there is no OpenGL to draw with.
@@ -322,16 +336,61 @@ class BatchedMujoco(TaskVectorEnv):
             if problem := opengl_problem():
                 raise UserError(
                     f"cannot draw: MuJoCo found no OpenGL ({problem}). Without a display, set MUJOCO_GL=egl or "
-                    "MUJOCO_GL=osmesa and install that library (libegl1 or libosmesa6)"
+                    "MUJOCO_GL=osmesa and install that library (on Debian: apt install libegl1 libgl1-mesa-dri, or "
+                    "libosmesa6)"
                 )
+            self._model.vis.quality.shadowsize = SHADOW
             self._renderer = mujoco.Renderer(self._model, PICTURE[1], PICTURE[0])
+        task = {name: values[index] for name, values in self.task.items()}
+        root = np.zeros((int(min(self.elapsed[index], len(self._path))) + 1, 2))  # where it was, oldest first
+        seen = [*list(self._path)[len(self._path) - len(root) + 1 :], self.qpos]
+        root[:, : self.robot.root] = [state[index, : self.robot.root] for state in seen]
         data = self._batch.get_data(index)
         mujoco.mj_forward(self._batch.get_model(index), data)
-        self._renderer.update_scene(data, camera="track")
+        place, heading = self._family.place(task), self._family.heading(task)
+        self._renderer.update_scene(data, camera=self._camera(overview=place is not None))
+        for start, end in pairwise(root if self.robot.root == 2 else []):
+            self._add(mujoco.mjtGeom.mjGEOM_LINE, 4.0, (*start, 0.02), (*end, 0.02), BLUE)
+        if place is not None:
+            self._add(mujoco.mjtGeom.mjGEOM_CAPSULE, 0.1, (*place, 0.0), (*place, 1.0), GREEN)
+        if heading is not None:
+            above = np.array([*root[-1], data.xpos[1, 2] + 0.6])
+            self._add(mujoco.mjtGeom.mjGEOM_ARROW, 0.05, above, above + np.append(heading, 0.0), GREEN)
         picture = Image.fromarray(self._renderer.render())
-        caption = self._family.caption({name: values[index] for name, values in self.task.items()})
-        ImageDraw.Draw(picture).text((8, 8), caption, fill="white", stroke_width=2, stroke_fill="black", font_size=20)
+        steps = min(len(root) - 1, round(RECENT / self._dt))
+        velocity = (root[-1] - root[-1 - steps])[: self.robot.root] / max(steps * self._dt, self._dt)
+        now = " ".join(f"{v:+.2f}" for v in velocity)
+        caption = f"{self._family.caption(task)}\nspeed {now} m/s"
+        pen = ImageDraw.Draw(picture, "RGBA")
+        left, top, right, bottom = pen.textbbox((8, 8), caption, font_size=18)
+        pen.rectangle((left - 4, top - 4, right + 4, bottom + 4), fill=(0, 0, 0, 190))
+        pen.text((8, 8), caption, fill="white", font_size=18)
         return np.asarray(picture)
+
+    def _camera(self, *, overview: bool) -> Any:
+        """From the side as the model's file has it; of robots that leave their lane, from above."""
+        import mujoco
+
+        if self.robot.root == 1:
+            return "track"
+        camera = mujoco.MjvCamera()
+        camera.azimuth, camera.elevation, camera.distance = 90.0, -40.0, 6.0
+        if overview:
+            camera.elevation, camera.distance = -60.0, 11.0
+        else:
+            camera.type, camera.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, 1
+        return camera
+
+    def _add(self, kind: Any, width: float, start: Any, end: Any, colour: tuple[float, float, float, float]) -> None:
+        """Put a shape from `start` to `end` `(3,)` into the scene; widths in m, of lines in pixels."""
+        import mujoco
+
+        scene = self._renderer.scene
+        if scene.ngeom < scene.maxgeom:
+            geom = scene.geoms[scene.ngeom]
+            mujoco.mjv_initGeom(geom, kind, np.zeros(3), np.zeros(3), np.zeros(9), np.array(colour, np.float32))
+            mujoco.mjv_connector(geom, kind, width, np.array(start), np.array(end))
+            scene.ngeom += 1
 
     def close_extras(self, **kwargs: Any) -> None:
         """Free the renderer."""

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.envs.batched_mujoco import HALF_CHEETAH, Motion, MujocoFamily
-from metarl.tasks import Array, Tasks, Uniform
+from metarl.tasks import Array, Task, Tasks, Uniform
 
 CONTROL_COST = 0.05  # per squared unit of action
 HORIZON = {"maml2017": 200, "promp": 100, "pearl": 200, "varibad": 200}  # steps
@@ -60,6 +60,14 @@ class HalfCheetahVelocity(MujocoFamily):
             "reward_velocity": -np.abs(motion.velocity[:, 0] - task["velocity"]),
             "reward_ctrl": -CONTROL_COST * np.square(motion.action).sum(1),
         }
+
+    def caption(self, task: Task) -> str:
+        """The wanted speed."""
+        return f"wanted {task['velocity']:+.2f} m/s"
+
+    def heading(self, task: Task) -> NDArray[np.float64]:
+        """The wanted speed along x."""
+        return np.array([task["velocity"], 0.0])
 
 
 @dataclass(frozen=True)
@@ -97,3 +105,11 @@ class HalfCheetahDirection(MujocoFamily):
             "reward_forward": task["direction"] * motion.velocity[:, 0],
             "reward_ctrl": -CONTROL_COST * np.square(motion.action).sum(1),
         }
+
+    def caption(self, task: Task) -> str:
+        """The wanted direction."""
+        return "wanted: forwards" if task["direction"] > 0 else "wanted: backwards"
+
+    def heading(self, task: Task) -> NDArray[np.float64]:
+        """The wanted direction along x."""
+        return np.array([task["direction"], 0.0])

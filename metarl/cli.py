@@ -89,6 +89,7 @@ Count = Annotated[int | None, tyro.conf.arg(metavar="INT")]
 ORACLE = "ppo-oracle"  # the agent whose curves may be reference lines
 QUICKSTART_FAMILY = "metarl/Navigation2D-v0"
 QUICKSTART: dict[str, Any] = {"iterations": 25}  # what differs from the default config
+MOST_FPS = 240.0  # of a film
 FAMILY_TASKS, DATASET_TASKS = 40, 600  # test tasks of an evaluation unless told otherwise
 
 
@@ -211,6 +212,29 @@ class CompareOptions:
     out: Path
     json: File = None
     axis: Literal["gradient_steps", "env_steps", "shots"] | None = None
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """Film an agent before and after it adapts to a frozen task, side by side.
+
+    Attributes:
+        out: the film (.mp4, which needs the video extra, or .gif).
+        task: which of the split's frozen tasks, from 0.
+        split: which frozen tasks: validation, test, ood or train.
+        steps: K, the bits of adaptation before the second episode.
+        episodes: fresh episodes a bit of adaptation may use.
+        seed: names the streams of adaptation and of the filmed episodes.
+        fps: pictures a second; by default 20, or fewer so that a short episode lasts five seconds.
+    """
+
+    out: Path
+    task: int = 0
+    split: str = "test"
+    steps: int = 3
+    episodes: int = 40
+    seed: int = 0
+    fps: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -654,16 +678,17 @@ def evaluate(words: Sequence[str]) -> int:
     return 0
 
 
-def _existing_run(target: str) -> Path:
+def _existing_run(target: str, instead: Sequence[str] = tuple(UNTRAINED)) -> Path:
+    """The run folder; `instead` are agents that the command takes in its place."""
     folder = Path(target)
     if folder.exists():
         return folder
     if target in LEARNERS:
         fail(f"{target} must be trained first (metarl train {target} ...); then give the run folder")
-    nearest = difflib.get_close_matches(target, UNTRAINED, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(target, instead, n=1, cutoff=0.5)
     hint = f" (did you mean {nearest[0]}?)" if nearest else ""
-    untrained = ", ".join(UNTRAINED)
-    fail(f"there is no run {target!r}{hint}; give a run folder, or one of {untrained} with --family or --dataset")
+    others = f", or one of {', '.join(instead)} with --family or --dataset" if instead else ""
+    fail(f"there is no run {target!r}{hint}; give a run folder{others}")
 
 
 def _where(entry: Entry) -> str:
@@ -702,8 +727,8 @@ def _apart(options: EvaluateOptions) -> str:
     return "".join(f"-{word}" for word in words)
 
 
-def _evaluate_run(folder: Path, options: EvaluateOptions) -> None:
-    """Measure a run and write the curve into its folder."""
+def _open_run(folder: Path, data_root: Path | None = None) -> tuple[Any, Run, Source]:
+    """The learner, the run and its source."""
     from metarl.runs import Run
 
     name = Run.open(folder).learner
@@ -711,14 +736,19 @@ def _evaluate_run(folder: Path, options: EvaluateOptions) -> None:
         refuse(f"agent in {folder}", name, LEARNERS)
     learner = resolve(LEARNERS[name].where)
     run = Run.open(folder, learner.Config)
-    place = _data_root(run, options.data_root)
-    trained_on = make_source(run.source.get("name", ""), {**run.source.get("options", {}), **place})
+    place = _data_root(run, data_root)
+    return learner, run, make_source(run.source.get("name", ""), {**run.source.get("options", {}), **place})
+
+
+def _evaluate_run(folder: Path, options: EvaluateOptions) -> None:
+    """Measure a run and write the curve into its folder."""
+    learner, run, trained_on = _open_run(folder, options.data_root)
     source = _asked_for(trained_on, options)
     stem = "curve" + _apart(options)
     _check_outputs(options)
     check_output(folder / f"{stem}.json")
     config = dataclasses.asdict(run.config)
-    curve = _measure(learner.load(run, trained_on), name, source, options, seed=run.seed, config=config)
+    curve = _measure(learner.load(run, trained_on), run.learner, source, options, seed=run.seed, config=config)
     files = {"json": folder / f"{stem}.json", "plot": folder / f"{stem}.png"}
     _report(curve, files)
     _report(curve, {"json": options.json, "csv": options.csv, "plot": options.plot}, table=False)
@@ -944,6 +974,38 @@ def _saved_curve(path: Path) -> AdaptationCurve:
     return AdaptationCurve.load(path)
 
 
+def video(words: Sequence[str]) -> int:
+    """Film a run before and after adaptation."""
+    if _asks_for_help(words):
+        say("RUN is the folder of a run that acts in a task family.\n")
+        parse("metarl video RUN", ["--help"], Group("command", VideoOptions))
+    target, rest = _first(words, "RUN", "video")
+    (options,) = parse("metarl video RUN", rest, Group("command", VideoOptions))
+    from metarl.learner import Budget, Filmable
+    from metarl.tasks import FROZEN
+    from metarl.video import check_film, draw_without_display, write
+
+    if not 0 <= options.task < FROZEN:
+        fail(f"--task is {options.task}; it must be from 0 to {FROZEN - 1}")
+    if options.fps is not None and not 0 < options.fps <= MOST_FPS:
+        fail(f"--fps is {options.fps:g}; it must be above 0, at most {MOST_FPS:g}")
+    budget = Budget(options.steps, options.episodes)
+    check_output(check_film(options.out))
+    draw_without_display()
+    learner, run, source = _open_run(_existing_run(target, instead=()))
+    if options.split not in source.splits:
+        refuse(f"split of {source.name}", options.split, source.splits)
+    agent = learner.load(run, source)
+    if not isinstance(agent, Filmable):
+        fail(f"{run.learner} in {target} cannot be filmed: only agents that act in a task family can")
+    takes = agent.film(source.fixed(options.split, options.task + 1)[options.task :], budget, options.seed)
+    write(takes, options.out, options.fps)
+    for take in takes:
+        say(f"{take.title}; filmed: {sum(take.rewards):.1f} in {len(take.rewards)} steps")
+    say(f"wrote {options.out}")
+    return 0
+
+
 # Tables
 
 
@@ -1065,4 +1127,5 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "evaluate": (evaluate, "measure the adaptation curve of a run, or of an agent that needs no training"),
     "predict": (predict, "learn new classes from a few pictures each, and classify others"),
     "compare": (compare, "draw evaluated runs of one problem on one plot"),
+    "video": (video, "film an agent before and after adaptation, side by side"),
 }

@@ -8,7 +8,7 @@ never switch on a learner's name.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from metarl.tasks import Tasks
 
 if TYPE_CHECKING:
     from metarl.runs import Run
+    from metarl.video import Take
 
 ScoreKind = Literal["return", "accuracy", "mse"]
 
@@ -132,6 +133,18 @@ class Adaptable(Protocol):
 
     def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
         """Scores after 0..K bits of adaptation on each task; `seed` names the evaluation's streams."""
+
+
+@runtime_checkable
+class Filmable(Protocol):
+    """An `Adaptable` that acts, and so can be filmed; optional."""
+
+    def film(self, task: Tasks, budget: Budget, seed: int) -> list[Take]:
+        """Episodes on one task (a batch of 1), the first before adaptation, the last after all of it.
+
+        Raises:
+            UserError: the family cannot be drawn here.
+        """
 
 
 class Learner(Protocol):

@@ -21,6 +21,7 @@ from metarl.policies import Params, Policy
 from metarl.rollout import rollout
 from metarl.seeding import Key
 from metarl.tasks import TaskFamily, Tasks
+from metarl.video import Camera, Take
 
 if TYPE_CHECKING:
     from metarl.runs import Run
@@ -92,7 +93,7 @@ class Adapting:
         """
         alpha, key = self.step_size, Key(seed)("policy-gradient", "evaluate")
         starts = range(0, len(tasks), EVALUATION_CHUNK)
-        parts = [self._returns(tasks[i : i + EVALUATION_CHUNK], budget, key("chunk", i)) for i in starts]
+        parts = [self._adapt(tasks[i : i + EVALUATION_CHUNK], budget, key("chunk", i))[1] for i in starts]
         steps = range(budget.steps + 1)
         return Scores(
             values=torch.cat(parts).numpy(),
@@ -103,8 +104,21 @@ class Adapting:
             protocol=f"policy-gradient steps of {alpha:g}, then {alpha / 2:g}; {budget.episodes} fresh episodes a step",
         )
 
-    def _returns(self, tasks: Tasks, budget: Budget, key: Key) -> Tensor:
-        """Mean returns `(T, K+1)` of some tasks."""
+    def film(self, task: Tasks, budget: Budget, seed: int) -> list[Take]:
+        """An episode before adapting and one after `budget.steps` gradient steps, the same luck in both."""
+        key = Key(seed)("policy-gradient", "film")
+        iterates, means = self._adapt(task, budget, key("adapt"))
+        takes = []
+        for k in sorted({0, budget.steps}):
+            camera, env = Camera(), self.family.make_vec(task, 1)
+            rollout(env, self.policy, iterates[k], key("episode"), watch=camera)
+            env.close()
+            when = f"after {k} gradient step{'s' if k > 1 else ''}" if k else "before adaptation"
+            takes.append(camera.take(f"{when}: mean return {float(means[0, k]):.1f}"))
+        return takes
+
+    def _adapt(self, tasks: Tasks, budget: Budget, key: Key) -> tuple[list[Params], Tensor]:
+        """The K+1 iterates, stacked `(T, ...)`, and the mean returns `(T, K+1)` of their episodes."""
         rule = inner.Rule((self.step_size, self.step_size / 2), budget.steps, order=1)
         env = self.family.make_vec(tasks, budget.episodes)
         means: list[Tensor] = []
@@ -118,9 +132,10 @@ class Adapting:
             return loss(self.policy, params, batch)
 
         start = {name: value.detach() for name, value in inner.stack(self.params, len(tasks)).items()}
-        last = inner.adapt(start, task_losses, collect, rule)[-1]
-        collect(last, budget.steps)
-        return torch.stack(means, 1)
+        iterates = inner.adapt(start, task_losses, collect, rule)
+        collect(iterates[-1], budget.steps)
+        env.close()
+        return iterates, torch.stack(means, 1)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from gymnasium.spaces import Discrete
+from numpy.typing import NDArray
 from torch import Tensor
 
 from metarl.episodes import Episodes
@@ -16,6 +17,7 @@ from metarl.seeding import Key
 from metarl.tasks import Array, TaskVectorEnv
 
 Act = Callable[[Tensor, int], Tensor]
+Watch = Callable[[TaskVectorEnv, NDArray[np.float32]], None]  # sees each state with the rewards (N,) that led there
 
 
 @contextmanager
@@ -29,7 +31,9 @@ def intra_op_threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def rollout(env: TaskVectorEnv, policy: Policy, params: Params, key: Key, *, threads: int = 1) -> Episodes:
+def rollout(
+    env: TaskVectorEnv, policy: Policy, params: Params, key: Key, *, threads: int = 1, watch: Watch | None = None
+) -> Episodes:
     """One episode of `policy` in every environment.
 
     Args:
@@ -39,6 +43,7 @@ def rollout(env: TaskVectorEnv, policy: Policy, params: Params, key: Key, *, thr
         key: names the streams of start states and actions, per task; so episodes do not depend on
             threads, nor on what was sampled before.
         threads: intra-op threads of the policy; one is fastest for small networks.
+        watch: called after the reset and after every step, such as a `video.Camera`.
 
     Returns:
         Episodes on the CPU, `(T, E, H, ...)`.
@@ -53,16 +58,17 @@ def rollout(env: TaskVectorEnv, policy: Policy, params: Params, key: Key, *, thr
         return actions.cpu()
 
     with torch.no_grad(), intra_op_threads(threads):
-        return run_episodes(env, act, key)
+        return run_episodes(env, act, key, watch)
 
 
-def run_episodes(env: TaskVectorEnv, act: Act, key: Key) -> Episodes:
+def run_episodes(env: TaskVectorEnv, act: Act, key: Key, watch: Watch | None = None) -> Episodes:
     """One episode of any controller in every environment.
 
     Args:
         env: T tasks x E replicas; it is reset first.
         act: `(obs (T, E, obs_dim) float32, t) -> actions (T, E, ...)`.
         key: names the streams of start states.
+        watch: called after the reset and after every step.
     """
     n_tasks, n_envs, horizon = len(env.tasks), env.num_envs, env.family.horizon
     obs, _ = env.reset(seed=key("start").integer())
@@ -73,6 +79,8 @@ def run_episodes(env: TaskVectorEnv, act: Act, key: Key) -> Episodes:
     rewards = np.zeros((horizon, n_envs), np.float32)
     terminated, truncated, valid = (np.zeros((horizon, n_envs), bool) for _ in range(3))
     live, unstable = np.ones(n_envs, bool), np.zeros(n_envs, bool)
+    if watch is not None:
+        watch(env, np.zeros(n_envs, np.float32))
     for t in range(horizon):
         obs_buffer[t] = obs
         seen = torch.from_numpy(obs_buffer[t]).view(n_tasks, env.replicas, *obs.shape[1:])
@@ -80,6 +88,8 @@ def run_episodes(env: TaskVectorEnv, act: Act, key: Key) -> Episodes:
         obs, rewards[t], terminated[t], truncated[t], infos = env.step(action_buffer[t])
         if "unstable" in infos:
             unstable |= infos["unstable"]
+        if watch is not None:
+            watch(env, rewards[t])
         valid[t] = live
         ended = terminated[t] | truncated[t]
         if ended.any():

@@ -309,15 +309,17 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
         return {}
 
     def _noise(
-        self, draw: Callable[[np.random.Generator, tuple[int, ...]], Array], shape: tuple[int, ...], mask: Array
+        self,
+        draw: Callable[[np.random.Generator, tuple[int, ...]], Array],
+        shape: tuple[int, ...],
+        mask: NDArray[np.bool_],
     ) -> Array:
         """Random numbers `(N, *shape)`, one keyed block per task and reset; for use in `_start`.
 
         Only tasks with a row in `mask` `(N,)` are drawn for; the other rows are 0.
         """
-        begins = mask.reshape(-1, self.replicas).any(1)
-        found = np.zeros((len(begins), self.replicas, *shape))
-        for t in np.flatnonzero(begins):
+        found = np.zeros((len(self.tasks), self.replicas, *shape))
+        for t in np.flatnonzero(mask.reshape(-1, self.replicas).any(1)):
             found[t] = draw(self._key(self._resets, int(t)).numpy(), (self.replicas, *shape))
         return found.reshape(self.num_envs, *shape)
 

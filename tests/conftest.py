@@ -6,8 +6,11 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from metarl.video import draw_without_display
+
 settings.register_profile("house", deadline=None)  # machines are shared: a slow example is no defect
 settings.load_profile("house")
+draw_without_display()  # before anything imports mujoco
 
 
 @pytest.fixture(autouse=True)

@@ -322,16 +322,77 @@ def test_at_least_one_thread():
         family.make_vec(family.fixed("test", 1), threads=0)
 
 
+def picture(env, index=0):
+    try:
+        return env.render_frame(index).astype(int)
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+def green(drawn):
+    """Which pixels have the colour of targets."""
+    return (drawn[..., 1] > 60) & (drawn[..., 1] > 2 * drawn[..., 0]) & (drawn[..., 1] > 2 * drawn[..., 2])
+
+
 def test_a_picture_shows_the_robot_and_its_task():
     family = make_family("metarl/AntGoal-v0")
     env = family.make_vec(family.fixed("test", 2), 1)
     env.reset(seed=0)
-    try:
-        pictures = [env.render_frame(i) for i in (0, 1)]
-    except UserError as error:
-        pytest.skip(str(error))
+    pictures = [picture(env, i) for i in (0, 1)]
     assert pictures[0].shape == (360, 480, 3)
-    assert pictures[0].dtype == np.uint8
     assert pictures[0].std() > 10
     assert (pictures[0] != pictures[1]).any()
     env.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "other"),
+    [
+        ("HalfCheetahVelocity", {"velocity": 0.9}, {"velocity": 2.0}),
+        ("HalfCheetahDirection", {"direction": 1.0}, {"direction": -1.0}),
+        ("AntVelocity", {"velocity": 0.9}, {"velocity": 2.5}),
+        ("AntDirection", {"direction": 1.0}, {"direction": -1.0}),
+        ("AntDirection2D", {"angle": 0.0}, {"angle": 3.0}),
+        ("AntGoal", {"goal": [2.0, 0.0]}, {"goal": [-2.0, 0.0]}),
+        ("HumanoidDirection2D", {"angle": 0.0}, {"angle": 3.0}),
+    ],
+)
+def test_the_target_is_drawn_where_it_is(name, task, other):
+    family = make_family(f"metarl/{name}-v0")
+    tasks = Tasks.stack([{key: np.array(value) for key, value in one.items()} for one in (task, other)])
+    env = family.make_vec(tasks, 1)
+    env.reset(seed=0)
+    env.qpos[1], env.qvel[1] = env.qpos[0], env.qvel[0]
+    one, two = (np.argwhere(green(picture(env, i))) for i in (0, 1))  # (row, column) of the target's pixels
+    assert len(one) > 40
+    assert len(two) > 40
+    side = 1 if "velocity" in task else -1  # the faster target's arrow goes farther right; the others' goes left
+    assert side * (two[:, 1].max() - one[:, 1].max()) > 10
+    env.close()
+
+
+def test_the_speed_in_the_picture_is_that_of_the_last_second(monkeypatch):
+    family = make_family("metarl/HalfCheetahVelocity-v0")
+    env = family.make_vec(family.fixed("test", 1), 1)
+    env.reset(seed=0)
+    said = []
+    monkeypatch.setattr("PIL.ImageDraw.ImageDraw.text", lambda self, at, text, **style: said.append(text))
+    picture(env)
+    xs = [env.qpos[0, 0]]
+    for k in range(25):
+        env.step(act(env, k))
+        xs.append(env.qpos[0, 0])
+    picture(env)
+    wanted = f"wanted {env.task['velocity'][0]:+.2f} m/s"
+    assert said[0] == f"{wanted}\nspeed +0.00 m/s"
+    assert said[1] == f"{wanted}\nspeed {xs[-1] - xs[-21]:+.2f} m/s"  # 20 steps of .05 s
+    env.close()
+
+
+def test_without_opengl_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(batched_mujoco, "opengl_problem", lambda: "no library")
+    family = make_family("metarl/HalfCheetahVelocity-v0")
+    env = family.make_vec(family.fixed("test", 1))
+    env.reset(seed=0)
+    with pytest.raises(UserError, match=r"no OpenGL \(no library\).*MUJOCO_GL=osmesa.*libegl1.*libosmesa6"):
+        env.render_frame(0)

@@ -5,7 +5,6 @@ entry in `frozen_tasks.json` (see `test_frozen_tasks_never_change`).
 """
 
 import json
-import os
 import warnings
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,6 @@ from gymnasium.utils.seeding import np_random
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from metarl.envs import FAMILIES, family_class, make_family
-from metarl.envs.batched_mujoco import MujocoFamily
 from metarl.learner import UserError
 from metarl.tasks import FROZEN, SPLITS, TaskFamily, Tasks, TaskVectorEnv
 
@@ -485,8 +483,6 @@ def test_as_many_tasks_are_held_out_as_evaluations_use():
 @pytest.mark.parametrize("name", FAMILIES)
 def test_render_gives_a_picture_that_changes(name):
     family = make_family(name)
-    if isinstance(family, MujocoFamily) and not os.environ.get("MUJOCO_GL"):
-        pytest.skip("MuJoCo draws only where MUJOCO_GL names an OpenGL (egl, osmesa, glfw)")
     env = gymnasium.make(name, render_mode="rgb_array").unwrapped
     env.reset(seed=0, options={"task": family.fixed("test", 1)[0]})
     env.action_space.seed(0)

@@ -1,0 +1,208 @@
+"""Films: what a camera sees, how takes are put together, and the command."""
+
+import itertools
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from metarl import video
+from metarl.agents import maml_trpo, rl2
+from metarl.envs import make_family
+from metarl.learner import Budget, Filmable, UserError
+from metarl.runs import Run
+from metarl.tasks import TaskVectorEnv
+from metarl.video import Camera, Take, frames, write
+
+NAVIGATION = "metarl/Navigation2D-v0"
+
+
+@dataclass(frozen=True)
+class Agents:
+    """Barely trained, each in 2D navigation."""
+
+    maml: maml_trpo.Adapting
+    rl2: rl2.Agent
+
+
+@pytest.fixture(scope="module")
+def agents(tmp_path_factory):
+    family, folder = make_family(NAVIGATION), tmp_path_factory.mktemp("runs")
+    loaded = []
+    for module, small in (
+        (maml_trpo, {"tasks": 2, "episodes": 2}),
+        (rl2, {"trials": 4, "minibatches": 1, "trial_episodes": 3, "hidden": 8}),
+    ):
+        config = module.Config(iterations=1, threads=1, **small)
+        run = Run.create(folder / module.__name__, learner=module.__name__, config=config, source=family, seed=0)
+        module.train(config, family, run)
+        loaded.append(module.load(run, family))
+    return Agents(*loaded)
+
+
+def take(steps, shade=0, size=(20, 31)):
+    pictures = [np.full((*size, 3), shade + i, np.uint8) for i in range(steps + 1)]
+    return Take("title", pictures, [1.0] * steps)
+
+
+def read(path):
+    """The pictures of a film `(n, height, width, 3)`, and its pictures a second."""
+    if path.suffix == ".gif":
+        with Image.open(path) as film:
+            pictures, step = [], film.info["duration"]
+            for i in range(film.n_frames):  # pictures that stay are stored once
+                film.seek(i)
+                pictures += [np.asarray(film.convert("RGB"))] * round(film.info["duration"] / step)
+            return np.stack(pictures), 1000 / step
+    ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="the video extra is not installed")
+    reader = ffmpeg.read_frames(str(path))
+    meta = next(reader)
+    width, height = meta["size"]
+    return np.stack([np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]), meta["fps"]
+
+
+def test_maml_films_one_episode_before_and_one_after_with_the_same_luck(agents):
+    family = agents.maml.family
+    task = family.fixed("test", 1)
+    before, after = agents.maml.film(task, Budget(2, 3), seed=5)
+    assert before.title.startswith("before adaptation: mean return -")
+    assert after.title.startswith("after 2 gradient steps: mean return -")
+    for shown in (before, after):
+        assert len(shown.pictures) == len(shown.rewards) + 1 <= family.horizon + 1
+    np.testing.assert_array_equal(before.pictures[0], after.pictures[0])
+    assert before.rewards != after.rewards
+    goal = task.arrays["goal"][0]  # maml2017 pays minus the distance, and the first step is at most .1 along an axis
+    assert before.rewards[0] == pytest.approx(-np.hypot(*goal), abs=0.15)
+    again = agents.maml.film(task, Budget(2, 3), seed=5)[1]
+    assert (again.title, again.rewards) == (after.title, after.rewards)
+    assert agents.maml.film(task, Budget(2, 3), seed=6)[1].rewards != after.rewards
+    assert len(agents.maml.film(task, Budget(0, 3), seed=5)) == 1
+
+
+def test_rl2_films_the_first_and_the_last_episode_of_one_trial(agents):
+    task = agents.rl2.family.fixed("test", 1)
+    first, last = agents.rl2.film(task, Budget(3, 40), seed=1)
+    assert (first.title, last.title) == ("episode 1 of the trial", "episode 3 of the trial")
+    played = rl2.Agent.play(agents.rl2, task, 1, rl2.Key(1)("rl2", "film"))
+    returns = played.returns()[0, 0]
+    assert sum(first.rewards) == pytest.approx(float(returns[0]), rel=1e-5)
+    assert sum(last.rewards) == pytest.approx(float(returns[2]), rel=1e-5)
+    np.testing.assert_array_equal(first.pictures[0], last.pictures[0])  # every episode starts at the origin
+    assert len(first.pictures) == len(first.rewards) + 1
+    np.testing.assert_array_equal(first.pictures[-1], first.pictures[-2])  # the last state is already reset away
+    assert not np.array_equal(last.pictures[-1], last.pictures[-2])
+
+
+def test_who_can_be_filmed_is_told_by_what_it_can_do(agents):
+    assert isinstance(agents.maml, Filmable)
+    assert isinstance(agents.rl2, Filmable)
+    assert not isinstance(object(), Filmable)
+
+
+class Numbered(TaskVectorEnv):
+    """Draws how many pictures it drew before."""
+
+    def __init__(self):
+        self.drawn = itertools.count()
+
+    _start = _advance = None
+
+    def render_frame(self, index):
+        assert index == 0
+        return np.full((2, 2, 3), next(self.drawn), np.uint8)
+
+
+def test_a_camera_cuts_takes_out_of_what_it_saw():
+    Numbered.__abstractmethods__ = frozenset()
+    camera, env = Camera(), Numbered()
+    for reward in (0.0, 1.0, 2.0, 3.0, 4.0):
+        camera(env, np.array([reward, 99.0], np.float32))
+
+    def seen(cut):
+        return [int(picture[0, 0, 0]) for picture in cut.pictures], list(cut.rewards)
+
+    assert seen(camera.take("all")) == ([0, 1, 2, 3, 4], [1.0, 2.0, 3.0, 4.0])
+    assert seen(camera.take("first", 0, 2)) == ([0, 1, 1], [1.0, 2.0])
+    assert seen(camera.take("second", 2, 4)) == ([2, 3, 4], [3.0, 4.0])
+
+
+def test_frames_stand_side_by_side_and_the_shorter_take_waits():
+    shown = [np.asarray(frame) for frame in frames([take(5), take(2, 100)], hold=2)]
+    assert len(shown) == 6 + 2
+    (height, width, _), wide, high = shown[0].shape, 2 * 31, video.STRIP + 2 * 20
+    assert (width, height) == (2 * wide + video.GAP, high)
+    assert height % 2 == width % 2 == 0
+    centre = [(int(frame[-10, 10, 0]), int(frame[-10, -10, 0])) for frame in shown]
+    assert centre == [(0, 100), (1, 101), (2, 102), (3, 102), (4, 102), (5, 102), (5, 102), (5, 102)]
+    assert (shown[0] != shown[1])[: video.STRIP].any()  # the return so far is written above
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif", ".GIF"])
+def test_a_film_is_written_whole(suffix, tmp_path):
+    path = tmp_path / f"film{suffix}"
+    if suffix == ".mp4":
+        pytest.importorskip("imageio_ffmpeg", reason="the video extra is not installed")
+    write([take(39), take(9, 100)], path)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    pictures, fps = read(path.rename(tmp_path / f"read{suffix.lower()}"))
+    assert fps == pytest.approx(8, rel=0.05)  # 40 pictures in five seconds
+    assert pictures.shape[0] == pytest.approx(48, abs=1)
+    assert pictures.shape[1:] == (video.STRIP + 40, 2 * 62 + video.GAP, 3)
+    np.testing.assert_allclose(pictures[-1][-10, [10, -10]].mean(-1), [39, 109], atol=6)
+
+
+def test_a_film_may_be_as_fast_as_asked(tmp_path):
+    write([take(20)], tmp_path / "film.gif", fps=40)
+    pictures, fps = read(tmp_path / "film.gif")
+    assert fps == pytest.approx(10, rel=0.05)  # of a GIF every fourth picture is kept
+    assert len(pictures) == pytest.approx((21 + 40) / 4, abs=1)
+
+
+def test_what_cannot_be_written_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"film.avi: the name must end in .mp4 or .gif"):
+        write([take(1)], tmp_path / "film.avi")
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(UserError, match=r"pip install 'metarl\[video\]', or give a name that ends in .gif"):
+        write([take(1)], tmp_path / "film.mp4")
+    write([take(1)], tmp_path / "film.gif")
+
+
+def test_a_failed_film_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "film.gif"
+    write([take(1)], path)
+    old = path.read_bytes()
+
+    def fails(*_):
+        (tmp_path / "film.tmp.gif").write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(video, "_write_gif", fails)
+    with pytest.raises(OSError, match="disk full"):
+        write([take(2)], path)
+    assert path.read_bytes() == old
+    assert [p.name for p in tmp_path.iterdir()] == ["film.gif"]
+
+
+@pytest.mark.parametrize(
+    ("have", "environment", "expected"),
+    [
+        ({"EGL", "OSMesa"}, {}, "egl"),
+        ({"OSMesa"}, {}, "osmesa"),
+        (set(), {}, None),
+        ({"EGL"}, {"MUJOCO_GL": "glfw"}, "glfw"),
+        ({"EGL"}, {"DISPLAY": ":0"}, None),
+    ],
+)
+def test_without_a_display_mujoco_draws_into_memory(have, environment, expected, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delitem(sys.modules, "mujoco", raising=False)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: name if name in have else None)
+    video.draw_without_display()
+    assert video.os.environ.get("MUJOCO_GL") == expected
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
