@@ -125,11 +125,11 @@ class Trained:
         for start in range(0, len(tasks), chunk):
             batch = self.source.batch(tasks[start : start + chunk])
             shown = shots_shown(batch, ways)
-            found = [torch.full((len(batch),), 1 / ways)]
+            found = [torch.full((len(batch),), 1 / ways, dtype=torch.float64)]
             found += [self._accuracy(first_shots(batch, ways, k), ways) for k in shown[1:]]
             rows.append(torch.stack(found, 1))
         return Scores(
-            values=torch.cat(rows).double().numpy(),
+            values=torch.cat(rows).numpy(),
             gradient_steps=None,
             env_steps=None,
             shots=shown,
@@ -138,7 +138,7 @@ class Trained:
         )
 
     def _accuracy(self, batch: Batch, ways: int) -> Tensor:
-        return (self.log_probabilities(batch, ways).argmax(-1) == batch.query_y).float().mean(1)
+        return (self.log_probabilities(batch, ways).argmax(-1) == batch.query_y).double().mean(1)
 
     def log_probabilities(self, batch: Batch, ways: int) -> Tensor:
         """Of the classes for the query images, `(T, R, ways)`; query labels are not used."""

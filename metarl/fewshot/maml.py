@@ -26,7 +26,7 @@ from metarl.fewshot.embedding import halving
 from metarl.fewshot.images import ImageSource
 from metarl.fewshot.networks import Classifier, Data, Network, Regressor, check_ways
 from metarl.fewshot.training import SupervisedSource
-from metarl.learner import Budget, Scores, check_range
+from metarl.learner import Budget, Scores, UserError, check_range
 from metarl.policies import MLP, Params
 from metarl.runs import Run
 from metarl.seeding import Key
@@ -194,7 +194,8 @@ def train(config: Config, source: SupervisedSource, run: Run, encoder: nn.Module
         config: the settings.
         source: tasks of images, or of numbers.
         run: where it is logged and saved.
-        encoder: images: a module to start from, in place of the config's backbone.
+        encoder: images: a module to start from, in place of the config's backbone. Of its parameters those adapt
+            whose names match `config.moves`; "*" is all of them.
     """
     key = Key(run.seed)("maml")
     network = make_network(config, source, key, encoder)
@@ -242,7 +243,15 @@ class Trained:
         return inner.adapt(self.params, self.network.support_loss, data, replace(self.rule, steps=steps, order=1))
 
     def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
-        """Score on the query data after 0..K gradient steps on the support set."""
+        """Score on the query data after 0..K gradient steps on the support set.
+
+        Raises:
+            UserError: the tasks have other ways than the head.
+        """
+        if isinstance(self.network, Classifier) and (ways := tasks.arrays["classes"].shape[1]) != self.network.ways:
+            raise UserError(
+                f"these tasks have {ways} classes, this learner's head is for {self.network.ways}: train one"
+            )
 
         def one(task: Batch) -> Tensor:
             return torch.stack([self.network.query_loss(params, task)[1] for params in self.adapt(task, budget.steps)])
