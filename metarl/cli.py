@@ -201,17 +201,25 @@ class PredictOptions:
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """Draw evaluated runs of the same problem on one plot; those that differ only in the seed are one curve.
+    """Compare evaluated runs of the same problem; those that differ only in the seed are one curve.
 
     Attributes:
         out: the picture (.png, .svg or .pdf).
-        json: write the curves here too.
-        axis: what to draw them against; by default what all of them count.
+        json: write the curves and every number of the comparison here.
+        markdown: write the tables here.
+        profile: draw the performance profiles here (.png, .svg or .pdf).
+        against: the agent, or the RUN, that the others are compared to; by default the first.
+        reach: report how much adaptation each agent needs to reach this score (accuracies are between 0 and 1).
+        axis: what to draw them against (final: the last scores alone); by default what all of them count.
     """
 
     out: Path
     json: File = None
-    axis: Literal["gradient_steps", "env_steps", "shots"] | None = None
+    markdown: File = None
+    profile: File = None
+    against: Annotated[str | None, tyro.conf.arg(metavar="RUN|AGENT")] = None
+    reach: Annotated[float | None, tyro.conf.arg(metavar="SCORE")] = None
+    axis: Literal["gradient_steps", "env_steps", "shots", "final"] | None = None
 
 
 @dataclass(frozen=True)
@@ -391,6 +399,7 @@ def _unboxed(text: str) -> str:
     message = " ".join(blocks[0 if drawn or len(blocks) == 1 else 1]) or " ".join(text.split())
     for name in ("agent", "family", "dataset", "command"):
         message = message.removeprefix(f"Error parsing {name}: ")
+    message = re.sub(r"no type matching .*<class '\w+'>: (.+)", r"\1", message)  # an optional value
     message = re.sub(r"invalid literal for int\(\) with base \d+: (.+)", r"\1 is not an integer", message)
     message = re.sub(r"could not convert string to float: (.+)", r"\1 is not a number", message)
     return message.removeprefix("Error parsing ")
@@ -558,10 +567,9 @@ def list_things(words: Sequence[str]) -> int:
     if not rows:
         say("none yet")
         return 0
-    table = _table(*rows[0])
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    say(table)
+    from metarl.tables import Table
+
+    say(Table(tuple(rows[0]), tuple(tuple(map(_cell, row.values())) for row in rows), numbers=False).rich())
     return 0
 
 
@@ -822,7 +830,7 @@ def _reference(name: str, source: Source, tasks: Tasks, budget: Budget, seed: in
 
 def _oracle_score(path: Path, source: Source, split: str, tasks: Tasks) -> float:
     """Mean score of an evaluated oracle; refused unless it is one and was measured on these very tasks."""
-    curve = _saved_curve(path)
+    curve = saved_curve(path)
     if curve.agent != ORACLE:
         fail(f"--oracle {path} is a curve of {curve.agent}; give an evaluated run of {ORACLE}")
     asked = source.options()
@@ -852,7 +860,9 @@ def _oracle_score(path: Path, source: Source, split: str, tasks: Tasks) -> float
 def _report(curve: AdaptationCurve, files: Mapping[str, Path | None], *, table: bool = True) -> None:
     """Print the curve and write its files."""
     if table:
-        say(_curve_table(curve))
+        from metarl.tables import evaluation_table
+
+        say(evaluation_table(curve).rich())
     for kind, path in files.items():
         if path is None:
             continue
@@ -936,34 +946,74 @@ def _class_folders(folder: Path) -> dict[str, list[Path]]:
 
 
 def compare(words: Sequence[str]) -> int:
-    """Draw several evaluated runs."""
+    """Compare several evaluated runs."""
     if _asks_for_help(words):
         say(
-            "usage: metarl compare RUN [RUN ...] --out FILE.png [--json FILE]; RUN is a run folder or a curve's JSON.\n"
+            "usage: metarl compare RUN [RUN ...] --out FILE.png [options]; RUN is a run folder, or the JSON of a curve "
+            "or of a comparison.\n"
         )
         parse("metarl compare RUN...", ["--help"], Group("command", CompareOptions))
     _first(words, "RUN", "compare")
     end = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     (options,) = parse("metarl compare RUN...", words[end:], Group("command", CompareOptions))
-    from metarl.evaluation import comparable, dump_json, labels, merge_seeds, write_atomically
-    from metarl.plotting import check_picture, plot_curves
+    from metarl import comparison
+    from metarl.evaluation import dump_json, merge_seeds, write_atomically
+    from metarl.plotting import check_picture, plot_curves, plot_profiles
+    from metarl.tables import score_table, summary_table
 
-    check_output(check_picture(options.out))
+    for picture in (options.out, options.profile):
+        check_output(picture and check_picture(picture))
     check_output(options.json)
-    curves = merge_seeds([_saved_curve(Path(word)) for word in words[:end]])
-    comparable(curves)
-    plot_curves(curves, options.out, options.axis)
-    say(_comparison_table(curves, labels(curves)))
-    say(f"wrote {options.out}")
+    check_output(options.markdown)
+    saved = {word: saved_curves(Path(word)) for word in words[:end]}
+    curves = merge_seeds([curve for found in saved.values() for curve in found])
+    against = 0 if options.against is None else _named(options.against, curves, saved)
+    found = comparison.compare(curves, against=against, reach=options.reach, axis=options.axis)
+    tables = summary_table(found), score_table(found)
+    for table in tables:
+        say(table.rich())
+        say("")
+    plot_curves(found.curves, options.out, found.axis)
+    if options.profile is not None:
+        plot_profiles(found.curves, options.profile)
     if options.json is not None:
-        document = {"version": 1, "curves": [curve.to_dict() for curve in curves]}
+        document = {
+            "version": 1,
+            "comparison": found.to_dict(),
+            "curves": [curve.to_dict() for curve in found.curves],
+        }
         write_atomically(options.json, dump_json(document).encode())
-        say(f"wrote {options.json}")
+    if options.markdown is not None:
+        write_atomically(options.markdown, "\n".join(table.markdown() for table in tables).encode())
+    for path in (options.out, options.profile, options.json, options.markdown):
+        if path is not None:
+            say(f"wrote {path}")
     return 0
 
 
-def _saved_curve(path: Path) -> AdaptationCurve:
-    from metarl.evaluation import AdaptationCurve
+def _named(name: str, curves: Sequence[AdaptationCurve], saved: Mapping[str, Sequence[AdaptationCurve]]) -> int:
+    """The index of the curve with a label, of an agent, or of a RUN as typed."""
+    from metarl.evaluation import labels, mergeable
+
+    known = labels(curves)
+    if name in known:
+        return known.index(name)
+    if name in saved:
+        return next(i for i, curve in enumerate(curves) if mergeable(curve, saved[name][0]))
+    refuse("agent or RUN to compare with", name, [*known, *saved])
+
+
+def saved_curve(path: Path) -> AdaptationCurve:
+    """The only curve of a run folder or of a JSON file."""
+    curves = saved_curves(path)
+    if len(curves) != 1:
+        fail(f"{path} holds {len(curves)} curves, not one")
+    return curves[0]
+
+
+def saved_curves(path: Path) -> list[AdaptationCurve]:
+    """The curves of a run folder, of a curve's JSON, or of a comparison's."""
+    from metarl.evaluation import load_curves
 
     if not path.exists():
         fail(f"there is no run or curve {str(path)!r}")
@@ -971,7 +1021,7 @@ def _saved_curve(path: Path) -> AdaptationCurve:
         if not (path / "curve.json").exists():
             fail(f"{path} has no curve.json yet: metarl evaluate {shlex.quote(str(path))}")
         path = path / "curve.json"
-    return AdaptationCurve.load(path)
+    return load_curves(path)
 
 
 def video(words: Sequence[str]) -> int:
@@ -1006,30 +1056,12 @@ def video(words: Sequence[str]) -> int:
     return 0
 
 
-# Tables
+# Printing
 
 
 def print_json(document: Any) -> None:
     """Print JSON on stdout."""
     say(json.dumps(document, indent=2))
-
-
-def _table(*columns: str, right: bool = False, **options: Any) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-        show_edge=False,
-        title_justify="left",
-        caption_justify="left",
-        **options,
-    )
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=right or i == 0)
-    return table
 
 
 def _cell(value: Any) -> str:
@@ -1040,92 +1072,12 @@ def _cell(value: Any) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
-def _curve_table(curve: AdaptationCurve) -> Table:
-    """A row a bit of adaptation."""
-    from metarl.evaluation import UNITS
-    from metarl.plotting import title
-
-    counted = {name: positions for name in UNITS if (positions := getattr(curve, name)) is not None}
-    if counted.get("gradient_steps") == tuple(range(curve.steps + 1)):
-        del counted["gradient_steps"]  # the same as k
-    normalised = curve.normalised
-    table = _table(
-        "k",
-        *(name.replace("_", " ") for name in counted),
-        curve.score,
-        "95 % interval",
-        "gain",
-        "95 % interval",
-        *([] if normalised is None else ["normalised"]),
-        right=True,
-        title="\n".join([curve.agent, title([curve])]),
-        caption="\n".join(filter(None, [curve.protocol, "; ".join(_references(curve)), _regret(curve)])),
-    )
-    number = _format(curve)
-    for k in range(curve.steps + 1):
-        table.add_row(
-            str(k),
-            *(f"{positions[k]:,}" for positions in counted.values()),
-            number(curve.mean[k]),
-            _ends(number, curve.interval.low[k], curve.interval.high[k]),
-            f"{number(curve.gain.mean[k])}" if k else "",
-            _ends(number, curve.gain.low[k], curve.gain.high[k]) if k else "",
-            *([] if normalised is None else [f"{normalised[k]:.3f}"]),
-        )
-    return table
-
-
-def _comparison_table(curves: Sequence[AdaptationCurve], names: Sequence[str]) -> Table:
-    """A row a curve."""
-    from metarl.plotting import title
-
-    steps = range(max(curve.steps for curve in curves) + 1)
-    columns = ["agent", "seeds", *(f"k = {k}" for k in steps), "gain", "area", "normalised"]
-    table = _table(*columns, right=True, title=title(curves))
-    for curve, name in zip(curves, names, strict=True):
-        normalised, number = curve.normalised, _format(curve)
-        table.add_row(
-            name,
-            str(len(curve.seeds)),
-            *(number(curve.mean[k]) if k <= curve.steps else "" for k in steps),
-            number(curve.gain.mean[-1]),
-            number(float(curve.area.mean)),
-            "" if normalised is None else f"{normalised[-1]:.3f}",
-        )
-    return table
-
-
-def _format(curve: AdaptationCurve) -> Callable[[float], str]:
-    """How scores of this kind are written."""
-    digits = 2 if curve.score == "return" else 4
-    return lambda value: f"{value:.{digits}f}"
-
-
-def _references(curve: AdaptationCurve) -> list[str]:
-    known = {"random": curve.random, "oracle": curve.oracle}
-    return [f"{name} {_format(curve)(value)}" for name, value in known.items() if value is not None]
-
-
-def _regret(curve: AdaptationCurve) -> str:
-    """What a bandit's first and last pull and all together cost."""
-    if curve.regret is None:
-        return ""
-    return (
-        f"regret a pull: {curve.regret[0]:.3f} at the first, {curve.regret[-1]:.3f} at the last, "
-        f"{sum(curve.regret):.2f} in all"
-    )
-
-
-def _ends(number: Callable[[float], str], low: float, high: float) -> str:
-    return f"[{number(low)}, {number(high)}]" if low == low else "none"
-
-
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "quickstart": (quickstart, "train MAML-TRPO on 2D navigation, test on unseen goals, draw the curve"),
     "list": (list_things, "show families, agents or data sets"),
     "train": (train, "train an agent into a run folder"),
     "evaluate": (evaluate, "measure the adaptation curve of a run, or of an agent that needs no training"),
     "predict": (predict, "learn new classes from a few pictures each, and classify others"),
-    "compare": (compare, "draw evaluated runs of one problem on one plot"),
     "video": (video, "film an agent before and after adaptation, side by side"),
+    "compare": (compare, "compare evaluated runs of one problem: a figure, tables, intervals and p-values"),
 }

@@ -22,74 +22,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
 
 from metarl.learner import Budget, ScoreKind, Scores, Source, UserError
-from metarl.seeding import Key
+from metarl.statistics import Interval, Values, bootstrap
 from metarl.tasks import Tasks
 
 VERSION = 1  # of the JSON
-RESAMPLES = 2000  # bootstrap resamples
-CONFIDENCE = 0.95
 UNITS = {"gradient_steps": "gradient steps", "env_steps": "environment steps a task", "shots": "shots"}
-
-Values = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and its 95 % bootstrap interval, each of shape `(...)`; NaN ends where there is nothing to resample."""
-
-    mean: Values
-    low: Values
-    high: Values
-
-
-def bootstrap(values: Values) -> Interval:
-    """Mean over seeds and tasks with its 95 % percentile bootstrap interval.
-
-    Seeds and tasks are crossed (every seed meets the same tasks), so each resample draws S seeds and
-    T tasks with replacement, independently, and averages the block they span (Owen, "The pigeonhole
-    bootstrap", 2007). With one seed only tasks are resampled, with one task only seeds; with one of
-    each there is no interval, and its ends are NaN. The resamples come from one fixed stream, so the
-    same scores always get the same interval.
-
-    Args:
-        values: `(S, T, ...)`, S seeds, T tasks.
-
-    Returns:
-        Mean and ends of the interval, each `(...)`.
-    """
-    seeds, tasks, *rest = values.shape
-    flat = values.reshape(seeds, tasks, -1)
-    mean = flat.mean((0, 1))
-    low = high = np.full_like(mean, np.nan)
-    axes = tuple(np.arange(n) for n in (seeds, tasks) if n > 1)
-    if axes and np.isfinite(flat).all():
-        block = flat.squeeze(tuple(axis for axis in (0, 1) if flat.shape[axis] == 1))
-        rows = np.moveaxis(block, -1, 0)  # (C, S, T), or (C, n) when one of the two is single
-
-        def statistic(*drawn: NDArray[np.int64], axis: int = -1) -> Values:
-            if len(drawn) == 1:
-                return np.asarray(rows[:, drawn[0]].mean(axis))  # (C, resamples)
-            by_seed = [rows[:, drawn[0][..., s, None], drawn[1]].mean(axis) for s in range(seeds)]
-            return np.asarray(np.mean(by_seed, axis=0))
-
-        found = stats.bootstrap(
-            axes,
-            statistic,
-            n_resamples=RESAMPLES,
-            batch=max(1, min(RESAMPLES, 2_000_000 // flat[0].size)),
-            vectorized=True,
-            paired=False,
-            axis=-1,
-            confidence_level=CONFIDENCE,
-            method="percentile",
-            rng=Key(0)("bootstrap").numpy(),
-        ).confidence_interval
-        low, high = np.asarray(found.low), np.asarray(found.high)
-    return Interval(*(np.reshape(part, rest) for part in (mean, low, high)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +56,7 @@ class AdaptationCurve:
         budget: steps and episodes a task may use, or None where unknown.
         config: the learner's options, without the seed.
         regret: mean regret of each pull of a bandit (`Scores.regret`), or None.
+        horizon: steps of the longest episode, or None where there are none or it is unknown.
     """
 
     agent: str
@@ -139,6 +79,7 @@ class AdaptationCurve:
     budget: Budget | None = None
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     regret: tuple[float, ...] | None = None
+    horizon: int | None = None
 
     def __post_init__(self) -> None:
         values = np.array(self.per_task, dtype=np.float64)
@@ -204,6 +145,7 @@ class AdaptationCurve:
                 budget=budget,
                 config=dict(config or {}),
                 regret=None if run.regret is None else tuple(run.regret.mean(0).tolist()),
+                horizon=getattr(source, "horizon", None),
             )
             for run, seed in zip(runs, seeds, strict=True)
         ]
@@ -223,6 +165,11 @@ class AdaptationCurve:
     def higher_is_better(self) -> bool:
         """False for an error."""
         return self.score != "mse"
+
+    @property
+    def better(self) -> Values:
+        """The scores `(S, T, K+1)` in the direction in which higher is better: errors negated."""
+        return self.per_task if self.higher_is_better else -self.per_task
 
     @property
     def adapts(self) -> bool:
@@ -263,15 +210,26 @@ class AdaptationCurve:
     @cached_property
     def gain(self) -> Interval:
         """Improvement over k = 0, paired within seed and task, each `(K+1,)`; positive is better, errors included."""
-        return bootstrap(self._better(self.per_task - self.per_task[..., :1]))
+        return bootstrap(self.better - self.better[..., :1])
 
     @cached_property
     def area(self) -> Interval:
         """Area under the curve over `axis`, divided by its length: a score, each `()`; K = 0 gives the score."""
-        if not self.steps:
+        return self.area_until(self.axis, self.along(self.axis)[-1])
+
+    def area_until(self, axis: str, end: int) -> Interval:
+        """Area over an axis from the first score to `end`, divided by its length: a score, each `()`.
+
+        The last score is held to the end, so that agents which stop early can be compared with others. Where
+        nothing is consumed it is the mean score.
+        """
+        if not self.adapts and axis != "k":
+            return bootstrap(self.per_task.mean(2))
+        x = np.asarray([*self.along(axis), end], dtype=np.float64)
+        if x[-1] == x[0]:
             return bootstrap(self.per_task[..., 0])
-        x = np.asarray(self.along(self.axis), dtype=np.float64)
-        return bootstrap(np.asarray(np.trapezoid(self.per_task, x, axis=-1)) / (x[-1] - x[0]))
+        held = np.concatenate([self.per_task, self.per_task[..., -1:]], axis=-1)
+        return bootstrap(np.asarray(np.trapezoid(held, x, axis=-1)) / (x[-1] - x[0]))
 
     @property
     def normalised(self) -> Values | None:
@@ -280,15 +238,12 @@ class AdaptationCurve:
             return None
         return (self.mean - self.random) / (self.oracle - self.random)
 
-    def _better(self, difference: Values) -> Values:
-        return difference if self.higher_is_better else -difference
-
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; numbers that are not finite become None."""
         document = {"version": VERSION} | {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         document["per_task"] = self.per_task.tolist()
         document["budget"] = self.budget and dataclasses.asdict(self.budget)
-        document["mean"] = self.interval.mean.tolist()
+        document["mean"] = self.interval.value.tolist()
         document["ci_low"] = self.interval.low.tolist()
         document["ci_high"] = self.interval.high.tolist()
         plain: dict[str, Any] = finite_or_none(document)
@@ -317,16 +272,12 @@ class AdaptationCurve:
         """Read a curve from its JSON.
 
         Raises:
-            UserError: there is no such file, or it does not hold a curve of this version.
+            UserError: there is no such file, or it does not hold one curve of this version.
         """
-        try:
-            document = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"cannot read a curve from {path}: {one_line(error)}") from None
-        try:
-            return AdaptationCurve.from_dict(document)
-        except UserError as error:
-            raise UserError(f"{path} is not an adaptation curve: {error}") from None
+        curves = load_curves(path)
+        if len(curves) != 1:
+            raise UserError(f"{path} holds {len(curves)} curves, not one")
+        return curves[0]
 
     @staticmethod
     def from_dict(document: Any) -> AdaptationCurve:
@@ -355,6 +306,23 @@ class AdaptationCurve:
         return curve
 
 
+def load_curves(path: str | Path) -> list[AdaptationCurve]:
+    """The curves of a JSON file: that of one curve, or of a comparison.
+
+    Raises:
+        UserError: there is no such file, or it does not hold curves of this version.
+    """
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"cannot read a curve from {path}: {one_line(error)}") from None
+    several = isinstance(document, dict) and isinstance(document.get("curves"), list)
+    try:
+        return [AdaptationCurve.from_dict(entry) for entry in (document["curves"] if several else [document])]
+    except UserError as error:
+        raise UserError(f"{path} is not an adaptation curve: {error}") from None
+
+
 def _checked(name: str, value: Any) -> Any:
     """A field of the JSON as the dataclass holds it, or a UserError."""
     allowed: dict[str, tuple[type, ...]] = {
@@ -368,6 +336,7 @@ def _checked(name: str, value: Any) -> Any:
         "evaluation_seed": (int,),
         "budget": (dict, type(None)),
         "regret": (list, type(None)),
+        "horizon": (int, type(None)),
     }
     if type(value) not in allowed[name]:
         kinds = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed[name])
@@ -401,10 +370,11 @@ IDENTITY = {  # what curves must share to be compared: field -> its name in a me
 def comparable(curves: Sequence[AdaptationCurve]) -> None:
     """Check that curves were measured on the same problem, tasks and data budget.
 
-    How an agent spends the budget may differ: that is on the plot's axis.
+    How an agent spends the budget may differ: that is on the plot's axis. Spending more than it may not. Few-shot
+    tasks carry their data, so there the budget is the labelled examples consumed in the end.
 
     Raises:
-        UserError: they differ; the message names in what, and the values.
+        UserError: they differ, or an agent overspent; the message names in what, and the values.
     """
     if not curves:
         raise UserError("nothing to compare: give at least one run or curve")
@@ -412,12 +382,26 @@ def comparable(curves: Sequence[AdaptationCurve]) -> None:
     for other in curves[1:]:
         for field, meaning in (IDENTITY | {"budget": "budget"}).items():
             mine, theirs = getattr(first, field), getattr(other, field)
-            if field == "budget" and (mine is None or theirs is None):
+            if field == "budget" and (mine is None or theirs is None or _counts_shots(first, other)):
                 mine, theirs = _consumed(first, other), _consumed(other, first)
             if mine != theirs:
                 raise UserError(
                     f"cannot compare {first.agent} with {other.agent}: {meaning} {_shown(mine)} is not {_shown(theirs)}"
                 )
+    horizon = next((curve.horizon for curve in curves if curve.horizon is not None), None)
+    for curve in curves:
+        if horizon is None or curve.budget is None or curve.env_steps is None:
+            continue
+        allowed = curve.budget.steps * curve.budget.episodes * horizon
+        if curve.env_steps[-1] > allowed:
+            raise UserError(
+                f"cannot compare {curve.agent}: it consumed {curve.env_steps[-1]:,} environment steps a task, more "
+                f"than its budget of {_shown(curve.budget)} of {horizon} steps, {allowed:,}"
+            )
+
+
+def _counts_shots(*curves: AdaptationCurve) -> bool:
+    return all(curve.shots is not None and curve.env_steps is None for curve in curves)
 
 
 def _consumed(curve: AdaptationCurve, other: AdaptationCurve) -> dict[str, int]:

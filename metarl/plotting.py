@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from metarl.comparison import FINAL, common_axis, profiles, with_common_references
 from metarl.evaluation import UNITS, AdaptationCurve, comparable, labels, write_atomically
 from metarl.learner import UserError
+from metarl.tables import formatter, problem
 
 FORMATS = (".png", ".svg", ".pdf")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8c564b", "#444444")  # Okabe & Ito
 MARKERS = "os^Dv<>P"
+DASHES: Any = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
+REFERENCE_DASHES: Any = {"oracle": (0, (5, 2)), "random": (0, (1, 1.5))}
+GREY = "#777777"  # readable on white and on black
+INSIDE = 3  # entries of a legend that still fit into the plot
+APART = 20  # agents whose budgets differ by more are drawn on a logarithmic axis
 SCORE = {"return": "return", "accuracy": "accuracy", "mse": "mean squared error"}
 STYLE: Any = {
     "font.size": 9.0,
@@ -39,6 +47,19 @@ STYLE: Any = {
     "pdf.fonttype": 42,  # editable text
     "svg.fonttype": "none",
     "svg.hashsalt": "metarl",  # the same curve gives the same file
+    "text.color": "#333333",
+    "axes.labelcolor": "#333333",
+}
+DARK: Any = {
+    "text.color": "#d5d8dc",
+    "axes.labelcolor": "#d5d8dc",
+    "axes.edgecolor": "#8a9099",
+    "xtick.color": "#b4bac2",
+    "ytick.color": "#b4bac2",
+    "grid.color": "#3a3f46",
+    "legend.facecolor": "#1b1e23",
+    "legend.edgecolor": "#1b1e23",
+    "savefig.facecolor": "none",
 }
 
 
@@ -60,20 +81,33 @@ def plot_curves(curves: AdaptationCurve | Sequence[AdaptationCurve], path: str |
     Args:
         curves: what to draw; each keeps its colour by position.
         path: the picture; its suffix chooses the format.
-        axis: a key of `UNITS`, or None for the one that all curves that adapt have in common.
+        axis: a key of `UNITS`, `FINAL` for the last scores alone, or None for `comparison.common_axis`.
 
     Raises:
         UserError: the curves are not comparable, the suffix is unknown, or the file cannot be written.
     """
     path = check_picture(path)
-    kind = path.suffix.lower()[1:]
+    write_atomically(path, render(lambda: figure(curves, axis), path.suffix.lower()[1:]))
+
+
+def plot_profiles(curves: Sequence[AdaptationCurve], path: str | Path) -> None:
+    """Draw the performance profiles of comparable curves into a PNG, SVG or PDF file.
+
+    Raises:
+        UserError: the curves are not comparable, the suffix is unknown, or the file cannot be written.
+    """
+    path = check_picture(path)
+    write_atomically(path, render(lambda: profile_figure(curves), path.suffix.lower()[1:]))
+
+
+def render(draw: Callable[[], Figure], kind: str, *, dark: bool = False) -> bytes:
+    """What `draw` draws as a "png", "svg" or "pdf" file, in the colours of a light or a dark page."""
     dates = {"svg": "Date", "pdf": "CreationDate"}
+    metadata = {dates[kind]: None} if kind in dates else None
     picture = io.BytesIO()
-    with mpl.rc_context(STYLE):
-        figure(curves, axis).savefig(
-            picture, format=kind, dpi=200, metadata={dates[kind]: None} if kind in dates else None
-        )
-    write_atomically(path, picture.getvalue())
+    with mpl.rc_context(STYLE | (DARK if dark else {})):
+        draw().savefig(picture, format=kind, dpi=200, metadata=metadata, transparent=dark)
+    return picture.getvalue()
 
 
 def figure(curves: AdaptationCurve | Sequence[AdaptationCurve], axis: str | None = None) -> Figure:
@@ -84,64 +118,151 @@ def figure(curves: AdaptationCurve | Sequence[AdaptationCurve], axis: str | None
     """
     curves = [curves] if isinstance(curves, AdaptationCurve) else list(curves)
     comparable(curves)
+    curves = with_common_references(curves)
     axis = axis or common_axis(curves)
-    with mpl.rc_context(STYLE):
-        made = Figure(figsize=(5.2, 3.6), layout="constrained")
-        FigureCanvasAgg(made)
-        ax = made.add_subplot()
-        for i, (curve, label) in enumerate(zip(curves, labels(curves), strict=True)):
-            _draw(ax, curve, label, axis, COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
-        _draw_references(ax, curves)
-        ax.set_xlabel(UNITS.get(axis, "k, bits of adaptation"))
-        ax.set_ylabel(SCORE[curves[0].score])
-        ax.set_title(title(curves), loc="left", color="#333333")
-        positions = sorted({x for curve in curves if curve.adapts or axis == "k" for x in curve.along(axis)})
-        if len(positions) <= 8 and axis != "env_steps":
-            ax.set_xticks(positions)
-        else:
-            ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-            ax.xaxis.set_major_formatter("{x:,.0f}")
-        ax.legend(loc="best")
+    with mpl.rc_context(_house()):
+        return _draw_last(curves) if axis == FINAL else _draw_against(curves, axis)
+
+
+def profile_figure(curves: Sequence[AdaptationCurve]) -> Figure:
+    """Share of tasks and seeds that end better than a score, against the score (Agarwal et al. 2021).
+
+    Raises:
+        UserError: the curves are not comparable.
+    """
+    comparable(curves)
+    curves = with_common_references(curves)
+    thresholds, shares = profiles(curves)
+    normalised = curves[0].normalised is not None
+    with mpl.rc_context(_house()):
+        made, ax = _canvas(len(curves))
+        for share, label, look in zip(shares, labels(curves), looks(len(curves)), strict=True):
+            ax.fill_between(thresholds, share.low, share.high, color=look.colour, alpha=0.18, linewidth=0)
+            ax.plot(thresholds, share.value, color=look.colour, linestyle=look.dashes, linewidth=1.6, label=label)
+        ax.set_ylim(-0.02, 1.02)
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+        ax.set_ylabel("tasks and seeds that do better")
+        ax.set_xlabel("normalised score (0 random, 1 oracle)" if normalised else SCORE[curves[0].score])
+        if not normalised and not curves[0].higher_is_better:
+            ax.invert_xaxis()
+        _finish(made, ax, curves, len(curves))
     return made
 
 
-def common_axis(curves: Sequence[AdaptationCurve]) -> str:
-    """The first of gradient steps, environment steps and shots that every adapting curve counts, or "k"."""
-    adapting = [curve for curve in curves if curve.adapts]
-    for name in UNITS:
-        if adapting and all(curve.axis == name or getattr(curve, name) is not None for curve in adapting):
-            return name
-    return "k"
+class Look(NamedTuple):
+    """How one of several curves is told from the others, without colour too."""
+
+    colour: str
+    marker: str
+    dashes: Any
 
 
-def title(curves: Sequence[AdaptationCurve]) -> str:
-    """The problem, and how many tasks and seeds were measured, on two lines."""
-    first = curves[0]
-    problem = first.family.removeprefix("metarl/")
-    options = [f"{name}={value}" for name, value in first.options.items()]
-    counts = {len(curve.seeds) for curve in curves if curve.adapts} or {1}
-    seeds = str(min(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-    tasks = f"{first.tasks} {first.split} task{'s' * (first.tasks != 1)}"
-    reused = "" if first.unseen else " (tasks reused, not unseen)"
-    return (
-        ", ".join([problem, *([first.preset] if first.preset else []), *options])
-        + f"\n{tasks}{reused}, {seeds} seed{'s' * (seeds != '1')}, mean and 95 % interval"
-    )
+def looks(n: int) -> list[Look]:
+    """A look for each of n curves."""
+    return [Look(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)]) for i in range(n)]
 
 
-def _draw(ax: Axes, curve: AdaptationCurve, label: str, axis: str, colour: str, marker: str) -> None:
-    mean, low, high = curve.interval.mean, curve.interval.low, curve.interval.high
+def _house() -> Any:
+    """The house style, in the text colours that `render` may have chosen."""
+    chosen = {name: mpl.rcParams[name] for name in DARK} if mpl.rcParams["text.color"] == DARK["text.color"] else {}
+    return STYLE | chosen
+
+
+def _canvas(entries: int) -> tuple[Figure, Axes]:
+    """An empty figure, wide enough for a legend of so many entries."""
+    made = Figure(figsize=(5.2 if entries <= INSIDE else 6.6, 3.6), layout="constrained")
+    FigureCanvasAgg(made)
+    return made, made.add_subplot()
+
+
+def _finish(made: Figure, ax: Axes, curves: Sequence[AdaptationCurve], entries: int) -> None:
+    ax.set_title(problem(curves), loc="left")
+    if entries <= INSIDE:
+        ax.legend(loc="best")
+    else:
+        made.legend(*ax.get_legend_handles_labels(), loc="outside right center")
+
+
+def _draw_against(curves: Sequence[AdaptationCurve], axis: str) -> Figure:
+    """Mean and interval of each curve against what it consumed."""
+    entries = len(curves) + len(_references(curves))
+    made, ax = _canvas(entries)
+    for curve, label, look in zip(curves, labels(curves), looks(len(curves)), strict=True):
+        _draw(ax, curve, label, axis, look)
+    for name, value in _references(curves).items():
+        _level(ax, value, color=GREY, linewidth=1.2, linestyle=REFERENCE_DASHES[name], label=name, zorder=1.5)
+    ax.set_xlabel(UNITS.get(axis, "k, bits of adaptation"))
+    ax.set_ylabel(SCORE[curves[0].score])
+    if curves[0].score == "accuracy":
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    positions = sorted({x for curve in curves if curve.adapts or axis == "k" for x in curve.along(axis)})
+    ends = [curve.along(axis)[-1] for curve in curves if curve.adapts]
+    if axis == "env_steps" and ends and max(ends) > APART * min(ends):
+        first = min(x for x in positions if x > 0)
+        ax.set_xscale("symlog", linthresh=first, linscale=0.5)
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+        ax.set_xlim(left=-0.1 * first)
+        ax.set_xlabel(f"{UNITS[axis]} (logarithmic from {first:,})")
+    elif len(positions) <= 8 and axis != "env_steps":
+        ax.set_xticks(positions)
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+    _finish(made, ax, curves, entries)
+    return made
+
+
+def _draw(ax: Axes, curve: AdaptationCurve, label: str, axis: str, look: Look) -> None:
+    mean, low, high = curve.interval.value, curve.interval.low, curve.interval.high
     if not curve.adapts and axis != "k":
-        ax.axhline(float(mean.mean()), color=colour, linewidth=1.4, linestyle="-.", label=f"{label} (does not adapt)")
+        name = f"{label} (does not adapt)" if curve.steps else label
+        _level(ax, float(mean.mean()), color=look.colour, linewidth=1.4, linestyle="-.", label=name)
         return
     x = np.asarray(curve.along(axis))
-    ax.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-    ax.plot(x, mean, color=colour, marker=marker, markersize=4.5, linewidth=1.6, label=label)
+    ax.fill_between(x, low, high, color=look.colour, alpha=0.18, linewidth=0)
+    ax.plot(x, mean, color=look.colour, marker=look.marker, markersize=4.5, linewidth=1.6, label=label)
 
 
-def _draw_references(ax: Axes, curves: Sequence[AdaptationCurve]) -> None:
+def _level(ax: Axes, value: float, **style: Any) -> None:
+    """A level line that keeps the margin to the frame."""
+    ax.axhline(value, **style)
+    ax.update_datalim([(0.0, value)], updatex=False)
+    ax.autoscale_view(scalex=False)
+
+
+def _draw_last(curves: Sequence[AdaptationCurve]) -> Figure:
+    """The last score of each curve with its interval, a row each, the best on top."""
+    number = formatter(curves[0])
+    last = np.array([[float(part[-1]) for part in dataclasses.astuple(curve.interval)] for curve in curves])
+    best_first = np.argsort(last[:, 0] * (-1 if curves[0].higher_is_better else 1), kind="stable")
+    made = Figure(figsize=(5.8, 1.15 + 0.34 * len(curves)), layout="constrained")
+    FigureCanvasAgg(made)
+    ax = made.add_subplot()
+    names, drawn = labels(curves), looks(len(curves))
+    for row, i in enumerate(best_first):
+        mean, low, high = last[i]
+        ax.plot([low, high], [row, row], color=drawn[i].colour, linewidth=5, alpha=0.35, solid_capstyle="butt")
+        ax.plot([mean], [row], color=drawn[i].colour, marker="o", markersize=6, linestyle="none", label=names[i])
+        beside = number(mean) if low != low else f"{number(mean)} [{number(low)}, {number(high)}]"
+        ax.annotate(beside, (1.02, row), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+    for name, value in _references(curves).items():
+        ax.axvline(value, color=GREY, linewidth=1.2, linestyle=REFERENCE_DASHES[name], zorder=1.5)
+        ax.annotate(name, (value, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8)
+    ax.set_yticks(range(len(curves)), [names[i] for i in best_first])
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(len(curves) - 0.4, -0.6)
+    ax.grid(visible=False, axis="y")
+    ax.spines["left"].set_visible(False)
+    ax.margins(x=0.08)
+    if curves[0].score == "accuracy":
+        ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.set_xlabel(f"{SCORE[curves[0].score]} at the end of adaptation")
+    made.suptitle(problem(curves), x=0.01, ha="left", fontsize=9)
+    return made
+
+
+def _references(curves: Sequence[AdaptationCurve]) -> dict[str, float]:
+    """Lines to draw: the common references, where no curve of that name is drawn."""
     drawn = {curve.agent for curve in curves}
-    for name, style in {"oracle": (0, (5, 2)), "random": (0, (1, 1.5))}.items():
-        known = [value for curve in curves if (value := getattr(curve, name)) is not None]
-        if known and name not in drawn:
-            ax.axhline(float(np.mean(known)), color="#666666", linewidth=1.2, linestyle=style, label=name, zorder=1.5)
+    known = {"oracle": curves[0].oracle, "random": curves[0].random}
+    return {name: value for name, value in known.items() if value is not None and name not in drawn}

@@ -12,7 +12,6 @@ import pytest
 from metarl.envs import make_family
 from metarl.evaluation import (
     AdaptationCurve,
-    bootstrap,
     comparable,
     labels,
     merge,
@@ -43,56 +42,6 @@ def curve(values: Any = (((0.0, 1.0), (2.0, 5.0)),), **changes: Any) -> Adaptati
     return AdaptationCurve(**(given | changes))
 
 
-# Bootstrap: each literal is the 2.5 % and 97.5 % point of the exact distribution of the resampled mean.
-
-
-def test_bootstrap_over_tasks_equals_the_exact_quantiles() -> None:
-    # Four tasks, one of them 1: the resampled sum is Binomial(4, 1/4); P(>=3) = .051, P(4) = .004, P(0) = .316.
-    found = bootstrap(np.array([[0.0, 0.0, 0.0, 1.0]]))
-    assert (found.mean, found.low, found.high) == (0.25, 0.0, 0.75)
-
-
-def test_bootstrap_resamples_seeds_and_tasks_crossed() -> None:
-    # Score = 2 seed + task: both ends have probability 1/4 * 1/4 > .025. Resampling the four scores as if
-    # they were independent would give [.5, 2.5], resampling tasks alone [1, 2], seeds alone [.5, 2.5].
-    found = bootstrap(np.array([[0.0, 1.0], [2.0, 3.0]]))
-    assert (found.mean, found.low, found.high) == (1.5, 0.0, 3.0)
-
-
-def test_bootstrap_of_one_task_resamples_seeds() -> None:
-    found = bootstrap(np.array([[0.0], [0.0], [0.0], [1.0]]))
-    assert (found.mean, found.low, found.high) == (0.25, 0.0, 0.75)
-
-
-def test_bootstrap_of_one_number_has_no_interval() -> None:
-    found = bootstrap(np.array([[[3.0, 4.0]]]))
-    assert found.mean.tolist() == [3.0, 4.0]
-    assert np.isnan(found.low).all()
-    assert np.isnan(found.high).all()
-
-
-def test_bootstrap_repeats_and_treats_columns_alike() -> None:
-    values = np.random.default_rng(0).normal(size=(3, 20, 2))
-    once, again = bootstrap(values), bootstrap(values)
-    assert np.array_equal(once.low, again.low)
-    assert np.array_equal(once.high, again.high)
-    alone = bootstrap(values[..., 1])
-    assert once.low[1] == pytest.approx(float(alone.low))
-    assert once.high[1] == pytest.approx(float(alone.high))
-
-
-def test_bootstrap_width_is_that_of_the_normal_approximation() -> None:
-    values = np.random.default_rng(1).normal(size=(1, 400))
-    found = bootstrap(values)
-    expected = 2 * 1.96 * values.std() / 20
-    assert float(found.high - found.low) == pytest.approx(expected, rel=0.1)
-
-
-def test_bootstrap_with_nan_has_no_interval() -> None:
-    found = bootstrap(np.array([[0.0, np.nan, 1.0]]))
-    assert np.isnan([found.mean, found.low, found.high]).all()
-
-
 # Derived quantities
 
 
@@ -100,24 +49,24 @@ def test_gain_is_paired_over_tasks() -> None:
     # The tasks differ by 1000, every one gains exactly 3: a paired interval has no width.
     base = np.array([0.0, 1000.0, 2000.0])
     found = curve(np.stack([base, base + 3.0], axis=-1)[None]).gain
-    for part in (found.mean, found.low, found.high):
+    for part in (found.value, found.low, found.high):
         assert part.tolist() == [0.0, 3.0]
 
 
 def test_gain_of_an_error_is_its_decrease() -> None:
     values = [[[4.0, 1.0], [2.0, 1.0]]]
-    assert curve(values, score="mse").gain.mean.tolist() == [0.0, 2.0]
-    assert curve(values).gain.mean.tolist() == [0.0, -2.0]
+    assert curve(values, score="mse").gain.value.tolist() == [0.0, 2.0]
+    assert curve(values).gain.value.tolist() == [0.0, -2.0]
 
 
 def test_area_is_the_trapezoid_over_the_budget() -> None:
     values = [[[0.0, 4.0, 6.0]]]
-    assert curve(values).area.mean == pytest.approx(3.5)  # (2 + 5) / 2
+    assert curve(values).area.value == pytest.approx(3.5)  # (2 + 5) / 2
     uneven = curve(values, gradient_steps=None, env_steps=(0, 30, 40))
-    assert uneven.area.mean == pytest.approx((30 * 2 + 10 * 5) / 40)
+    assert uneven.area.value == pytest.approx((30 * 2 + 10 * 5) / 40)
     idle = curve(values, gradient_steps=None, env_steps=(0, 0, 0))
-    assert idle.area.mean == pytest.approx(3.5)
-    assert curve([[[7.0]]]).area.mean == 7.0
+    assert idle.area.value == pytest.approx(3.5)
+    assert curve([[[7.0]]]).area.value == 7.0
 
 
 @pytest.mark.parametrize(
@@ -361,6 +310,35 @@ def test_comparable_lets_agents_spend_the_budget_differently() -> None:
     comparable([curve(), curve(agent="random", gradient_steps=None, env_steps=(0, 0), budget=None)])
     with pytest.raises(UserError, match="nothing to compare"):
         comparable([])
+
+
+def test_comparable_refuses_who_overspent() -> None:
+    # Two steps of three episodes of at most 10 steps: 60 environment steps a task.
+    budget = {"budget": Budget(2, 3), "per_task": np.zeros((1, 2, 3)), "gradient_steps": None}
+    fair = curve(env_steps=(0, 30, 60), horizon=10, **budget)
+    thrifty = curve(agent="recurrent", env_steps=(0, 10, 20), **budget)
+    comparable([fair, thrifty])
+    greedy = curve(agent="recurrent", env_steps=(0, 50, 100), **budget)
+    with pytest.raises(
+        UserError, match="recurrent: it consumed 100 environment steps a task, more than its budget of 2 "
+    ):
+        comparable([fair, greedy])
+    with pytest.raises(UserError, match="2 steps of 3 episodes of 10 steps, 60"):
+        comparable([greedy, fair])
+
+
+def few_shot(agent: str, shots: tuple[int, ...], **changes: Any) -> AdaptationCurve:
+    values = np.linspace(0.2, 0.9, len(shots)) * np.ones((1, 4, 1))
+    given: dict[str, Any] = {"agent": agent, "family": "omniglot", "preset": None, "score": "accuracy", "shots": shots}
+    return curve(values, **(given | {"gradient_steps": None, "env_steps": None, "per_task": values} | changes))
+
+
+def test_comparable_counts_the_labelled_examples_of_few_shot_tasks() -> None:
+    maml = few_shot("maml", (0, 5, 5, 5), gradient_steps=(0, 1, 2, 3), budget=Budget(3, 40))
+    protonet = few_shot("protonet", (0, 1, 2, 3, 4, 5), budget=Budget(10, 1))  # --steps has no meaning for it
+    comparable([maml, protonet])
+    with pytest.raises(UserError, match=r'maml with protonet: budget \{"shots": 5\} is not \{"shots": 2\}'):
+        comparable([maml, few_shot("protonet", (0, 1, 2))])
 
 
 def test_labels_tell_namesakes_apart() -> None:

@@ -12,7 +12,8 @@ from PIL import Image
 
 from metarl.evaluation import AdaptationCurve
 from metarl.learner import Budget, UserError
-from metarl.plotting import common_axis, figure, plot_curves, title
+from metarl.plotting import figure, plot_curves, plot_profiles, profile_figure, render
+from metarl.tables import problem
 
 
 def curve(**changes: Any) -> AdaptationCurve:
@@ -91,13 +92,25 @@ def test_the_axis_can_be_chosen() -> None:
 
 
 def test_agents_that_adapt_share_an_axis() -> None:
-    recurrent = curve(agent="recurrent", gradient_steps=None)
-    assert common_axis([curve(), recurrent]) == "env_steps"
-    assert common_axis([curve()]) == "gradient_steps"
-    assert common_axis([idle(gradient_steps=None)]) == "k"
-    assert common_axis([curve(), idle(gradient_steps=None)]) == "gradient_steps"
-    shots = curve(gradient_steps=None, env_steps=None, shots=(1, 5, 10))
-    assert common_axis([shots]) == "shots"
+    recurrent = curve(agent="recurrent", gradient_steps=None, env_steps=(0, 100, 200))
+    (ax,) = figure([curve(), recurrent]).axes
+    assert np.asarray(ax.get_lines()[1].get_xdata()).tolist() == [0, 100, 200]
+    assert ax.get_xscale() == "symlog"  # 8,000 steps beside 200
+    assert "logarithmic from 100" in ax.get_xlabel()
+    (ax,) = figure([curve(), curve(agent="b", gradient_steps=None, env_steps=(0, 3000, 6000))]).axes
+    assert (ax.get_xscale(), ax.get_xlabel()) == ("linear", "environment steps a task")
+
+
+def test_agents_without_a_common_axis_are_drawn_by_their_last_scores() -> None:
+    one = curve(agent="gradient", score="accuracy", env_steps=None, shots=(0, 5, 5), oracle=None, random=None)
+    other = curve(agent="shots", score="accuracy", gradient_steps=None, env_steps=None, shots=(0, 1, 5))
+    better = AdaptationCurve(**{**vars(other), "per_task": other.per_task + 1, "oracle": None, "random": None})
+    (ax,) = figure([one, better]).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["shots", "gradient"]  # the best on top
+    dots = {str(line.get_label()): float(line.get_xdata()[0]) for line in ax.get_lines() if line.get_marker() == "o"}
+    assert dots == {"gradient": one.interval.value[-1], "shots": better.interval.value[-1]}
+    written = {text.get_text() for text in ax.texts}
+    assert any(text.startswith(f"{100 * one.interval.value[-1]:.2f} [") for text in written)
 
 
 def test_an_agent_that_does_not_adapt_is_a_level_line() -> None:
@@ -114,14 +127,14 @@ def test_a_reference_that_is_a_curve_is_drawn_once() -> None:
 
 
 def test_the_title_says_what_was_measured() -> None:
-    lines = title([curve()]).splitlines()
+    lines = problem([curve()]).splitlines()
     assert lines == ["Navigation2D-v0, pearl", "5 test tasks, 2 seeds, mean and 95 % interval"]
-    assert "tasks reused, not unseen" not in title([curve()])
-    assert "5 test tasks (tasks reused, not unseen), 2 seeds" in title([curve(unseen=False)])
-    assert title([curve(preset=None, options={"arms": 5})]).startswith("Navigation2D-v0, arms=5\n")
+    assert "tasks reused, not unseen" not in problem([curve()])
+    assert "5 test tasks (tasks reused, not unseen), 2 seeds" in problem([curve(unseen=False)])
+    assert problem([curve(preset=None, options={"arms": 5})]).startswith("Navigation2D-v0, arms=5\n")
     one = curve(seeds=(3,), per_task=np.zeros((1, 1, 3)), split="ood")
-    assert "1 ood task, 1 seed, " in title([one])
-    assert ", 1 to 2 seeds, " in title([curve(), curve(agent="b", seeds=(3,), per_task=np.zeros((1, 5, 3)))])
+    assert "1 ood task, 1 seed, " in problem([one])
+    assert ", 1 to 2 seeds, " in problem([curve(), curve(agent="b", seeds=(3,), per_task=np.zeros((1, 5, 3)))])
 
 
 def test_scores_that_are_not_finite_are_drawn_as_gaps(tmp_path: Path) -> None:
@@ -133,6 +146,43 @@ def test_curves_of_other_problems_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="split test is not ood"):
         plot_curves([curve(), curve(split="ood")], tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_reference_is_one_line_though_evaluations_measured_it_twice() -> None:
+    (ax,) = figure([curve(random=-73.0), curve(agent="b", random=-71.0, oracle=None)]).axes
+    level = {str(line.get_label()): set(np.asarray(line.get_ydata(), float)) for line in ax.get_lines()[2:]}
+    assert level == {"oracle": {-0.5}, "random": {-72.0}}
+
+
+def test_profiles_are_drawn_where_the_numbers_are(tmp_path: Path) -> None:
+    low = curve(agent="low", per_task=curve().per_task - 8)
+    (ax,) = profile_figure([curve(), low]).axes
+    first, second = ax.get_lines()
+    x, y = np.asarray(first.get_xdata(), float), np.asarray(first.get_ydata(), float)
+    scores = (curve().per_task[..., -1] + 73.0) / 72.5
+    assert y.tolist() == [float((scores > threshold).mean()) for threshold in x]
+    assert (np.asarray(second.get_ydata()) <= y).all()
+    assert "normalised" in ax.get_xlabel()
+    plot_profiles([curve(), low], tmp_path / "profile.svg")
+    assert (tmp_path / "profile.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_the_profile_of_an_error_gets_better_to_the_right() -> None:
+    errors = np.array([[[1.0], [2.0], [3.0], [4.0]]])
+    fields = {"score": "mse", "gradient_steps": None, "env_steps": None, "random": None, "oracle": None}
+    (ax,) = profile_figure([curve(per_task=errors, seeds=(0,), **fields)]).axes
+    (line,) = ax.get_lines()
+    x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
+    assert y.tolist() == [float((errors < threshold).mean()) for threshold in x]
+    assert ax.xaxis_inverted()
+
+
+def test_a_dark_page_has_its_own_colours() -> None:
+    light, dark = (render(lambda: figure(curve()), "svg", dark=dark).decode() for dark in (False, True))
+    assert "#333333" in light
+    assert "#333333" not in dark
+    assert "#d5d8dc" in dark
+    assert light == render(lambda: figure(curve()), "svg").decode()
 
 
 def test_global_state_is_untouched(tmp_path: Path) -> None:
