@@ -245,7 +245,11 @@ def _draw_last(curves: Sequence[AdaptationCurve]) -> Figure:
         ax.plot([mean], [row], color=drawn[i].colour, marker="o", markersize=6, linestyle="none", label=names[i])
         beside = number(mean) if low != low else f"{number(mean)} [{number(low)}, {number(high)}]"
         ax.annotate(beside, (1.02, row), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+    reach = last[np.isfinite(last)]
+    span = max(float(np.ptp(reach)), 1e-12) if reach.size else 0.0
     for name, value in _references(curves).items():
+        if not reach.min(initial=np.inf) - span <= value <= reach.max(initial=-np.inf) + span:
+            continue  # chance far below would leave the agents one dot
         ax.axvline(value, color=GREY, linewidth=1.2, linestyle=REFERENCE_DASHES[name], zorder=1.5)
         ax.annotate(name, (value, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8)
     ax.set_yticks(range(len(curves)), [names[i] for i in best_first])
