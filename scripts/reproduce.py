@@ -120,7 +120,7 @@ def sinusoid(scores: np.ndarray) -> tuple[tuple[str, ...], Rows]:
 
 _MUJOCO = "--preset-config mujoco --max-kl 0.02 --min-std 0.3 --threads 1"
 _DIRECTION = f"{_MUJOCO} --tasks 10 --iterations 120 --validate-every 20 --validation-tasks 10"
-_RIVALS = (Agent("rl2"), Agent("ppo-pretrained"), Agent("ppo-scratch"), Agent("ppo-oracle"), Agent("random", None))
+_RIVALS = (Agent("ppo-pretrained"), Agent("ppo-scratch"), Agent("ppo-oracle"), Agent("random", None))
 _OTHER_PHYSICS = "Finn et al. 2017, after 0 to 3 steps, on rllab's physics, whose returns are not comparable:"
 _FEW = "--tasks 16 --train-queries 5 --strategy vmap"
 _LEARNERS = (
@@ -140,7 +140,11 @@ _LEARNERS = (
 TABLES = {
     "navigation": Table(
         source="--family metarl/Navigation2D-v0",
-        agents=(Agent("maml-trpo", "--tasks 40 --iterations 40", "100"), *_RIVALS),
+        agents=(
+            Agent("maml-trpo", "--tasks 40 --iterations 40", "100"),
+            Agent("rl2", "--preset-config navigation"),
+            *_RIVALS,
+        ),
         evaluate="--tasks 1000 --steps 3",
         about="""2D navigation (preset `maml2017`), last iterates. MAML-TRPO is the learner's default config with 40
 tasks a meta-batch, judged by the authors' protocol: a policy-gradient step of alpha, then of alpha / 2, 40 fresh
@@ -158,6 +162,7 @@ on them; the floor and the iterations were then chosen again, on 1,000 validatio
                 f"{_MUJOCO} --tasks 20 --iterations 250 --validate-every 10 --validation-tasks 40",
                 "500",
             ),
+            Agent("rl2", "--preset-config mujoco --cell lstm --halve-every 500"),
             *_RIVALS,
         ),
         evaluate="--tasks 40 --steps 3 --episodes 20",

@@ -17,7 +17,7 @@ from metarl.seeding import Key
 from metarl.tasks import Tasks
 
 BANDIT = make_family("metarl/BernoulliBandit-v0", arms=3, pulls=4)
-SMALL = Config(iterations=3, trials=6, hidden=5, epochs=2, minibatches=2, checkpoint_every=2, threads=1)
+SMALL = Config(iterations=3, halve_every=0, trials=6, hidden=5, epochs=2, minibatches=2, checkpoint_every=2, threads=1)
 
 
 def vivid(policy, seed=0, scale=1.0):
