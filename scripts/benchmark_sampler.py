@@ -2,7 +2,8 @@
 
     python scripts/benchmark_sampler.py --json results/benchmarks/sampler.json
 
-To add a row: write a function that returns a `Comparison` and put it into `ROWS`.
+The rows of `benchmark_mujoco.py` are among them. To add one: write a function that returns a `Comparison`
+and put it into `ROWS`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 from functools import partial
 from typing import Any
 
+import benchmark_mujoco
 import gymnasium
 import numpy as np
 from benchmark import Comparison, Work, main
@@ -125,6 +127,7 @@ def navigation_against_own_single_environments() -> Comparison:
 ROWS = [
     navigation_against_lean_environments,
     navigation_against_own_single_environments,
+    *benchmark_mujoco.ROWS,
 ]
 
 if __name__ == "__main__":
