@@ -85,7 +85,7 @@ class Config:
     checkpoint_every: int = 10
     """Iterations between checkpoints."""
     threads: int = 2
-    """Threads of the update; they change how long it takes, not what comes out."""
+    """Threads of the physics and of the update; they change how long it takes, not what comes out."""
 
     def __post_init__(self) -> None:
         whole = ("iterations", "tasks", "episodes", "inner_steps", "cg_iterations", "threads", "checkpoint_every")
@@ -269,7 +269,7 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
     restored = run.restore()
     if restored is not None:
         params = restored[1]["params"]
-    env = family.make_vec(family.fixed("train", config.tasks), config.episodes)
+    env = family.make_vec(family.fixed("train", config.tasks), config.episodes, threads=config.threads)
     with run.loop(
         config.iterations, checkpoint_every=config.checkpoint_every, state=lambda: {"params": params}
     ) as loop:
@@ -304,7 +304,7 @@ def _policy(config: Config, family: TaskFamily) -> Policy:
 
 
 def _adapting(policy: Policy, params: Params, config: Config, family: TaskFamily) -> Adapting:
-    return Adapting(policy, params, family, config.inner_step_size, config.gamma, config.gae_lambda)
+    return Adapting(policy, params, family, config.inner_step_size, config.gamma, config.gae_lambda, config.threads)
 
 
 def load(run: Run, source: TaskFamily) -> Adapting:

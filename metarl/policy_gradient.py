@@ -84,6 +84,7 @@ class Adapting:
     step_size: float  # alpha
     gamma: float  # discount
     gae_lambda: float
+    threads: int = 1  # of the environments; they change no result
 
     def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
         """Mean return of fresh episodes after 0..K gradient steps, `budget.episodes` a step and task.
@@ -120,7 +121,7 @@ class Adapting:
     def _adapt(self, tasks: Tasks, budget: Budget, key: Key) -> tuple[list[Params], Tensor]:
         """The K+1 iterates, stacked `(T, ...)`, and the mean returns `(T, K+1)` of their episodes."""
         rule = inner.Rule((self.step_size, self.step_size / 2), budget.steps, order=1)
-        env = self.family.make_vec(tasks, budget.episodes)
+        env = self.family.make_vec(tasks, budget.episodes, threads=self.threads)
         means: list[Tensor] = []
 
         def collect(params: Params, k: int) -> Batch:
