@@ -245,6 +245,17 @@ class VideoOptions:
     fps: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
 
 
+@dataclass(frozen=True)
+class ReportOptions:
+    """Write one self-contained HTML page about runs: comparison, training curves, configs, versions and videos.
+
+    Attributes:
+        out: the folder that gets index.html; it is made if need be.
+    """
+
+    out: Path
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
@@ -991,6 +1002,34 @@ def compare(words: Sequence[str]) -> int:
     return 0
 
 
+def report(words: Sequence[str]) -> int:
+    """Write a page about several runs."""
+    if _asks_for_help(words):
+        say(
+            "usage: metarl report RUN [RUN ...] --out DIR; RUN is a run folder, evaluated or not, or the JSON of a "
+            "curve or of a comparison.\n"
+        )
+        parse("metarl report RUN...", ["--help"], Group("command", ReportOptions))
+    _first(words, "RUN", "report")
+    end = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    (options,) = parse("metarl report RUN...", words[end:], Group("command", ReportOptions))
+    from metarl.report import PAGE, Subject, write_report
+    from metarl.runs import Run
+
+    if options.out.exists() and not options.out.is_dir():
+        fail(f"cannot write a report into {options.out}: it is a file; give a folder")
+    if options.out.is_dir():
+        check_output(options.out / PAGE)
+    subjects = []
+    for word in dict.fromkeys(words[:end]):
+        folder = Path(word) if Path(word).is_dir() else None
+        evaluated = folder is None or (folder / "curve.json").exists()
+        curves = tuple(saved_curves(Path(word))) if evaluated else ()
+        subjects.append(Subject(word, None if folder is None else Run.open(folder), curves))
+    say(f"wrote {write_report(subjects, options.out)}")
+    return 0
+
+
 def _named(name: str, curves: Sequence[AdaptationCurve], saved: Mapping[str, Sequence[AdaptationCurve]]) -> int:
     """The index of the curve with a label, of an agent, or of a RUN as typed."""
     from metarl.evaluation import labels, mergeable
@@ -1080,4 +1119,5 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "predict": (predict, "learn new classes from a few pictures each, and classify others"),
     "video": (video, "film an agent before and after adaptation, side by side"),
     "compare": (compare, "compare evaluated runs of one problem: a figure, tables, intervals and p-values"),
+    "report": (report, "write one self-contained HTML page about runs"),
 }

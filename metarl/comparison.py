@@ -37,7 +37,7 @@ class Entry:
             errors included. See `statistics.difference`.
         p: p-value of no difference, over tasks. See `statistics.p_value`.
         improvement: probability that a run of it does better on a task than one of the agent compared to.
-        area: mean score over the common axis, the last score being held to the axis's end.
+        area: mean score over the common axis, the last score being held to its end; over its own where none is.
         reached: k of the first mean score that reaches the wanted one, or None.
     """
 

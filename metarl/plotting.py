@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from metarl.comparison import FINAL, common_axis, profiles, with_common_references
 from metarl.evaluation import UNITS, AdaptationCurve, comparable, labels, write_atomically
 from metarl.learner import UserError
+from metarl.statistics import Values
 from metarl.tables import formatter, problem
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -27,6 +28,8 @@ DASHES: Any = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 REFERENCE_DASHES: Any = {"oracle": (0, (5, 2)), "random": (0, (1, 1.5))}
 GREY = "#777777"  # readable on white and on black
 INSIDE = 3  # entries of a legend that still fit into the plot
+FIRST = ("return/", "score/", "loss/")  # metrics shown before the others
+POINTS = 300  # drawn of a training curve
 APART = 20  # agents whose budgets differ by more are drawn on a logarithmic axis
 SCORE = {"return": "return", "accuracy": "accuracy", "mse": "mean squared error"}
 STYLE: Any = {
@@ -57,8 +60,8 @@ DARK: Any = {
     "xtick.color": "#b4bac2",
     "ytick.color": "#b4bac2",
     "grid.color": "#3a3f46",
-    "legend.facecolor": "#1b1e23",
-    "legend.edgecolor": "#1b1e23",
+    "legend.facecolor": "none",
+    "legend.edgecolor": "none",
     "savefig.facecolor": "none",
 }
 
@@ -147,6 +150,47 @@ def profile_figure(curves: Sequence[AdaptationCurve]) -> Figure:
             ax.invert_xaxis()
         _finish(made, ax, curves, len(curves))
     return made
+
+
+def training_figure(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """What runs of one learner logged as they trained: a panel a metric, a line a run.
+
+    Args:
+        logs: lines of metrics.jsonl by the run's name; not all need hold the same metrics. Of many lines the means
+            of `POINTS` stretches are drawn.
+    """
+    found = dict.fromkeys(name for rows in logs.values() for row in rows for name in row if name != "iteration")
+    metrics = sorted(found, key=lambda name: [not name.startswith(first) for first in FIRST])
+    columns = min(3, max(1, len(metrics)))
+    rows = -(-len(metrics) // columns) or 1
+    named = len(logs) > 1
+    with mpl.rc_context(_house()):
+        made = Figure(figsize=(2.75 * columns, 1.75 * rows + 0.3 + 0.2 * named), layout="constrained")
+        FigureCanvasAgg(made)
+        panels = [made.add_subplot(rows, columns, i + 1) for i in range(len(metrics))]
+        for ax, metric in zip(panels, metrics, strict=True):
+            for look, (name, lines) in zip(looks(len(logs)), logs.items(), strict=True):
+                points = np.array([(line["iteration"], line[metric]) for line in lines if metric in line])
+                if len(points):
+                    x, y = _stretches(points).T
+                    single = "o" if len(x) == 1 else None
+                    ax.plot(x, y, color=look.colour, linewidth=1.1, marker=single, markersize=3, label=name)
+            ax.set_title(metric, loc="left", fontsize=8)
+            ax.tick_params(labelsize=7)
+            ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+            ax.yaxis.set_major_locator(MaxNLocator(4))
+        made.supxlabel("iteration", fontsize=8)
+        if named and panels:
+            handles = {str(line.get_label()): line for ax in panels for line in ax.get_lines()}
+            made.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=3, fontsize=8)
+    return made
+
+
+def _stretches(points: Values) -> Values:
+    """Points `(n, 2)` in order, or the means of `POINTS` neighbouring groups where there are more."""
+    if len(points) <= POINTS:
+        return points
+    return np.array([group.mean(0) for group in np.array_split(points, POINTS)])
 
 
 class Look(NamedTuple):
@@ -258,8 +302,10 @@ def _draw_last(curves: Sequence[AdaptationCurve]) -> Figure:
     ax.grid(visible=False, axis="y")
     ax.spines["left"].set_visible(False)
     ax.margins(x=0.08)
+    ax.xaxis.set_major_locator(MaxNLocator(6))
     if curves[0].score == "accuracy":
         ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+        ax.set_xlim(right=min(ax.get_xlim()[1], 1.0005))
     ax.set_xlabel(f"{SCORE[curves[0].score]} at the end of adaptation")
     made.suptitle(problem(curves), x=0.01, ha="left", fontsize=9)
     return made

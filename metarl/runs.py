@@ -13,6 +13,7 @@ to the last checkpoint, so that with keyed random streams a resumed run equals a
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import json
 import math
@@ -161,6 +162,11 @@ class Run:
         if any(old[name] != value for name, value in changed.items()):
             _write_record(folder, run._record)
         return run
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """All that config.json holds, also what made the run; a copy."""
+        return copy.deepcopy(self._record)
 
     def recall(self, name: str) -> Any | None:
         """A choice remembered by this run, as JSON gives it back, or None."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from metarl.comparison import Comparison
+from metarl.comparison import FINAL, Comparison
 from metarl.evaluation import UNITS, AdaptationCurve
 from metarl.statistics import Interval
 
@@ -89,7 +89,7 @@ class Table:
         caption = f"<caption>{html.escape(self.title)}</caption>" if self.title else ""
         notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in self.notes)
         return (
-            f'<div class="scroll"><table>{caption}<thead><tr>{head}</tr></thead>'
+            f'<div class="scroll" tabindex="0"><table>{caption}<thead><tr>{head}</tr></thead>'
             f"<tbody>{''.join(rows)}</tbody></table></div>{notes}"
         )
 
@@ -134,8 +134,8 @@ def summary_table(comparison: Comparison) -> Table:
     curves, against = comparison.curves, comparison.labels[comparison.against]
     number = formatter(curves[0])
     normalised = curves[0].normalised is not None
-    head = ["agent", "seeds", HEADINGS[curves[0].score], "IQM", "area"]
-    head += ["normalised"] * normalised
+    shared = comparison.axis != FINAL  # else the areas are over different axes, and not comparable
+    head = ["agent", "seeds", HEADINGS[curves[0].score], "IQM", *["area"] * shared, *["normalised"] * normalised]
     alone = len(curves) == 1
     head += [f"better than {against} by", "p", "P(better)"] * (not alone)
     if comparison.reach is not None:
@@ -144,7 +144,7 @@ def summary_table(comparison: Comparison) -> Table:
     for i, entry in enumerate(comparison.entries):
         curve, reference = entry.curve, i == comparison.against
         row = [entry.label, str(len(curve.seeds)), number(curve.mean[-1])]
-        row += [_with_ends(number, entry.middle), number(float(entry.area.value))]
+        row += [_with_ends(number, entry.middle), *[number(float(entry.area.value))] * shared]
         if normalised and curve.normalised is not None:
             row.append(f"{curve.normalised[-1]:.3f}")
         if reference:

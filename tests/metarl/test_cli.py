@@ -231,6 +231,31 @@ def test_compare_against_a_run_as_typed(trained: Path, still: Path, tmp_path: Pa
     assert json.loads(numbers.read_text())["comparison"]["against"] == "maml-trpo"
 
 
+def test_report_writes_one_page(trained: Path, still: Path, tmp_path: Path) -> None:
+    assert train(tmp_path / "young").code == 0
+    said = metarl("report", trained / "0", trained / "1", still, tmp_path / "young", "--out", tmp_path / "a" / "page")
+    assert said.code == 0, said.err
+    page = tmp_path / "a" / "page" / "index.html"
+    assert str(page) in said.out.replace("\n", "")
+    text = page.read_text(encoding="utf-8")
+    assert "Training of maml-trpo" in text
+    assert f"<code>{tmp_path / 'young'}</code> has no adaptation curve yet" in text
+    assert f"{AdaptationCurve.load(still).mean[-1]:.2f}" in text
+    assert metarl("report", trained / "0", "--out", tmp_path / "a" / "page").code == 0  # written again
+    assert page.read_text(encoding="utf-8") != text
+
+
+def test_report_changes_nothing_where_it_refuses(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert "it is a file; give a folder" in refused(metarl("report", trained / "0", "--out", tmp_path / "file"))
+    assert "holds no run" in refused(metarl("report", trained, "--out", tmp_path / "page"))
+    shutil.copytree(trained / "0", tmp_path / "damaged")
+    (tmp_path / "damaged" / "metrics.jsonl").write_text("[\n")
+    assert "metrics.jsonl is damaged" in refused(metarl("report", tmp_path / "damaged", "--out", tmp_path / "page"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged", "file"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 OTHER_PROBLEMS = {
     "--episodes=3": "budget 1 steps of 2 episodes is not 1 steps of 3 episodes",
     "--steps=2": "budget 1 steps of 2 episodes is not 2 steps of 2 episodes",
@@ -430,6 +455,10 @@ BAD: list[tuple[list[str], str]] = [
     (["compare", "nothing", "--out", "x.png"], "there is no run or curve 'nothing'"),
     (["compare", ".", "--out", "x.png"], "has no curve.json yet: metarl evaluate ."),
     (["compare", ".", "--out", "x.txt"], "must end in .png, .svg, .pdf"),
+    (["report"], "RUN comes first"),
+    (["report", "."], "--out"),
+    (["report", "nothing", "--out", "x"], "there is no run or curve 'nothing'"),
+    (["report", ".", "--out", "x"], "holds no run"),
     (["compare", ".", "--out", "x.png", "--profile", "x.txt"], "must end in .png, .svg, .pdf"),
     (["compare", ".", "--out", "x.png", "--markdown", "no/x.md"], "there is no folder no"),
     (["compare", "."], "--out"),

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from metarl import report
+from metarl.evaluation import AdaptationCurve
+from metarl.learner import Budget, UserError
+from metarl.report import Subject, problems, write_report
+from metarl.runs import Run
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+HOSTILE = '<script>alert("x")</script>&'
+
+
+def curve(agent: str = "learner", **changes: Any) -> AdaptationCurve:
+    values = np.array([-40.0, -12.0, -4.0]) + np.arange(5.0)[:, None]
+    given: dict[str, Any] = {
+        "agent": agent,
+        "family": "metarl/Navigation2D-v0",
+        "preset": "pearl",
+        "split": "test",
+        "task_hash": "ab" * 32,
+        "seeds": (0,),
+        "protocol": "as tested",
+        "score": "return",
+        "gradient_steps": (0, 1, 2),
+        "env_steps": (0, 4000, 8000),
+        "shots": None,
+        "per_task": values[None],
+        "random": -73.0,
+        "oracle": -0.5,
+        "budget": Budget(2, 40),
+    }
+    return AdaptationCurve(**(given | changes))
+
+
+@dataclass(frozen=True)
+class Config:
+    rate: float = 0.5
+    note: str = "plain"
+
+
+class Source:
+    name = "metarl/Navigation2D-v0"
+
+    def options(self) -> dict[str, Any]:
+        return {"preset": "pearl"}
+
+
+def run(
+    folder: Path, iterations: int = 3, config: Config | None = None, seed: int = 0, learner: str = "learner"
+) -> Run:
+    made = Run.create(folder, learner=learner, config=config or Config(), source=Source(), seed=seed)
+    for iteration in range(iterations):
+        made.log(iteration, {"return/before": -iteration, "loss/query": iteration / 7}, {"update_s": 60.0})
+    made.close()
+    return made
+
+
+class Page(HTMLParser):
+    """Text, tags and what the page would load."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text, self.tags, self.loads, self.open = "", [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.loads += [
+            str(value) for name, value in attrs if name in ("src", "srcset") or (name, tag) == ("href", "link")
+        ]
+        if tag not in ("meta", "link", "img", "source"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+
+    def images(self) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag == "img"]
+
+
+def written(subjects: list[Subject], out: Path) -> Page:
+    page = Page(write_report(subjects, out).read_text(encoding="utf-8"))
+    assert page.open == []  # every tag is closed, in order
+    return page
+
+
+def test_the_page_holds_comparison_training_configs_and_versions(tmp_path: Path) -> None:
+    first = run(tmp_path / "a", config=Config(rate=0.25))
+    second = run(tmp_path / "b", seed=4)
+    subjects = [
+        Subject("a", first, (curve(config={"rate": 0.25}),)),
+        Subject("b", second, (curve(config={"rate": 0.5}, seeds=(4,), per_task=curve().per_task + 1),)),
+    ]
+    page = written(subjects, tmp_path / "page")
+    assert "learner (rate=0.25)" in page.text
+    assert f"{-4 + 2 + 1:.2f}" in page.text  # the last score of the second
+    assert "1.00 [1.00, 1.00]" in page.text  # its difference to the first
+    for words in ("ab" * 32, "2 steps of 40 episodes", "as tested", "5 of the split test", "3 min"):
+        assert words in page.text
+    torch = first.record["environment"]["torch"]
+    assert torch in page.text
+    assert '"rate": 0.25' in page.text
+    assert "Options of learner: what differs" in page.text
+    assert len(page.images()) == 3  # curves, profile, training
+    assert all(image["alt"] for image in page.images())
+    assert ("a", {"href": "#part-0"}) in page.tags
+    assert {attributes.get("id") for tag, attributes in page.tags if tag == "section"} >= {"part-0", "part-3"}
+
+
+def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
+    page = written([Subject("a", run(tmp_path / "a"), (curve(),))], tmp_path / "page")
+    assert page.loads
+    assert all(load.startswith("data:") for load in page.loads)
+    assert not {"script", "iframe", "object", "embed"} & {tag for tag, _ in page.tags}
+    assert sorted(path.name for path in (tmp_path / "page").iterdir()) == ["index.html"]
+    pictures = [base64.b64decode(load.partition(",")[2]).decode() for load in page.loads if "svg" in load]
+    references = [url for picture in pictures for url in re.findall(r'href="([^"]*)"', picture)]
+    assert all(url.startswith("#") for url in references)
+
+
+def test_the_same_runs_give_the_same_page(tmp_path: Path) -> None:
+    subjects = [Subject("a", run(tmp_path / "a"), (curve(),))]
+    once, again = (write_report(subjects, tmp_path / name).read_bytes() for name in ("one", "two"))
+    assert once == again
+
+
+def test_whatever_a_file_holds_is_escaped(tmp_path: Path) -> None:
+    made = run(tmp_path / "a", config=Config(note=HOSTILE), learner=HOSTILE)
+    made.log(9, {f"return/{HOSTILE}": 1.0}, {})
+    hostile = curve(HOSTILE, protocol=HOSTILE, family=HOSTILE, options={"x": HOSTILE}, task_hash=HOSTILE)
+    path = tmp_path / "a" / "film & more.mp4"
+    path.write_bytes(b"film")
+    other = run(tmp_path / "b", learner=HOSTILE)
+    page = written([Subject(HOSTILE, made, (hostile,)), Subject("b", other, ())], tmp_path / "page")
+    assert not {"script", "x"} & {tag for tag, _ in page.tags}
+    assert HOSTILE in page.text
+    assert "film & more.mp4" in page.text
+
+
+def test_a_run_without_a_curve_is_shown_with_a_note(tmp_path: Path) -> None:
+    page = written([Subject("young", run(tmp_path / "a"), ())], tmp_path / "page")
+    assert "young has no adaptation curve yet" in page.text
+    assert "Training of learner" in page.text
+    assert len(page.images()) == 1
+    silent = written([Subject("silent", run(tmp_path / "b", iterations=0), ())], tmp_path / "page")
+    assert "Nothing is logged yet in silent" in silent.text
+    assert not silent.images()
+
+
+def test_a_curve_without_a_run_is_enough(tmp_path: Path) -> None:
+    page = written([Subject("curve.json", None, (curve(),))], tmp_path / "page")
+    assert "Configurations" not in page.text
+    assert "-2.00" in page.text
+
+
+def test_each_problem_is_compared_apart() -> None:
+    found = problems([curve("a"), curve("b", split="ood"), curve("c"), curve("c", seeds=(1,)), curve("d", split="ood")])
+    assert [group.labels for group in found] == [["a", "c"], ["b", "d"]]
+    assert found[0].curves[1].seeds == (0, 1)
+
+
+def test_small_films_are_inlined_and_large_ones_lie_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "INLINED", 100)
+    made = run(tmp_path / "a")
+    (tmp_path / "a" / "small.mp4").write_bytes(b"s" * 99)
+    (tmp_path / "a" / "large.mp4").write_bytes(b"l" * 100)
+    page = written([Subject("a", made, ())], tmp_path / "page")
+    sources = [attributes["src"] for tag, attributes in page.tags if tag == "video"]
+    assert sources == ["videos/0-large.mp4", "data:video/mp4;base64," + base64.b64encode(b"s" * 99).decode()]
+    assert (tmp_path / "page" / "videos" / "0-large.mp4").read_bytes() == b"l" * 100
+
+
+def test_a_seed_given_twice_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a training seed occurs twice"):
+        write_report([Subject("a", None, (curve(),)), Subject("b", None, (curve(),))], tmp_path / "page")
+    assert not (tmp_path / "page").exists()
+
+
+# In a browser
+
+
+def browsed(page: Path, picture: Path) -> list[str]:
+    """Draw a page in headless Chromium; what its console said."""
+    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
+    words = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1200,2400"]
+    words += ["--enable-logging=stderr", "--v=0", f"--user-data-dir={picture.parent / 'profile'}"]
+    done = subprocess.run(
+        [browser, *words, f"--screenshot={picture}", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+        env=os.environ | {"HOME": str(picture.parent)},
+    )
+    return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def test_a_browser_draws_the_page_and_its_console_stays_silent(tmp_path: Path) -> None:
+    subjects = [Subject("a", run(tmp_path / "a"), (curve(),)), Subject("still.json", None, (curve("still"),))]
+    page = write_report(subjects, tmp_path / "page")
+    assert browsed(page, tmp_path / "page.png") == []
+    with Image.open(tmp_path / "page.png") as picture:
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(maxcolors=2**24) or []}
+    assert {(0, 0x72, 0xB2), (0xD5, 0x5E, 0)} <= colours  # both curves are drawn
+    broken = tmp_path / "broken.html"
+    broken.write_text(page.read_text().replace("<main>", '<main><img src="http://127.0.0.1:9/x.png" alt="">'))
+    assert browsed(broken, tmp_path / "broken.png")  # the page forbids the network, and a try to use it is noticed
+
+
+def test_the_record_of_a_run_is_a_copy(tmp_path: Path) -> None:
+    made = run(tmp_path / "a")
+    made.record["config"]["rate"] = 9
+    assert made.record["config"]["rate"] == 0.5
+    assert json.loads((tmp_path / "a" / "config.json").read_text()) == made.record
