@@ -1,13 +1,14 @@
-"""RL² on problems whose answers are known: train, judge on 50,000 frozen test tasks, write results/rl2/.
+"""RL² on problems whose answers are known, and on 2D navigation: train, judge, write results/rl2/.
 
     python scripts/rl2_tables.py                         all problems, as far as their iterations go
     python scripts/rl2_tables.py --only mdp-10 --budget 30
     python scripts/rl2_tables.py --budget 0              judge what is there
 
-A run is runs/rl2-PROBLEM-0; one that exists is resumed, one that results/rl2/runs/ holds is continued from
-there. The agent and the classical solvers meet the same tasks, one trial each, with luck of their own.
-`expected` figures count what the arms that were pulled pay on average, not what they happened to pay: the
-same in the long run, with less noise. Nothing in the README is typed in by hand.
+A run is runs/rl2-PROBLEM-0 or runs/navigation-rl2-SEED; one that exists is resumed, one that results/rl2/runs/
+holds is continued from there. Where the answer is known, 50,000 frozen test tasks judge: the agent and the
+classical solvers meet the same tasks, one trial each, with luck of their own. `expected` figures count what the
+arms that were pulled pay on average, not what they happened to pay: the same in the long run, with less noise.
+Nothing in the README is typed in by hand.
 """
 
 from __future__ import annotations
@@ -29,16 +30,18 @@ import numpy as np
 import torch
 from reproduce import ROOT, keep, progress, train
 
-from metarl.agents import bandit_solvers, mdp_solvers, rl2
+from metarl.agents import bandit_solvers, baselines, mdp_solvers, rl2
 from metarl.envs import make_family
 from metarl.envs.trials import Trials
 from metarl.evaluation import dump_json
 from metarl.learner import Budget, Scores
 from metarl.runs import Run
+from metarl.statistics import bootstrap
 
 matplotlib.use("Agg")
 OUT = ROOT / "results" / "rl2"
 TASKS = 50_000  # test tasks, a trial each
+GOALS, GOAL_TRIALS = 1000, 4  # of navigation
 SHOWN = {"informed": ":", "bayes-optimum": ":", "gittins": "--", "beb": "--", "greedy": "-.", "random": (0, (1, 4))}
 ABOUT = f"""The agent and the classical solvers (`results/bandit`, `results/tabular_mdp`) on the same {TASKS:,} frozen
 test tasks, one trial each, last iterates, actions drawn from the policy; settings were chosen on training and
@@ -222,6 +225,69 @@ def make(name: str, minutes: float | None, judging: bool) -> None:
     (OUT / f"{name}.json").write_text(dump_json(found))
 
 
+NAVIGATION = "--family metarl/Navigation2D-v0 --preset-config navigation"
+
+
+def make_navigation(minutes: float | None, judging: bool) -> None:
+    """Three seeds on 2D navigation; the runs of `scripts/reproduce.py navigation`."""
+    family = make_family("metarl/Navigation2D-v0")
+    goals, budget = family.fixed("test", GOALS), Budget(0, GOAL_TRIALS)
+    values, commands, spent = [], [], []
+    for seed in range(3):
+        target = Path("runs") / f"navigation-rl2-{seed}"
+        words = ["rl2", *NAVIGATION.split(), "--seed", str(seed), "--out", str(target)]
+        commands.append(train(target, OUT / "runs" / target.name, words, minutes))
+        if judging:
+            keep(ROOT / target, OUT / "runs" / target.name)
+            values.append(rl2.load(Run.open(ROOT / target, rl2.Config), family).curve(goals, budget, 0).values)
+            spent.append(progress(ROOT / target))
+    if judging:
+        found = bootstrap(np.stack(values))
+        optimum = float(baselines.Oracle(family).curve(goals, budget, 0).values.mean())
+        document = {
+            "problem": "2D navigation",
+            "tasks": GOALS,
+            "trials": GOAL_TRIALS,
+            "tasks_sha256": goals.sha256(),
+            "by seed": [value.mean(0).round(3).tolist() for value in values],
+            **{end: getattr(found, end).round(3).tolist() for end in ("mean", "low", "high")},
+            "optimum": round(optimum, 3),
+            "training": [{"iterations": n, "planned": of, "minutes": round(m, 1)} for n, of, m in spent],
+            "commands": commands,
+        }
+        (OUT / "navigation.json").write_text(dump_json(document))
+
+
+def navigation_section(found: dict[str, Any]) -> list[str]:
+    """Navigation's part of the README."""
+
+    def row(label: str, values: list[Any]) -> str:
+        return "|" + "|".join([label, *(f"{v:.2f}" if isinstance(v, float) else v for v in values)]) + "|"
+
+    episodes = range(1, len(found["mean"]) + 1)
+    ends = [f"[{low:.2f}, {high:.2f}]" for low, high in zip(found["low"], found["high"], strict=True)]
+    mean = found["mean"][1]
+    lines = [
+        "## 2D navigation",
+        "",
+        row(f"mean return on {found['tasks']:,} unseen goals", [f"episode {k}" for k in episodes]),
+        "|---|" + "---|" * len(episodes),
+        *(row(f"seed {i}", values) for i, values in enumerate(found["by seed"])),
+        row("**all seeds**", found["mean"]),
+        row("95 % interval over seeds and goals", ends),
+        row("optimum, which knows the goal", [found["optimum"]] * len(episodes)),
+        "",
+        f"Bar: a second episode better than -15. {'Reached' if mean > -15 else 'Not reached'}: {mean:.2f}.",
+        "",
+    ]
+    budgets = [f"{t['iterations']:,} of {t['planned']:,} updates in {t['minutes']:.1f}" for t in found["training"]]
+    lines += [
+        f"{found['trials']} trials of {len(episodes)} episodes a goal. Minutes of training: {', '.join(budgets)}.",
+        "",
+    ]
+    return lines
+
+
 def seconds_to(run: Run, levels: tuple[float, ...]) -> dict[str, float]:
     """Seconds of training until an update's training trials first earned so much on average."""
     elapsed, found = 0.0, dict[str, float]()
@@ -241,6 +307,11 @@ def write_readme() -> None:
     lines = ["# RL² where the answer is known", "", ABOUT, ""]
     for name, found in judged.items():
         lines += section(name, found)
+    commands = [found["command"] for found in judged.values()]
+    if (OUT / "navigation.json").exists():
+        found = json.loads((OUT / "navigation.json").read_text())
+        lines += navigation_section(found)
+        commands += found["commands"]
     lines += [
         f"Training time is wall-clock on {os.cpu_count()} shared cores ({platform.processor() or platform.machine()}), "
         f"validation and evaluation not counted. torch {torch.__version__}, Python {platform.python_version()}, "
@@ -249,7 +320,7 @@ def write_readme() -> None:
         "Made by `python scripts/rl2_tables.py`, that is:",
         "",
         "```",
-        *(found["command"] for found in judged.values()),
+        *commands,
         "```",
         "",
         "The JSON files hold every figure, with returns by episode and regret by pull; `runs/` what resuming needs.",
@@ -260,12 +331,16 @@ def write_readme() -> None:
 def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=PROBLEMS, default=list(PROBLEMS), metavar="PROBLEM")
+    names = [*PROBLEMS, "navigation"]
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="PROBLEM", help=", ".join(names))
     parser.add_argument("--budget", type=float, metavar="MINUTES", help="of training, each; 0 judges what is there")
     parser.add_argument("--no-judging", action="store_true", help="train only")
     arguments = parser.parse_args()
     for name in arguments.only:
-        make(name, arguments.budget, not arguments.no_judging)
+        if name == "navigation":
+            make_navigation(arguments.budget, not arguments.no_judging)
+        else:
+            make(name, arguments.budget, not arguments.no_judging)
     write_readme()
 
 
