@@ -204,6 +204,7 @@ def play(
     key: Key,
     chunk: int = 0,
     watch: Watch | None = None,
+    likeliest: bool = False,
 ) -> Play:
     """One trial in every row of a vector of `Trials`.
 
@@ -214,6 +215,7 @@ def play(
         key: names the streams of start states and actions.
         chunk: steps between two memories that are kept; 0 keeps the first only.
         watch: called after the reset and after every step.
+        likeliest: take the most likely actions instead of drawing.
     """
     n, horizon = env.num_envs, env.family.horizon
     chunk = chunk or horizon
@@ -228,8 +230,9 @@ def play(
         if t % chunk == 0:
             states[t // chunk] = state
         decision = policy.step(params, obs.reshape(n, -1).to(device), state)
-        actions: Tensor = decision.distribution.sample(noise[:, t])
-        log_prob[t], values[t] = decision.distribution.log_prob(actions), decision.value
+        said = decision.distribution
+        actions: Tensor = said.mode() if likeliest else said.sample(noise[:, t])
+        log_prob[t], values[t] = said.log_prob(actions), decision.value
         state = decision.state
         return actions.cpu()
 
@@ -450,18 +453,23 @@ def _policy(config: Config, family: Trials) -> RecurrentPolicy:
 
 @dataclass(frozen=True)
 class Agent:
-    """A trained memory."""
+    """A trained memory.
+
+    Attributes:
+        likeliest: take the most likely actions; by default they are drawn, as in training.
+    """
 
     policy: RecurrentPolicy
     params: Params
     config: Config
     family: TaskFamily
+    likeliest: bool = False
 
     def play(self, tasks: Tasks, trials: int, key: Key, watch: Watch | None = None) -> Play:
         """Act in `trials` trials of each task, each from an empty memory."""
         env = _trials(self.config, self.family).make_vec(tasks, trials, threads=self.config.threads)
         with intra_op_threads(self.config.threads):
-            played = play(env, self.policy, self.params, key, watch=watch)
+            played = play(env, self.policy, self.params, key, watch=watch, likeliest=self.likeliest)
         env.close()
         return played
 
@@ -491,13 +499,14 @@ class Agent:
             if bandit:
                 regret.append(played.regret(some).mean(1))
         what = f"{family.episodes} episodes" if family.episodes > 1 else f"{family.horizon} steps"
+        how = ", most likely actions" if self.likeliest else ""
         return Scores(
             values=np.concatenate(values),
             gradient_steps=None,
             env_steps=tuple(k * self.family.horizon for k in range(family.episodes)),
             shots=None,
             kind="return",
-            protocol=f"adapts within a trial of {what}; {budget.episodes} fresh trials a score",
+            protocol=f"adapts within a trial of {what}{how}; {budget.episodes} fresh trials a score",
             regret=np.concatenate(regret) if bandit else None,
         )
 

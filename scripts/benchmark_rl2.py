@@ -29,6 +29,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from metarl.agents import rl2
 from metarl.envs import make_family
 from metarl.envs.trials import RL2Env, Trials
+from metarl.recurrent import recurrent_policy
 from metarl.rollout import intra_op_threads
 from metarl.sb3 import SB3VecEnv
 from metarl.seeding import Key
@@ -43,7 +44,7 @@ def ours(family: Trials, trials: int) -> Work:
     config = rl2.Config(
         trials=trials, cell="lstm", hidden=HIDDEN, epochs=EPOCHS, minibatches=MINIBATCHES, threads=threads
     )
-    policy = rl2.recurrent_policy(family.observation_space, family.action_space, cell="lstm", hidden=HIDDEN)
+    policy = recurrent_policy(family.observation_space, family.action_space, cell="lstm", hidden=HIDDEN)
     params = {name: value.requires_grad_() for name, value in policy.init(Key(0)("init").torch()).items()}
     optimiser = torch.optim.Adam(params.values(), config.step_size)
     env = family.make_vec(family.fixed("train", trials))

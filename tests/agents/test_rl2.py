@@ -106,6 +106,17 @@ def test_rows_do_not_depend_on_how_many_there_are():
     assert torch.equal(few.episodes.rewards, many.episodes.rewards[:2])
 
 
+def test_the_likeliest_actions_are_taken_when_asked_for():
+    for family in (BANDIT, make_family("metarl/Navigation2D-v0")):
+        env, policy, params = acting(family, episodes=2)
+        one, other = (play(env, policy, params, Key(i), likeliest=True) for i in (0, 1))
+        decision = policy.sequence(params, one.episodes.obs.flatten(0, 1).transpose(0, 1), policy.start(8))
+        best = decision.distribution.mode().transpose(0, 1).unflatten(0, (4, 2))
+        valid = one.episodes.valid
+        torch.testing.assert_close(one.episodes.actions[valid], best[valid], atol=1e-4, rtol=1e-4)
+        assert torch.equal(one.episodes.actions[..., 0], other.episodes.actions[..., 0]) or family is not BANDIT
+
+
 def test_permuting_arms_permutes_behaviour():
     """An agent whose arms are renamed, on the bandit with renamed arms, pulls the renamed arms and earns the same."""
     env, policy, params = acting(tasks=20, trials=3)
