@@ -144,7 +144,8 @@ class Run:
         """Continue a run from its last checkpoint, or from the start if it was stopped before the first.
 
         The learner, the source, the seed and the config must be those of the run, except that
-        `iterations` may be raised. The logs are cut back to the checkpoint; call `restore` next. A folder
+        `iterations` may be raised, unless the config's class says `iterations_may_grow = False` (a schedule
+        depends on them, so a longer run would differ from its first iteration on). The logs are cut back to the checkpoint; call `restore` next. A folder
         whose process was killed before it wrote config.json, so an empty one, is begun anew.
 
         Raises:
@@ -155,7 +156,7 @@ class Run:
         if folder.is_dir() and _is_fresh(folder):
             return Run.create(folder, learner=learner, config=config, source=source, seed=seed, device=device)
         old, new = _read_record(folder), _new_record(learner, config, source, seed, device)
-        _check_identity(folder, old, new)
+        _check_identity(folder, old, new, may_grow=getattr(config, "iterations_may_grow", True))
         changed = {"config": new["config"], "device": device}
         run = Run(folder, {**old, **changed}, config, writable=True)
         run._rewind()
@@ -468,17 +469,20 @@ def _is_fresh(folder: Path) -> bool:
     return folder.is_dir() and {path.name for path in folder.iterdir()} <= {CONFIG + checkpoints.TEMPORARY}
 
 
-def _check_identity(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def _check_identity(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, may_grow: bool) -> None:
     differing = [
         f"{name} is {before!r} there and {now!r} here"
         for part in ("learner", "source", "seed", "config")
         for name, before, now in _differences(part, old[part], new[part])
-        if not (name == "config.iterations" and isinstance(before, int) and isinstance(now, int) and now > before)
+        if not (
+            may_grow and name == "config.iterations" and isinstance(before, int) and isinstance(now, int) and now > before
+        )
     ]
     if differing:
+        iterations = "iterations may be raised" if may_grow else "iterations too: this learner's schedule depends on them"
         raise UserError(
             f"{folder} holds another run: {'; '.join(differing)}; resume with the same values "
-            "(iterations may be raised), or choose another folder"
+            f"({iterations}), or choose another folder"
         )
 
 

@@ -51,11 +51,13 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor, basis: int | None = None) -> Tensor:
         """Normalise `x`; `basis` images give the statistics in `support` mode (None: all of them)."""
+        # Ones in place of no scale: without one, torch's second derivative with a moving shift fails.
+        weight = torch.ones_like(self.bias) if self.weight is None else self.weight
         if self.mode == "running":
             mean, var = self.get_buffer("running_mean"), self.get_buffer("running_var")
-            return F.batch_norm(x, mean, var, self.weight, self.bias, self.training, MOMENTUM, EPSILON)
+            return F.batch_norm(x, mean, var, weight, self.bias, self.training, MOMENTUM, EPSILON)
         if self.mode == "transductive" or basis is None:
-            return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, EPSILON)
+            return F.batch_norm(x, None, None, weight, self.bias, True, 0.0, EPSILON)
         axes = [0, *range(2, x.dim())]
         var, mean = torch.var_mean(x[:basis], axes, correction=0, keepdim=True)
         shape = [-1, *[1] * (x.dim() - 2)]

@@ -1,4 +1,7 @@
-"""Baseline++ (Chen et al. 2019): as Baseline, with cosines to the class weights in training and in the head."""
+"""Baseline++ (Chen et al. 2019): as Baseline, with cosines to the class weights in training and in the head.
+
+Each class's cosine is multiplied by a learned norm, as in the authors' code (the paper's equation has none).
+"""
 
 from __future__ import annotations
 

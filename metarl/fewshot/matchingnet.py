@@ -40,7 +40,8 @@ class Config(metric.Config):
     full_context: bool = False
     """Full-context embeddings (Vinyals et al. 2016, appendix A)."""
     context_steps: int = 5
-    """Attention steps over the support set in the query's full-context embedding (own choice)."""
+    """Attention steps over the support set in the query's full-context embedding (own choice; Chen et al. 2019 take
+    as many as support images)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,13 +5,15 @@
 The steps are those of the one inner loop, on minibatches of the task's training images; epsilon falls
 linearly to 0. Nothing is differentiated twice.
 
-Deviation: the inner steps are plain gradient descent, the paper's Adam without momentum (beta1 = 0).
+Deviations from openai/supervised-reptile: the inner steps are plain gradient descent, there Adam without momentum
+(beta1 = 0); at test time they use the whole support set, there minibatches of 5; the strided network averages its
+features over space, there they are flattened; the pooled one normalises before it pools, there after.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -34,8 +36,10 @@ from metarl.seeding import Key
 class Config:
     """Settings of Reptile; those of the paper's Omniglot 5-way experiments but for the inner step size."""
 
+    iterations_may_grow: ClassVar[bool] = False  # the schedule of the outer step size depends on them
+
     iterations: int = 100_000
-    """Meta-iterations (Nichol et al. 2018: 100,000)."""
+    """Meta-iterations, over which the outer step size falls to 0 (Nichol et al. 2018: 100,000; 20-way 200,000)."""
     tasks: int = 5
     """Tasks a meta-batch (Nichol et al. 2018: 5)."""
     inner_steps: int = 5

@@ -55,32 +55,36 @@ class Config:
 
 
 class Head(nn.Module):
-    """A linear layer, or with a scale the cosine to each class's weight times it (Baseline++)."""
+    """A linear layer, or with a scale Baseline++'s: each class's cosine times its learned norm, times the scale.
+
+    The learned norms are those of Chen et al. 2019's code (weight normalisation), not of the paper's equation.
+    """
 
     def __init__(self, size: int, classes: int, generator: torch.Generator, scale: float | None = None) -> None:
         super().__init__()
         bound = size**-0.5
         self.weight = nn.Parameter(torch.empty(classes, size).uniform_(-bound, bound, generator=generator))
-        self.bias = nn.Parameter(torch.zeros(classes)) if scale is None else None
+        first = torch.zeros(classes) if scale is None else self.weight.detach().norm(dim=1)
+        self.bias_or_norm = nn.Parameter(first)
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(B, classes)` of features `(B, F)`."""
-        return logits(x, self.weight, self.bias, self.scale)
+        return logits(x, self.weight, self.bias_or_norm, self.scale)
 
 
-def logits(x: Tensor, weight: Tensor, bias: Tensor | None, scale: float | None) -> Tensor:
-    """Of a linear head, or of a cosine head times its scale.
+def logits(x: Tensor, weight: Tensor, bias_or_norm: Tensor, scale: float | None) -> Tensor:
+    """Of a linear head, or of a cosine head times its norms and its scale.
 
     Args:
         x: features `(..., B, F)`.
         weight: `(..., N, F)`.
-        bias: `(N,)` or `(..., 1, N)`; None for a cosine head.
+        bias_or_norm: `(N,)` or `(..., 1, N)`; the biases of a linear head, the norms of a cosine head.
         scale: None for a linear head.
     """
     if scale is None:
-        return x @ weight.transpose(-1, -2) + (0 if bias is None else bias)
-    return scale * (F.normalize(x, dim=-1) @ F.normalize(weight, dim=-1).transpose(-1, -2))
+        return x @ weight.transpose(-1, -2) + bias_or_norm
+    return scale * bias_or_norm * (F.normalize(x, dim=-1) @ F.normalize(weight, dim=-1).transpose(-1, -2))
 
 
 def base_scale(classes: int) -> float:
@@ -224,9 +228,9 @@ class FittedHead(EmbeddingNetwork):
         first = Head(size, ways, key.torch(), self.scale)
         support, device = support.detach(), support.device
         weight = first.weight.detach().to(support).expand(tasks, -1, -1).clone().requires_grad_()
-        bias = torch.zeros(tasks, 1, ways, device=device, dtype=support.dtype, requires_grad=True)
+        other = first.bias_or_norm.detach().to(support).expand(tasks, 1, -1).clone().requires_grad_()
         sgd = torch.optim.SGD(
-            [weight, bias],
+            [weight, other],
             lr=config.head_step_size,
             momentum=config.momentum,
             dampening=config.momentum,
@@ -237,13 +241,13 @@ class FittedHead(EmbeddingNetwork):
             for _ in range(config.epochs):
                 order = torch.from_numpy(rng.permutation(images)).to(device)
                 for rows in torch.split(order, config.head_minibatch):
-                    found = logits(support[:, rows], weight, bias, self.scale)
+                    found = logits(support[:, rows], weight, other, self.scale)
                     # A sum over tasks: each head sees the mean loss of its own task.
                     loss = F.cross_entropy(found.flatten(0, 1), labels[:, rows].flatten(), reduction="sum") / len(rows)
                     sgd.zero_grad()
                     torch.autograd.backward(loss)
                     sgd.step()
-        return logits(query, weight.detach(), bias.detach(), self.scale).log_softmax(-1)
+        return logits(query, weight.detach(), other.detach(), self.scale).log_softmax(-1)
 
 
 def defaults(kind: Callable[..., Config]) -> dict[str, Config]:
