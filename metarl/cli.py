@@ -639,6 +639,7 @@ def train(words: Sequence[str]) -> int:
     if not wants_help or peek(rest, "--family") or peek(rest, "--dataset"):
         groups.append(source_group(entry, agent, rest))
     options, config, *sources = parse(f"metarl train {agent}", rest, *groups)
+    from metarl.learner import UserError
     from metarl.runs import Run
 
     begin = Run.resume if options.resume else Run.create
@@ -652,6 +653,10 @@ def train(words: Sequence[str]) -> int:
         again = ["metarl", "train", *words, *([] if options.resume else ["--resume"])]
         complain(f"interrupted{_after(stopped)}; resume with: {shlex.join(again)}")
         return 130
+    except UserError:
+        if not options.resume:
+            run.withdraw()
+        raise
     say(f"trained {agent} into {options.out}; measure it with: metarl evaluate {shlex.quote(str(options.out))}")
     return 0
 

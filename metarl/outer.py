@@ -153,16 +153,10 @@ def sum_in_order(parts: Iterable[Tensor]) -> Tensor:
 
 
 def _vmap_sum(objective: Objective, params: Tree, part: Tree) -> tuple[Tree, tuple[Tensor, Tree]]:
-    if objective.gradient is not None:
-        grads, (losses, aux) = torch.func.vmap(objective.gradient, (None, 0))(params, part)
-        return pytree.tree_map(lambda leaf: leaf.sum(0), grads), (losses.sum(), aux)
-
-    def total(values: Tree) -> tuple[Tensor, Tree]:
-        losses, aux = torch.func.vmap(objective.loss, (None, 0))(values, part)
-        return losses.sum(), aux
-
-    found: tuple[Tree, tuple[Tensor, Tree]] = torch.func.grad_and_value(total, has_aux=True)(params)
-    return found
+    # A gradient for each task and then their sum, not the gradient of the sum: differentiating through vmap,
+    # torch 2.13 gets the second derivative of batch normalisation wrong where its scale adapts too.
+    grads, (losses, aux) = torch.func.vmap(objective.task_gradient, (None, 0))(params, part)
+    return pytree.tree_map(lambda leaf: leaf.sum(0), grads), (losses.sum(), aux)
 
 
 def choose(objective: Objective, params: Tree, batch: Tree, *, repeats: int = 2) -> Plan:

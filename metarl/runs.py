@@ -145,8 +145,9 @@ class Run:
 
         The learner, the source, the seed and the config must be those of the run, except that
         `iterations` may be raised, unless the config's class says `iterations_may_grow = False` (a schedule
-        depends on them, so a longer run would differ from its first iteration on). The logs are cut back to the checkpoint; call `restore` next. A folder
-        whose process was killed before it wrote config.json, so an empty one, is begun anew.
+        depends on them, so a longer run would differ from its first iteration on). The logs are cut back to
+        the checkpoint; call `restore` next. A folder whose process was killed before it wrote config.json, so
+        an empty one, is begun anew.
 
         Raises:
             UserError: there is no such folder, it holds another run, or the run is damaged. The fields
@@ -259,6 +260,13 @@ class Run:
             state: called between iterations; what `checkpoint` saves.
         """
         return Loop(self, total, checkpoint_every, state)
+
+    def withdraw(self) -> None:
+        """Remove a run that has not begun, so that its folder may be used again; one with progress is left alone."""
+        if self._manifest is None and not (self.folder / METRICS).exists():
+            (self.folder / CONFIG).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()  # unless something else lies there
 
     def close(self) -> None:
         """Flush and close TensorBoard's file; the loop does it on leaving."""
@@ -475,11 +483,17 @@ def _check_identity(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]
         for part in ("learner", "source", "seed", "config")
         for name, before, now in _differences(part, old[part], new[part])
         if not (
-            may_grow and name == "config.iterations" and isinstance(before, int) and isinstance(now, int) and now > before
+            may_grow
+            and name == "config.iterations"
+            and isinstance(before, int)
+            and isinstance(now, int)
+            and now > before
         )
     ]
     if differing:
-        iterations = "iterations may be raised" if may_grow else "iterations too: this learner's schedule depends on them"
+        iterations = (
+            "iterations may be raised" if may_grow else "iterations too: this learner's schedule depends on them"
+        )
         raise UserError(
             f"{folder} holds another run: {'; '.join(differing)}; resume with the same values "
             f"({iterations}), or choose another folder"

@@ -1,6 +1,6 @@
 """learn2learn, for what compares it with metarl; `scripts/setup_peers.sh` installs it into a virtual environment.
 
-    .venv-peers/bin/python scripts/peers.py     say what there is
+.venv-peers/bin/python scripts/peers.py     say what there is
 """
 
 from __future__ import annotations

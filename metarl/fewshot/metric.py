@@ -21,7 +21,7 @@ class Config:
     """Settings of a metric learner; the defaults are those of ProtoNet on Omniglot (Snell et al. 2017)."""
 
     iterations: int = 20_000
-    """Meta-iterations (jakesnell/prototypical-networks: until the validation loss has not fallen for 20,000 episodes)."""
+    """Meta-iterations (Snell et al. 2017's code: until the validation loss has not fallen for 20,000 episodes)."""
     tasks: int = 1
     """Tasks a meta-batch (Snell et al. 2017: 1)."""
     train_ways: int | None = 60

@@ -225,3 +225,66 @@ def test_no_file_holds_a_machine_path():
                 if HOMES.search(content) or any(place in content for place in places):
                     hits.append(path.relative_to(ROOT).as_posix())
     assert hits == []
+
+
+# ---- one inner loop
+
+
+def differentiable_updates(tree: ast.AST) -> list[tuple[str, int]]:
+    """Places that could differentiate through a parameter update other than by `metarl.inner`.
+
+    A second derivative takes one of: `create_graph` in torch.autograd, two nested gradient transforms of
+    torch.func, a differentiable optimiser, or a library of its own.
+    """
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            found += [
+                (f"{called}({word.arg}=...)", node.lineno)
+                for word in node.keywords
+                if word.arg in ("create_graph", "differentiable") and ast.unparse(word.value) != "False"
+            ]
+            if called.split(".")[-1] in ("grad", "grad_and_value", "jacrev", "hessian") and "func" in called.split("."):
+                found.append((called, node.lineno))
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = [name for name, _ in imports(ast.Module([node], []))]
+            found += [(name, node.lineno) for name in names if inside(name, "higher", "learn2learn", "torchopt")]
+            found += [(n, node.lineno) for n in names if re.fullmatch(r"torch\.func\.(grad|grad_and_value|hessian)", n)]
+    return found
+
+
+INNER_LOOP = {  # the one inner loop, and the meta-gradient that differentiates through it
+    "metarl.inner": {"torch.func.grad"},
+    "metarl.outer": {"torch.func.grad", "torch.func.grad_and_value"},
+    "metarl.trust_region": {"torch.autograd.grad(create_graph=...)"},  # the curvature of a KL: no update
+}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_there_is_one_inner_loop(path):
+    """No other module holds what differentiating through a parameter update takes."""
+    found = differentiable_updates(ast.parse(path.read_text()))
+    assert {what for what, _ in found} <= INNER_LOOP.get(name_of(path), set()), found
+
+
+def test_the_inner_loop_rule_itself():
+    for code in (
+        "torch.autograd.grad(loss, params, create_graph=True)",
+        "loss.backward(create_graph=second)",
+        "torch.func.grad(torch.func.grad(f))(x)",
+        "torch.func.hessian(f)(x)",
+        "torch.optim.SGD(params, lr=1, differentiable=True)",
+        "from torch.func import grad",
+        "import higher",
+        "from learn2learn.algorithms import MAML",
+    ):
+        assert differentiable_updates(ast.parse(code)), code
+    for code in (
+        "torch.autograd.grad(loss, params)",
+        "torch.autograd.backward(loss)",
+        "torch.autograd.grad(loss, params, create_graph=False)",
+        "torch.func.vmap(f)(x)",
+        "inner.adapt(params, loss, data, rule)",
+    ):
+        assert not differentiable_updates(ast.parse(code)), code

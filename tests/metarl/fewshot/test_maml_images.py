@@ -1,4 +1,4 @@
-"""MAML and its kin on images: step sizes in mean-loss terms, what moves, what is differentiated, what queries reveal."""
+"""MAML and its kin on images: step sizes of mean losses, what moves, what is differentiated, what queries reveal."""
 
 from dataclasses import replace
 
@@ -20,9 +20,9 @@ SHAPE = (1, 8, 8)
 WAYS = 3
 
 
-def classifier(batch_norm="transductive", ways=WAYS, backbone="conv4-strided"):
+def classifier(batch_norm="transductive", ways=WAYS, backbone="conv4-strided", scale=False):
     key = Key(0)("classifier")
-    encoder = make_backbone(backbone, SHAPE, key("encoder").torch(), width=4, batch_norm=batch_norm, scale=False)
+    encoder = make_backbone(backbone, SHAPE, key("encoder").torch(), width=4, batch_norm=batch_norm, scale=scale)
     network = Classifier(encoder.double(), SHAPE, ways, batch_norm)
     network._head.double()
     return network, network.init(key("init").torch())
@@ -188,6 +188,18 @@ def test_meta_sgd_has_a_step_size_for_every_number_and_trains_it(tmp_path):
     assert torch.equal(loaded.rule.step_size["head.bias"], held["rule/head.bias"])
 
 
+@pytest.mark.parametrize("backbone", ["conv4-strided", "mlp"])
+@pytest.mark.parametrize("plan", [outer.Plan("vmap"), outer.Plan("vmap", chunk=3), outer.Plan("threads", threads=2)])
+def test_every_strategy_gives_the_same_meta_gradient_through_batch_norm(backbone, plan):
+    """Differentiated through vmap, torch's batch normalisation has a wrong second derivative if its scale moves."""
+    network, params = classifier(backbone=backbone, scale=True)
+    goal, batch = maml.objective(network, inner.Rule(0.5, 2)), maml.pairs(tasks())
+    loop, other = (
+        outer.meta_gradient(goal, {"model": params}, batch, p).gradient["model"] for p in (outer.Plan(), plan)
+    )
+    torch.testing.assert_close(other, loop, rtol=1e-9, atol=1e-12)
+
+
 # ---- identities
 
 
@@ -250,7 +262,9 @@ def test_a_head_takes_fewer_ways_but_not_more():
     found = learner.log_probabilities(tasks(ways=3), 3)
     assert found.shape == (4, 9, 3)
     torch.testing.assert_close(found.exp().sum(-1), torch.ones(4, 9, dtype=torch.float64))
-    with pytest.raises(UserError, match="head tells 5 classes apart and was given 6: give at most 5, train one with --w"):
+    with pytest.raises(
+        UserError, match="head tells 5 classes apart and was given 6: give at most 5, train one with --w"
+    ):
         learner.log_probabilities(tasks(ways=6), 6)
 
 
