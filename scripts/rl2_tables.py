@@ -243,19 +243,22 @@ def make_navigation(minutes: float | None, judging: bool) -> None:
         words = ["rl2", *NAVIGATION.split(), "--seed", str(seed), "--out", str(target)]
         commands.append(train(target, OUT / "runs" / target.name, words, minutes))
         if judging:
-            keep(ROOT / target, OUT / "runs" / target.name)
+            if seed == 0:
+                keep(ROOT / target, OUT / "runs" / target.name)
             values.append(rl2.load(Run.open(ROOT / target, rl2.Config), family).curve(goals, budget, 0).values)
             spent.append(progress(ROOT / target))
     if judging:
-        found = bootstrap(np.stack(values))
+        scores = np.stack(values)
+        found = bootstrap(scores)
         optimum = float(baselines.Oracle(family).curve(goals, budget, 0).values.mean())
         document = {
             "problem": "2D navigation",
             "tasks": GOALS,
             "trials": GOAL_TRIALS,
             "tasks_sha256": goals.sha256(),
+            "mean": scores.mean((0, 1)).round(3).tolist(),
             "by seed": [value.mean(0).round(3).tolist() for value in values],
-            **{end: getattr(found, end).round(3).tolist() for end in ("mean", "low", "high")},
+            **{end: getattr(found, end).round(3).tolist() for end in ("low", "high")},
             "optimum": round(optimum, 3),
             "training": [{"iterations": n, "planned": of, "minutes": round(m, 1)} for n, of, m in spent],
             "commands": commands,
