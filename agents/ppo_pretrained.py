@@ -28,6 +28,11 @@ class Config(FineTuning, ppo.Config):
         ppo.Config.__post_init__(self)
 
 
+DEFAULTS = {
+    "mujoco": Config(iterations=400, step_size=3e-4, validation_tasks=20, adaptation_episodes=20)
+}  # about 10 minutes on one core; 4,000 steps a gradient step
+
+
 def train(config: Config, source: TaskFamily, run: Run) -> None:
     """Train until `config.iterations`, from the run's last checkpoint if there is one; then choose the step size."""
     params = ppo.train(config, source, run, Key(run.seed)("ppo-pretrained"))

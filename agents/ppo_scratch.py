@@ -29,6 +29,9 @@ class Config(FineTuning, ppo.Actor):
         check_range(self, "iterations", least=1, most=1)
 
 
+DEFAULTS = {"mujoco": Config(validation_tasks=20, adaptation_episodes=20)}  # 4,000 steps a gradient step
+
+
 def train(config: Config, source: TaskFamily, run: Run) -> None:
     """Draw the initial policy and choose its step size."""
     state = config.initial(source, Key(run.seed)("ppo-scratch"))

@@ -244,6 +244,15 @@ def test_the_oracle_is_told_the_task(tmp_path):
     assert len(np.unique(scores.values)) == 9, "every score is of fresh episodes"
 
 
+@pytest.mark.parametrize("agent", AGENTS)
+def test_the_robots_config_takes_4000_steps_a_gradient_step(agent):
+    module, _ = AGENTS[agent]
+    config = module.DEFAULTS["mujoco"]
+    assert isinstance(config, module.Config)
+    if agent != "ppo-oracle":
+        assert config.adaptation_episodes * make_family("metarl/HalfCheetahVelocity-v0").horizon == 4000
+
+
 @pytest.mark.parametrize(
     ("agent", "given", "message"),
     [
