@@ -239,6 +239,8 @@ class Run:
         Raises:
             UserError: the checkpoint is missing, damaged or foreign.
         """
+        if not self._writable:  # a training that goes on elsewhere has replaced the checkpoint since
+            self._manifest = checkpoints.latest(self.folder / "checkpoints")
         if self._manifest is None:
             return None
         state = checkpoints.load(self.folder / "checkpoints", self._manifest)

@@ -440,6 +440,17 @@ def test_a_state_that_could_not_be_loaded_is_not_saved(tmp_path: Path, state: An
     assert restored[0] == 1
 
 
+def test_a_run_that_trains_on_while_it_is_read_gives_its_last_checkpoint(tmp_path: Path) -> None:
+    run = create(tmp_path / "run")
+    run.checkpoint(1, {"weights": torch.zeros(2)})
+    reader = Run.open(tmp_path / "run", Config)
+    run.checkpoint(2, {"weights": torch.ones(2)})
+    restored = reader.restore()
+    assert restored is not None
+    assert restored[0] == 2
+    assert torch.equal(restored[1]["weights"], torch.ones(2))
+
+
 def test_only_the_last_checkpoint_is_kept(tmp_path: Path) -> None:
     run = checkpointed(tmp_path / "run")
     run.checkpoint(2, {"weights": torch.ones(2)})
