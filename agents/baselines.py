@@ -83,7 +83,7 @@ class Fixed(ABC):
 
 
 def _on_tensors(control: Controller) -> Callable[[Tensor, int], Tensor]:
-    return lambda obs, t: torch.from_numpy(np.ascontiguousarray(control(obs.numpy(), t)))
+    return lambda obs, t: torch.from_numpy(np.array(control(obs.numpy(), t)))
 
 
 @dataclass(frozen=True)

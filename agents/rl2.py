@@ -50,7 +50,7 @@ EVALUATION_STEPS = 1_000_000  # environment steps held at once when a curve is m
 class Config:
     """Settings of RL². Where no source is named, the value comes from short runs on Bernoulli bandits."""
 
-    iterations: int = 300
+    iterations: int = 350
     """Updates."""
     trials: int = 2500
     """Trials an update, each of a fresh task (25,000 steps of the default bandit; Duan et al. 2016: 250,000)."""
@@ -80,7 +80,7 @@ class Config:
     """Gradient steps a pass."""
     step_size: float = 2e-3
     """Of Adam (pytorch_rl2: 2e-4; VariBAD: 7e-4)."""
-    halve_every: int = 50
+    halve_every: int = 100
     """Iterations in which the step size and the entropy bonus halve, smoothly; 0 keeps them."""
     value_weight: float = 0.5
     """Of the critic's squared error, w."""
