@@ -119,8 +119,9 @@ def sinusoid(scores: np.ndarray) -> tuple[tuple[str, ...], Rows]:
 
 
 _MUJOCO = "--preset-config mujoco --max-kl 0.02 --min-std 0.3 --threads 1"
-_DIRECTION = f"{_MUJOCO} --tasks 10 --iterations 120 --validate-every 20 --validation-tasks 10"
-_RIVALS = (Agent("ppo-pretrained"), Agent("ppo-scratch"), Agent("ppo-oracle"), Agent("random", None))
+_DIRECTION = f"{_MUJOCO} --tasks 10 --iterations 300 --validate-every 20 --validation-tasks 10"
+_PPO = ("ppo-pretrained", "ppo-scratch", "ppo-oracle")
+_RANDOM = Agent("random", None)
 _OTHER_PHYSICS = "Finn et al. 2017, after 0 to 3 steps, on rllab's physics, whose returns are not comparable:"
 _FEW = "--tasks 16 --train-queries 5 --strategy vmap"
 _LEARNERS = (
@@ -143,7 +144,8 @@ TABLES = {
         agents=(
             Agent("maml-trpo", "--tasks 40 --iterations 40", "100"),
             Agent("rl2", "--preset-config navigation"),
-            *_RIVALS,
+            *(Agent(name) for name in _PPO),
+            _RANDOM,
         ),
         evaluate="--tasks 1000 --steps 3",
         about="""2D navigation (preset `maml2017`), last iterates. MAML-TRPO is the learner's default config with 40
@@ -163,7 +165,8 @@ on them; the floor and the iterations were then chosen again, on 1,000 validatio
                 "500",
             ),
             Agent("rl2", "--preset-config mujoco --cell lstm --halve-every 500"),
-            *_RIVALS,
+            *(Agent(name, "--preset-config mujoco") for name in _PPO),
+            _RANDOM,
         ),
         evaluate="--tasks 40 --steps 3 --episodes 20",
         about="""Half-cheetah velocity (preset `maml2017`: targets in [0, 2], 200 steps; Gymnasium's model and timing),
@@ -173,7 +176,7 @@ oracle -54.5, pre-trained -158.0 / -135.4 / -128.5 / -133.6.""",
     ),
     "cheetah-direction": Table(
         source="--family metarl/HalfCheetahDirection-v0",
-        agents=(Agent("maml-trpo", _DIRECTION, "500"), Agent("random", None)),
+        agents=(Agent("maml-trpo", _DIRECTION, "500"), _RANDOM),
         evaluate="--tasks 40 --steps 3 --episodes 20",
         about="""Half-cheetah forwards or backwards (preset `maml2017`, 200 steps; Gymnasium's model and timing), last
 iterate. There are two tasks only, so nothing is unseen: 40 test tasks are 40 repetitions of them.""",
@@ -181,7 +184,7 @@ iterate. There are two tasks only, so nothing is unseen: 40 test tasks are 40 re
     ),
     "ant-direction": Table(
         source="--family metarl/AntDirection-v0",
-        agents=(Agent("maml-trpo", _DIRECTION, "500"), Agent("random", None)),
+        agents=(Agent("maml-trpo", _DIRECTION, "500"), _RANDOM),
         evaluate="--tasks 40 --steps 3 --episodes 20",
         about="""Ant forwards or backwards (preset `maml2017`, 200 steps; Gymnasium's model and timing, no contact
 terms), last iterate. There are two tasks only, so nothing is unseen: 40 test tasks are 40 repetitions of them.""",
