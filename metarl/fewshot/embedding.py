@@ -126,7 +126,7 @@ class Trained:
             batch = self.source.batch(tasks[start : start + chunk])
             shown = shots_shown(batch, ways)
             found = [torch.full((len(batch),), 1 / ways, dtype=torch.float64)]
-            found += [self._accuracy(first_shots(batch, ways, k), ways) for k in shown[1:]]
+            found += self._accuracies(batch, ways, shown[1:])
             rows.append(torch.stack(found, 1))
         return Scores(
             values=torch.cat(rows).numpy(),
@@ -137,8 +137,18 @@ class Trained:
             protocol=f"{ways}-way, {self.rule}, without support images chance; batch norm: {self.network.batch_norm}",
         )
 
-    def _accuracy(self, batch: Batch, ways: int) -> Tensor:
-        return (self.log_probabilities(batch, ways).argmax(-1) == batch.query_y).double().mean(1)
+    def _accuracies(self, batch: Batch, ways: int, shown: tuple[int, ...]) -> list[Tensor]:
+        """Of each task `(T,)`, with the first k support images of each class, for every k shown."""
+
+        def accuracy(log_probabilities: Tensor) -> Tensor:
+            return (log_probabilities.argmax(-1) == batch.query_y).double().mean(1)
+
+        if self.network.batch_norm != "running":
+            return [accuracy(self.log_probabilities(first_shots(batch, ways, k), ways)) for k in shown]
+        with torch.no_grad():  # an image's features do not depend on the other images: encode each once
+            support, query = self.network.embed(batch)
+            parts = [first_shots(replace(batch, support_x=support), ways, k) for k in shown]
+            return [accuracy(self.network.compare(p.support_x, p.support_y, query, ways)) for p in parts]
 
     def log_probabilities(self, batch: Batch, ways: int) -> Tensor:
         """Of the classes for the query images, `(T, R, ways)`; query labels are not used."""
