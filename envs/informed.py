@@ -10,16 +10,16 @@ normalisation belongs to the family, and needs storing nowhere.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
 
-import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from metarl.tasks import Array, TaskFamily, Tasks, TaskVectorEnv, Uniform
+from metarl.envs.wrapper import FamilyWrapper
+from metarl.tasks import Array, TaskFamily, Tasks, TaskVectorEnv
 
 TASKS = 1000  # frozen training tasks behind the normalisation
 
@@ -38,7 +38,7 @@ def _moments(family: TaskFamily) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 
 @dataclass(frozen=True)
-class Informed(TaskFamily):
+class Informed(FamilyWrapper):
     """The same tasks as a family's, shown.
 
     Attributes:
@@ -52,7 +52,6 @@ class Informed(TaskFamily):
     presets: ClassVar[tuple[str, ...]] = ("normalised",)
 
     preset: str = "normalised"
-    family: TaskFamily = field(kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,37 +80,6 @@ class Informed(TaskFamily):
             np.concatenate([inner.high, unbounded]).astype(np.float64),
             dtype=np.float64,
         )
-
-    @property
-    def action_space(self) -> gymnasium.Space[Any]:
-        """The family's."""
-        return self.family.action_space
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The family's."""
-        return self.family.splits
-
-    @property
-    def unseen(self) -> bool:
-        """The family's."""
-        return self.family.unseen
-
-    def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:
-        """The family's tasks."""
-        return self.family.draw(n, uniform, split)
-
-    def sample(self, n: int, rng: np.random.Generator, split: str = "train") -> Tasks:
-        """The family's tasks."""
-        return self.family.sample(n, rng, split)
-
-    def fixed(self, split: str, n: int) -> Tasks:
-        """The family's frozen tasks."""
-        return self.family.fixed(split, n)
-
-    def options(self) -> dict[str, Any]:
-        """The family's name and options."""
-        return {"family": self.family.name, **self.family.options()}
 
     def optimal_policy(self, tasks: Tasks) -> Callable[[Array], Array] | None:
         """The family's, which looks at its own part of the observation."""

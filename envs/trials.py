@@ -12,15 +12,15 @@ bootstrap from.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from metarl.tasks import Array, Task, TaskEnv, TaskFamily, Tasks, TaskVectorEnv, Uniform
+from metarl.envs.wrapper import FamilyWrapper
+from metarl.tasks import Array, Task, TaskEnv, TaskFamily, Tasks, TaskVectorEnv
 
 EPISODES = 2  # a trial of a family that does not say; VariBAD's trials of MuJoCo families have 2
 
@@ -31,7 +31,7 @@ def trial_episodes(family: TaskFamily) -> int:
 
 
 @dataclass(frozen=True)
-class Trials(TaskFamily):
+class Trials(FamilyWrapper):
     """Any family as trials: the same tasks, with longer episodes and a richer observation.
 
     The observation is `[observation, previous action (one-hot, or clipped to its bounds), previous
@@ -49,7 +49,6 @@ class Trials(TaskFamily):
     presets: ClassVar[tuple[str, ...]] = ("duan2016",)
 
     preset: str = "duan2016"
-    family: TaskFamily = field(kw_only=True)
     episodes: int = 0
 
     def __post_init__(self) -> None:
@@ -66,11 +65,6 @@ class Trials(TaskFamily):
     def horizon(self) -> int:
         """The most steps of a trial; shorter where inner episodes terminate early."""
         return self.episodes * self.family.horizon
-
-    @property
-    def action_space(self) -> gymnasium.Space[Any]:
-        """The family's."""
-        return self.family.action_space
 
     @property
     def action_size(self) -> int:
@@ -91,31 +85,9 @@ class Trials(TaskFamily):
             dtype=np.float64,
         )
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The family's."""
-        return self.family.splits
-
-    @property
-    def unseen(self) -> bool:
-        """The family's."""
-        return self.family.unseen
-
-    def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:
-        """The family's tasks."""
-        return self.family.draw(n, uniform, split)
-
-    def sample(self, n: int, rng: np.random.Generator, split: str = "train") -> Tasks:
-        """The family's tasks."""
-        return self.family.sample(n, rng, split)
-
-    def fixed(self, split: str, n: int) -> Tasks:
-        """The family's frozen tasks."""
-        return self.family.fixed(split, n)
-
     def options(self) -> dict[str, Any]:
         """The family's name and options, and the episodes of a trial."""
-        return {"family": self.family.name, **self.family.options(), "episodes": self.episodes}
+        return {**super().options(), "episodes": self.episodes}
 
     def make_vec(self, tasks: Tasks, replicas: int = 1, *, threads: int = 1) -> TrialVectorEnv:
         """All tasks x replicas, each a trial."""
