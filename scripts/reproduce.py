@@ -319,7 +319,7 @@ def keep(run: Path, kept: Path) -> bool:
     return True
 
 
-def reproduce(name: str, seeds: int, minutes: float | None, only: Sequence[str]) -> None:
+def reproduce(name: str, seeds: int, minutes: float | None, only: Sequence[str], again: bool) -> None:
     """Train, evaluate and compare a table's agents; write results/NAME."""
     table, out = TABLES[name], ROOT / "results" / name
     out.mkdir(parents=True, exist_ok=True)
@@ -359,7 +359,11 @@ def reproduce(name: str, seeds: int, minutes: float | None, only: Sequence[str])
                     "--json",
                     str(curve.relative_to(ROOT)),
                 ]
-                commands.append(metarl("evaluate", *words))
+                commands.append("metarl evaluate " + " ".join(words))
+                state = ROOT / target / "checkpoints" / "latest.json"
+                judged = curve.exists() and (not state.exists() or curve.stat().st_mtime >= state.stat().st_mtime)
+                if again or not judged:
+                    metarl("evaluate", *words)
                 curves[setting].append(curve)
     sections = []
     for setting, files in curves.items():
@@ -416,10 +420,11 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="AGENT", help="train these; judge the others as they are"
     )
+    parser.add_argument("--again", action="store_true", help="judge again what has not been trained on since")
     arguments = parser.parse_args()
     started = time.perf_counter()
     seeds = TABLES[arguments.table].seeds if arguments.seeds is None else arguments.seeds
-    reproduce(arguments.table, seeds, arguments.budget, arguments.only)
+    reproduce(arguments.table, seeds, arguments.budget, arguments.only, arguments.again)
     print(f"{(time.perf_counter() - started) / 60:.1f} minutes in all")
 
 
