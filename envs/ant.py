@@ -29,8 +29,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.envs.angles import AngleFamily, along
 from metarl.envs.batched_mujoco import ANT, Motion, MujocoFamily
+from metarl.envs.directions import AngleFamily, ForwardBackFamily, along
 from metarl.tasks import Array, Task, Tasks, Uniform
 
 
@@ -127,7 +127,7 @@ class AntVelocity(AntFamily):
 
 
 @dataclass(frozen=True)
-class AntDirection(AntFamily):
+class AntDirection(ForwardBackFamily, AntFamily):
     """A task is `{"direction": ()}`, +1 forwards or -1 backwards. Two tasks: none is unseen."""
 
     name: ClassVar[str] = "metarl/AntDirection-v0"
@@ -136,31 +136,9 @@ class AntDirection(AntFamily):
 
     preset: str = "maml2017"
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """No ood: there are but two directions."""
-        return ("train", "validation", "test")
-
-    @property
-    def unseen(self) -> bool:
-        """False: every split holds the same two tasks."""
-        return False
-
-    def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:
-        """Directions `(n,)`."""
-        return Tasks({"direction": np.where(uniform((n,)) < 0.5, -1.0, 1.0)})
-
     def terms(self, task: Mapping[str, Array], motion: Motion) -> dict[str, NDArray[np.float64]]:
         """The velocity in the wanted direction, and the common terms."""
         return {"reward_forward": task["direction"] * motion.velocity[:, 0], **self.costs(motion)}
-
-    def caption(self, task: Task) -> str:
-        """The wanted direction."""
-        return "wanted: forwards" if task["direction"] > 0 else "wanted: backwards"
-
-    def heading(self, task: Task) -> NDArray[np.float64]:
-        """The wanted direction along x."""
-        return np.array([task["direction"], 0.0])
 
 
 @dataclass(frozen=True)

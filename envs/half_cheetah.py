@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.envs.batched_mujoco import HALF_CHEETAH, Motion, MujocoFamily
+from metarl.envs.directions import ForwardBackFamily
 from metarl.tasks import Array, Task, Tasks, Uniform
 
 CONTROL_COST = 0.05  # per squared unit of action
@@ -71,7 +72,7 @@ class HalfCheetahVelocity(MujocoFamily):
 
 
 @dataclass(frozen=True)
-class HalfCheetahDirection(MujocoFamily):
+class HalfCheetahDirection(ForwardBackFamily):
     """A task is `{"direction": ()}`, +1 forwards or -1 backwards. Two tasks: none is unseen."""
 
     name: ClassVar[str] = "metarl/HalfCheetahDirection-v0"
@@ -85,31 +86,9 @@ class HalfCheetahDirection(MujocoFamily):
         """Steps an episode: 200, or 100 for `promp`."""
         return HORIZON[self.preset]
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """No ood: there are but two directions."""
-        return ("train", "validation", "test")
-
-    @property
-    def unseen(self) -> bool:
-        """False: every split holds the same two tasks."""
-        return False
-
-    def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:
-        """Directions `(n,)`."""
-        return Tasks({"direction": np.where(uniform((n,)) < 0.5, -1.0, 1.0)})
-
     def terms(self, task: Mapping[str, Array], motion: Motion) -> dict[str, NDArray[np.float64]]:
         """The velocity in the wanted direction, and the control cost."""
         return {
             "reward_forward": task["direction"] * motion.velocity[:, 0],
             "reward_ctrl": -CONTROL_COST * np.square(motion.action).sum(1),
         }
-
-    def caption(self, task: Task) -> str:
-        """The wanted direction."""
-        return "wanted: forwards" if task["direction"] > 0 else "wanted: backwards"
-
-    def heading(self, task: Task) -> NDArray[np.float64]:
-        """The wanted direction along x."""
-        return np.array([task["direction"], 0.0])

@@ -22,7 +22,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.envs.angles import AngleFamily, along
+from metarl.envs.directions import AngleFamily, along
 from metarl.envs.batched_mujoco import HUMANOID, Motion
 from metarl.tasks import Array
 

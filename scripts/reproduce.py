@@ -179,7 +179,7 @@ oracle -54.5, pre-trained -158.0 / -135.4 / -128.5 / -133.6.""",
     ),
     "cheetah-direction": Table(
         source="--family metarl/HalfCheetahDirection-v0",
-        agents=(Agent("maml-trpo", _DIRECTION, "500"), _RANDOM),
+        agents=(Agent("maml-trpo", _DIRECTION, "500"), Agent("ppo-oracle", "--preset-config mujoco"), _RANDOM),
         evaluate="--tasks 40 --steps 3 --episodes 20",
         about="""Half-cheetah forwards or backwards (preset `maml2017`, 200 steps; Gymnasium's model and timing), last
 iterate. There are two tasks only, so nothing is unseen: 40 test tasks are 40 repetitions of them. With the published
@@ -188,7 +188,7 @@ inner step of 0.1 and initial deviation of 1, 190 iterations of 10 tasks left no
     ),
     "ant-direction": Table(
         source="--family metarl/AntDirection-v0",
-        agents=(Agent("maml-trpo", _DIRECTION, "500"), _RANDOM),
+        agents=(Agent("maml-trpo", _DIRECTION, "500"), Agent("ppo-oracle", "--preset-config mujoco"), _RANDOM),
         evaluate="--tasks 40 --steps 3 --episodes 20",
         about="""Ant forwards or backwards (preset `maml2017`, 200 steps; Gymnasium's model and timing, no contact
 terms), last iterate. There are two tasks only, so nothing is unseen: 40 test tasks are 40 repetitions of them.

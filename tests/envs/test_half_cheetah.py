@@ -57,6 +57,16 @@ def test_there_are_two_directions_and_none_is_unseen():
     assert abs(directions.sum()) < 80
 
 
+@pytest.mark.parametrize("name", ["HalfCheetahDirection", "AntDirection"])
+def test_the_directions_of_a_batch_come_in_opposite_pairs(name):
+    family = make_family(f"metarl/{name}-v0")
+    for n in (1, 2, 7):
+        directions = np.stack([family.sample(n, Key(0)(i).numpy()).arrays["direction"] for i in range(400)])
+        pairs = directions[:, : n // 2 * 2].reshape(400, -1, 2)
+        np.testing.assert_array_equal(pairs.sum(-1), 0)
+        assert (abs(directions.sum(0)) < 80).all()
+
+
 def test_velocity_is_the_displacement_of_the_root_over_the_time_of_a_step():
     family = make_family("metarl/HalfCheetahDirection-v0")
     env = family.make_vec(family.fixed("test", 1), 3)

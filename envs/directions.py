@@ -1,8 +1,11 @@
-"""Directions in the plane as tasks, with a sector that training can be made to leave out.
+"""Directions as tasks: forwards or backwards, or any in the plane with a sector that training can leave out.
 
 The sources train on the whole circle, and so do these families; nothing is then out of distribution.
 The option `held_out` takes a sector of that many degrees around straight backwards (180 degrees) out
 of training, validation and test, and makes it the ood split.
+
+Deviation: the sources toss a coin for each task of a meta-batch. Here forwards and backwards come in opposite
+pairs, each as likely as before: a batch with more of one direction pulls the shared policy that way.
 """
 
 from __future__ import annotations
@@ -15,6 +18,35 @@ from numpy.typing import NDArray
 
 from metarl.envs.batched_mujoco import MujocoFamily
 from metarl.tasks import SPLITS, Array, Task, Tasks, Uniform
+
+
+@dataclass(frozen=True)
+class ForwardBackFamily(MujocoFamily):
+    """A robot that must run along x; a task is `{"direction": ()}`, +1 forwards or -1 backwards. None is unseen."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """No ood: there are but two directions."""
+        return SPLITS[:3]
+
+    @property
+    def unseen(self) -> bool:
+        """False: every split holds the same two tasks."""
+        return False
+
+    def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:
+        """Directions `(n,)`; the second, fourth, ... are opposite to the one before."""
+        forwards = uniform((n,)) >= 0.5
+        forwards[1::2] = ~forwards[: n - 1 : 2]
+        return Tasks({"direction": np.where(forwards, 1.0, -1.0)})
+
+    def caption(self, task: Task) -> str:
+        """The wanted direction."""
+        return "wanted: forwards" if task["direction"] > 0 else "wanted: backwards"
+
+    def heading(self, task: Task) -> NDArray[np.float64]:
+        """The wanted direction along x."""
+        return np.array([task["direction"], 0.0])
 
 
 @dataclass(frozen=True)
