@@ -22,8 +22,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.envs.directions import AngleFamily, along
 from metarl.envs.batched_mujoco import HUMANOID, Motion
+from metarl.envs.directions import AngleFamily, along
 from metarl.tasks import Array
 
 FORWARD = 1.25  # reward per m/s
