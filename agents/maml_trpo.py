@@ -34,7 +34,7 @@ from metarl.learner import Budget, UserError, check_range
 from metarl.outer import sum_in_order
 from metarl.policies import Params, Policy, flatten, mlp_policy, unflatten
 from metarl.policy_gradient import Adapting, Batch
-from metarl.rollout import intra_op_threads, rollout
+from metarl.rollout import Blocks, intra_op_threads, rollout
 from metarl.runs import Run
 from metarl.seeding import Key
 from metarl.tasks import TaskFamily, TaskVectorEnv
@@ -195,7 +195,7 @@ class Objective:
 
 
 def adapt_to_tasks(
-    env: TaskVectorEnv, policy: Policy, params: Params, rule: inner.Rule, config: Config, key: Key
+    env: TaskVectorEnv | Blocks, policy: Policy, params: Params, rule: inner.Rule, config: Config, key: Key
 ) -> Adapted:
     """Act, step, act again: the support data of every inner step, and query data from the result."""
     support: list[Batch] = []
@@ -269,14 +269,14 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
     restored = run.restore()
     if restored is not None:
         params = restored[1]["params"]
-    env = family.make_vec(family.fixed("train", config.tasks), config.episodes, threads=config.threads)
+    env = Blocks(family, family.fixed("train", config.tasks), config.episodes, config.threads)
     with run.loop(
         config.iterations, checkpoint_every=config.checkpoint_every, state=lambda: {"params": params}
     ) as loop:
         for iteration in loop:
             at = key("iteration", iteration)
             started = time.perf_counter()
-            env.reset(options={"tasks": family.sample(config.tasks, at("tasks").numpy())})
+            env.assign(family.sample(config.tasks, at("tasks").numpy()))
             data = adapt_to_tasks(env, policy, params, rule, config, at)
             sampled = time.perf_counter()
             params, metrics = meta_step(policy, params, data, rule, config)

@@ -122,6 +122,7 @@ class MujocoFamily(TaskFamily):
     """A family whose tasks share a robot."""
 
     robot: ClassVar[Robot]
+    steps_in_parallel: ClassVar[bool] = True
 
     @abstractmethod
     def terms(self, task: Mapping[str, Array], motion: Motion) -> dict[str, NDArray[np.float64]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -35,3 +36,10 @@ class Episodes:
     def to(self, device: torch.device | str) -> Episodes:
         """The same episodes on another device."""
         return Episodes(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+    @staticmethod
+    def concatenate(parts: Sequence[Episodes]) -> Episodes:
+        """The tasks of all parts, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        return Episodes(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Episodes)})

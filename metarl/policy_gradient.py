@@ -18,7 +18,7 @@ from metarl import inner, returns
 from metarl.episodes import Episodes
 from metarl.learner import Budget, Scores, UserError, check_range
 from metarl.policies import Params, Policy
-from metarl.rollout import rollout
+from metarl.rollout import Blocks, rollout
 from metarl.seeding import Key
 from metarl.tasks import TaskFamily, Tasks
 from metarl.video import Camera, Take
@@ -121,7 +121,7 @@ class Adapting:
     def _adapt(self, tasks: Tasks, budget: Budget, key: Key) -> tuple[list[Params], Tensor]:
         """The K+1 iterates, stacked `(T, ...)`, and the mean returns `(T, K+1)` of their episodes."""
         rule = inner.Rule((self.step_size, self.step_size / 2), budget.steps, order=1)
-        env = self.family.make_vec(tasks, budget.episodes, threads=self.threads)
+        env = Blocks(self.family, tasks, budget.episodes, self.threads)
         means: list[Tensor] = []
 
         def collect(params: Params, k: int) -> Batch:

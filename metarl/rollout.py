@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor
 from metarl.episodes import Episodes
 from metarl.policies import Params, Policy
 from metarl.seeding import Key
-from metarl.tasks import Array, TaskVectorEnv
+from metarl.tasks import Array, TaskFamily, Tasks, TaskVectorEnv
 
 Act = Callable[[Tensor, int], Tensor]
 Watch = Callable[[TaskVectorEnv, NDArray[np.float32]], None]  # sees each state with the rewards (N,) that led there
@@ -31,25 +33,87 @@ def intra_op_threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+class Blocks:
+    """T tasks x E replicas in blocks of tasks, each block a vector environment on a thread of its own.
+
+    For `rollout`, which runs the blocks side by side: no thread waits for the others at every step, and each
+    computes its own actions. Episodes are those of one vector environment, bit for bit.
+
+    Args:
+        family: whose tasks they are.
+        tasks: T tasks.
+        replicas: E environments a task.
+        threads: as many blocks, where the family's `steps_in_parallel`; else one, stepped on that many threads.
+
+    Attributes:
+        tasks: the tasks being run.
+        parts: the vector environments, in the order of their tasks.
+    """
+
+    def __init__(self, family: TaskFamily, tasks: Tasks, replicas: int, threads: int) -> None:
+        blocks = threads if family.steps_in_parallel and threads <= len(tasks) else 1
+        self.tasks = tasks
+        self._bounds = [round(i * len(tasks) / blocks) for i in range(blocks + 1)]
+        self.parts = [
+            family.make_vec(tasks[mine], replicas, threads=1 if blocks > 1 else threads) for mine in self._slices
+        ]
+        for part, first in zip(self.parts, self._bounds, strict=False):
+            part.first = first
+
+    @property
+    def _slices(self) -> list[slice]:
+        return [slice(*ends) for ends in pairwise(self._bounds)]
+
+    def assign(self, tasks: Tasks) -> None:
+        """Run other tasks, as many as before."""
+        for part, mine in zip(self.parts, self._slices, strict=True):
+            part.reset(options={"tasks": tasks[mine]})
+        self.tasks = tasks
+
+    def share(self, params: Params) -> list[Params]:
+        """The stacked parameters `(T, ...)` of each block's tasks."""
+        return [{name: value[mine] for name, value in params.items()} for mine in self._slices]
+
+    def close(self) -> None:
+        """Close every block."""
+        for part in self.parts:
+            part.close()
+
+
 def rollout(
-    env: TaskVectorEnv, policy: Policy, params: Params, key: Key, *, threads: int = 1, watch: Watch | None = None
+    env: TaskVectorEnv | Blocks,
+    policy: Policy,
+    params: Params,
+    key: Key,
+    *,
+    threads: int = 1,
+    watch: Watch | None = None,
 ) -> Episodes:
     """One episode of `policy` in every environment.
 
     Args:
         env: T tasks x E replicas; it is reset first.
         policy: called with explicit parameters.
-        params: one set, or one per task, stacked `(T, ...)`.
+        params: one set, or one per task, stacked `(T, ...)`; `Blocks` take stacked ones only.
         key: names the streams of start states and actions, per task; so episodes do not depend on
             threads, nor on what was sampled before.
         threads: intra-op threads of the policy; one is fastest for small networks.
-        watch: called after the reset and after every step, such as a `video.Camera`.
+        watch: called after the reset and after every step, such as a `video.Camera`; not with `Blocks`.
 
     Returns:
         Episodes on the CPU, `(T, E, H, ...)`.
     """
+    with intra_op_threads(threads):
+        if isinstance(env, TaskVectorEnv):
+            return _act_out(env, policy, params, key, watch)
+        with ThreadPoolExecutor(len(env.parts)) as pool:
+            each = pool.map(lambda part, own: _act_out(part, policy, own, key), env.parts, env.share(params))
+            return Episodes.concatenate(list(each))
+
+
+def _act_out(env: TaskVectorEnv, policy: Policy, params: Params, key: Key, watch: Watch | None = None) -> Episodes:
     n_tasks, horizon = len(env.tasks), env.family.horizon
-    keys = [key("action", t) for t in range(n_tasks)]
+    keys = [key("action", env.first + t) for t in range(n_tasks)]
     noise = torch.from_numpy(np.stack([policy.noise(k.numpy(), (horizon, env.replicas)) for k in keys], 1))
     device = next(iter(params.values())).device
 
@@ -57,7 +121,7 @@ def rollout(
         actions: Tensor = policy.distribution(params, obs.to(device)).sample(noise[t].to(device))
         return actions.cpu()
 
-    with torch.no_grad(), intra_op_threads(threads):
+    with torch.no_grad():
         return run_episodes(env, act, key, watch)
 
 

@@ -126,6 +126,7 @@ class TaskFamily(ABC):
 
     name: ClassVar[str]  # the Gymnasium id, "metarl/Navigation2D-v0"
     presets: ClassVar[tuple[str, ...]]  # allowed values of `preset`, the default first
+    steps_in_parallel: ClassVar[bool] = False  # whether stepping lets go of the interpreter, so that threads help
 
     preset: str
 
@@ -261,7 +262,12 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
 
     A subclass implements `_start` and `_advance`, and may use `task` (its tasks' arrays, repeated
     to N rows) and `_noise`.
+
+    Attributes:
+        first: the place of its first task in a larger batch, whose streams it then continues.
     """
+
+    first = 0
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012 - Gymnasium's declaration
 
@@ -320,7 +326,7 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
         """
         found = np.zeros((len(self.tasks), self.replicas, *shape))
         for t in np.flatnonzero(mask.reshape(-1, self.replicas).any(1)):
-            found[t] = draw(self._key(self._resets, int(t)).numpy(), (self.replicas, *shape))
+            found[t] = draw(self._key(self._resets, self.first + int(t)).numpy(), (self.replicas, *shape))
         return found.reshape(self.num_envs, *shape)
 
     def reset(

@@ -27,7 +27,7 @@ from metarl.envs.ant import AntGoal
 from metarl.envs.batched_mujoco import BatchedMujoco, MujocoFamily
 from metarl.envs.half_cheetah import HalfCheetahVelocity
 from metarl.policies import Params, Policy, mlp_policy
-from metarl.rollout import rollout
+from metarl.rollout import Blocks, rollout
 from metarl.seeding import Key
 from metarl.tasks import Array
 
@@ -95,7 +95,7 @@ def policies() -> tuple[Policy, Params]:
 
 def closed_loop() -> Work:
     """One episode of 40 policies in 20 environments each."""
-    env, (policy, params) = make(CHEETAH, MANY, REPLICAS), policies()
+    env, (policy, params) = Blocks(CHEETAH, CHEETAH.fixed("train", TASKS), REPLICAS, THREADS), policies()
 
     def work() -> float:
         return float(rollout(env, policy, params, Key(0)).valid.sum())

@@ -1,9 +1,13 @@
+import dataclasses
+
 import numpy as np
+import pytest
 import torch
 
 from metarl.envs import make_family
+from metarl.inner import stack
 from metarl.policies import mlp_policy
-from metarl.rollout import rollout, run_episodes
+from metarl.rollout import Blocks, rollout, run_episodes
 from metarl.seeding import Key
 
 FAMILY = make_family("metarl/Navigation2D-v0")
@@ -39,3 +43,32 @@ def test_every_task_and_episode_has_noise_of_its_own():
     assert len(first.unique(dim=0)) == 12
     alone = rollout(FAMILY.make_vec(FAMILY.fixed("train", 1), 4), policy, params, Key(1)).actions[:, :, 0]
     torch.testing.assert_close(alone[0], first[:4])  # and it does not depend on the other tasks
+
+
+@pytest.mark.parametrize("name", ["HalfCheetahVelocity", "HopperRandomParams"])  # hoppers fall, at various times
+def test_blocks_of_tasks_on_threads_of_their_own_act_out_the_same_episodes(name):
+    family = make_family(f"metarl/{name}-v0")
+    policy = mlp_policy(family.observation_space, family.action_space, (8,))
+    params = {key: value.clone() for key, value in stack(policy.init(Key(0).torch()), 5).items()}
+    params["1.bias"] += torch.linspace(-1, 1, 5).unsqueeze(1)  # a policy for each task
+    first, then = family.fixed("train", 10)[:5], family.fixed("train", 10)[5:]
+    whole = family.make_vec(then, 3)
+    whole.reset(options={"tasks": then})
+    expected = [rollout(whole, policy, params, Key(i)) for i in range(2)]
+    assert name != "HopperRandomParams" or expected[0].lengths().unique().numel() > 5
+    for threads in (1, 2, 3):
+        env = Blocks(family, first, 3, threads)
+        assert len(env.parts) == threads
+        env.assign(then)
+        assert env.tasks == then
+        for i, episodes in enumerate(expected):
+            found = rollout(env, policy, params, Key(i))
+            for field in dataclasses.fields(episodes):
+                assert torch.equal(getattr(found, field.name), getattr(episodes, field.name)), (threads, field.name)
+        env.close()
+
+
+def test_there_is_one_block_where_threads_would_not_help():
+    cheetah = make_family("metarl/HalfCheetahVelocity-v0")
+    assert len(Blocks(FAMILY, FAMILY.fixed("train", 4), 2, 2).parts) == 1  # NumPy steps hold the interpreter
+    assert len(Blocks(cheetah, cheetah.fixed("train", 1), 2, 2).parts) == 1  # a task is not divided
