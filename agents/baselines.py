@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
 from metarl.learner import Budget, Scores, UserError
-from metarl.rollout import run_episodes
+from metarl.rollout import intra_op_threads, run_episodes
 from metarl.seeding import Key
 from metarl.tasks import Array, TaskFamily, Tasks
 
@@ -31,7 +31,12 @@ class Fixed(ABC):
 
     Attributes:
         family: where it acts.
+        stream: names its streams of start states and actions.
+        manner: how it behaves, for the protocol of a curve.
     """
+
+    stream: ClassVar[tuple[str, ...]] = ("baseline",)
+    manner: ClassVar[str] = "no adaptation"
 
     family: TaskFamily
 
@@ -58,7 +63,7 @@ class Fixed(ABC):
         Returns:
             Scores `(T, K+1)`; nothing is consumed.
         """
-        key = Key(seed)("baseline")
+        key = Key(seed)(*self.stream)
         columns = [self._returns(tasks, budget.episodes, key(k)) for k in range(budget.steps + 1)]
         return Scores(
             values=np.stack(columns, axis=1),
@@ -66,7 +71,7 @@ class Fixed(ABC):
             env_steps=None,
             shots=None,
             kind="return",
-            protocol=f"no adaptation; {budget.episodes} fresh episodes a score",
+            protocol=f"{self.manner}; {budget.episodes} fresh episodes a score",
         )
 
     def _returns(self, tasks: Tasks, episodes: int, key: Key) -> Array:
@@ -77,7 +82,8 @@ class Fixed(ABC):
             batch, stream = tasks[start : start + size], key("from", start)
             control = self.controller(batch, episodes, stream("action"))
             env = self.family.make_vec(batch, episodes)
-            parts.append(run_episodes(env, _on_tensors(control), stream).returns().mean(1).numpy())
+            with torch.no_grad(), intra_op_threads(1):
+                parts.append(run_episodes(env, _on_tensors(control), stream).returns().mean(1).numpy())
             env.close()
         return np.concatenate(parts)
 

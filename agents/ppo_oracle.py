@@ -10,21 +10,17 @@ within an iteration is up to Stable-Baselines3.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from metarl import ppo
+from metarl.agents.baselines import Controller, Fixed
 from metarl.envs.informed import Informed
-from metarl.learner import Budget, Scores
 from metarl.policies import CategoricalPolicy, GaussianPolicy, Params
-from metarl.rollout import intra_op_threads, run_episodes
 from metarl.runs import Run
 from metarl.seeding import Key
-from metarl.tasks import Array, TaskFamily, Tasks
-
-EVALUATION_STEPS = 2_000_000  # environment steps held in memory at once
+from metarl.tasks import TaskFamily, Tasks
 
 
 @dataclass(frozen=True)
@@ -41,40 +37,18 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
 
 
 @dataclass(frozen=True)
-class Oracle:
+class Oracle(Fixed):
     """A trained policy that is shown the task; an `Adaptable` that does not adapt."""
+
+    stream: ClassVar[tuple[str, ...]] = ("ppo-oracle", "evaluate")
+    manner: ClassVar[str] = "sees the task, does not adapt; most likely actions"
 
     policy: GaussianPolicy | CategoricalPolicy
     params: Params
-    family: Informed
 
-    def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
-        """Mean return over `budget.episodes` fresh episodes a task, K + 1 times; nothing is consumed."""
-        key = Key(seed)("ppo-oracle", "evaluate")
-        columns = [self._returns(tasks, budget.episodes, key(k)) for k in range(budget.steps + 1)]
-        return Scores(
-            values=np.stack(columns, axis=1),
-            gradient_steps=None,
-            env_steps=None,
-            shots=None,
-            kind="return",
-            protocol=f"sees the task, does not adapt; most likely actions, {budget.episodes} fresh episodes a score",
-        )
-
-    def _returns(self, tasks: Tasks, episodes: int, key: Key) -> Array:
-        """Mean return of every task, `(T,)`, in batches that fit into memory."""
-
-        def act(obs: Tensor, t: int) -> Tensor:
-            return self.policy.distribution(self.params, obs).mode()
-
-        size = max(1, EVALUATION_STEPS // (episodes * self.family.horizon))
-        parts = []
-        for start in range(0, len(tasks), size):
-            env = self.family.make_vec(tasks[start : start + size], episodes)
-            with torch.no_grad(), intra_op_threads(1):
-                parts.append(run_episodes(env, act, key("from", start)).returns().mean(1).numpy())
-            env.close()
-        return np.concatenate(parts)
+    def controller(self, tasks: Tasks, episodes: int, key: Key) -> Controller:
+        """The most likely actions."""
+        return lambda obs, t: self.policy.distribution(self.params, torch.from_numpy(obs)).mode().numpy()
 
 
 def load(run: Run, source: TaskFamily) -> Oracle:
@@ -84,4 +58,4 @@ def load(run: Run, source: TaskFamily) -> Oracle:
         UserError: the run has no checkpoint yet, or it does not fit the family.
     """
     family = Informed(family=source)
-    return Oracle(run.config.policy(family), ppo.load_actor(run, run.config, family), family)
+    return Oracle(family, run.config.policy(family), ppo.load_actor(run, run.config, family))

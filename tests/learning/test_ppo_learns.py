@@ -26,5 +26,5 @@ def test_ppo_that_sees_the_goal_walks_there(tmp_path):
         def shown(self, tasks):
             return super().shown(Tasks({"goal": np.roll(tasks.arrays["goal"], 1, axis=0)}))
 
-    misled = ppo_oracle.Oracle(oracle.policy, oracle.params, Misled(family=FAMILY))
+    misled = ppo_oracle.Oracle(Misled(family=FAMILY), oracle.policy, oracle.params)
     assert misled.curve(tasks, BUDGET, 0).values.mean() < still
