@@ -30,7 +30,7 @@ SHORTEST, SLOWEST = 5.0, 2.0  # a film lasts this many seconds unless that were 
 HOLD = 1.0  # s, how long the last picture stays
 STRIP, MARGIN, GAP = 52, 8, 4  # pixels: the writing above a picture, around it, and between two pictures
 SMALL = 300  # pixels: lower pictures are shown twice as large
-GIF_FPS, GIF_WIDTH = 10.0, 640  # a GIF hardly compresses: fewer pictures, and smaller ones
+GIF_FPS, GIF_WIDTH, GIF_COLOURS = 10.0, 640, 64  # a GIF hardly compresses: fewer pictures, smaller and plainer ones
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,9 @@ def _write_mp4(pictures: Iterator[Image.Image], path: Path, fps: float) -> None:
 def _write_gif(pictures: Iterator[Image.Image], path: Path, fps: float) -> None:
     every = max(1, round(fps / GIF_FPS))
     kept = [_smaller(picture) for i, picture in enumerate(pictures) if i % every == 0]
-    kept[0].save(path, save_all=True, append_images=kept[1:], duration=round(1000 * every / fps), loop=0)
+    palette = kept[len(kept) // 2].quantize(GIF_COLOURS)  # one for all, and no dithering: what rests costs nothing
+    plain = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in kept]
+    plain[0].save(path, save_all=True, append_images=plain[1:], duration=round(1000 * every / fps), loop=0)
 
 
 def _smaller(picture: Image.Image) -> Image.Image:
