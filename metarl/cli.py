@@ -7,30 +7,25 @@ Torch, matplotlib and the environments load only when a command needs them.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
 import importlib
-import io
 import json
-import os
-import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import tyro
 
 from metarl import __version__
 from metarl.fewshot import LEARNERS as FEW_SHOT
 from metarl.fewshot.datasets import DATASETS
+from metarl.options import Group, asks_for_help, check_output, complain, fail, first, parse, peek, refuse, say
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from metarl.evaluation import AdaptationCurve
     from metarl.learner import Adaptable, Budget, Source
     from metarl.runs import Run
@@ -290,150 +285,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def say(what: str | Table) -> None:
-    """Print on stdout."""
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() else 120  # a file or pipe has no width of its own
-    Console(highlight=False, markup=False, soft_wrap=isinstance(what, str), width=width).print(what)
-
-
-def complain(text: str) -> None:
-    """Print one line on stderr."""
-    from rich.console import Console
-
-    line = " ".join(text.split())
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"metarl: {line}")
-
-
-def fail(message: str) -> NoReturn:
-    """End with a UserError."""
-    from metarl.learner import UserError
-
-    raise UserError(message)
-
-
-def refuse(kind: str, given: str, allowed: Mapping[str, Any] | Sequence[str]) -> NoReturn:
-    """Say that a name is unknown, the nearest valid one, and what is allowed."""
-    lowered = {name.lower(): name for name in allowed}
-    nearest = difflib.get_close_matches(given.lower(), lowered, n=1, cutoff=0.4)
-    hint = f"did you mean {lowered[nearest[0]]}? " if nearest else ""
-    fail(f"unknown {kind} {given!r}; {hint}choose from {', '.join(allowed) or 'none: there are none here'}")
-
-
 def _usage() -> str:
     width = max(map(len, COMMANDS))
     rows = "\n".join(f"  {name:{width}}  {about}" for name, (_, about) in COMMANDS.items())
     return (
         f"usage: metarl COMMAND ...\n\n{rows}\n\nmetarl COMMAND --help shows its options; metarl --version the version."
     )
-
-
-# Options
-
-
-class Group(NamedTuple):
-    """A dataclass whose fields become flags."""
-
-    name: str
-    kind: type
-    default: Any = dataclasses.MISSING
-
-
-def parse(prog: str, words: Sequence[str], *groups: Group) -> list[Any]:
-    """An instance of every group's dataclass from flags.
-
-    Flags carry no prefix. Where a later group has a flag of an earlier one, the earlier one gets it
-    and the later is told apart as `--group.flag`; its other flags may then be written either way.
-
-    Raises:
-        UserError: an unknown flag, or a value of the wrong type or out of range.
-    """
-    fields: list[Any] = []
-    taken: dict[str, str] = {}  # flag as typed -> flag as tyro knows it
-    for name, kind, default in groups:
-        own = _flags(kind, pairs=name != "command")
-        clash = bool(own & taken.keys())
-        for flag in own:
-            prefixed = f"--{name}.{flag[2:]}" if clash else flag
-            taken.setdefault(flag, prefixed)
-            taken.setdefault(prefixed, prefixed)
-        marked = Annotated[kind, tyro.conf.FlagCreatePairsOff] if name == "command" else kind
-        flat = marked if clash else Annotated[marked, tyro.conf.OmitArgPrefixes]
-        given = () if default is dataclasses.MISSING else (dataclasses.field(default=default),)
-        fields.append((name, flat, *given))
-    known = taken | {"--help": "--help"}
-    translated = [_translate(word, known) for word in words]
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            parsed: Any = tyro.cli(
-                dataclasses.make_dataclass("Options", fields, frozen=True, kw_only=True),
-                args=translated,
-                prog=prog,
-                description="",
-            )
-    except SystemExit as done:
-        if done.code:
-            fail(_unboxed(errors.getvalue()))
-        raise
-    return [getattr(parsed, name) for name, *_ in groups]
-
-
-def _flags(kind: type, *, pairs: bool) -> set[str]:
-    """The flags of a dataclass; with `pairs`, a boolean field has --x and --no-x."""
-    fields = {field.name.replace("_", "-"): field.type in (bool, "bool") for field in dataclasses.fields(kind)}
-    return {f"--{name}" for name in fields} | {f"--no-{name}" for name, switch in fields.items() if switch and pairs}
-
-
-def _translate(word: str, known: Mapping[str, str]) -> str:
-    """A word with its flag as tyro knows it; anything that is no flag as it is."""
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word.partition("=")
-    flag = name.replace("_", "-")
-    if flag not in known:
-        refuse("option", name, sorted(known.keys() - {"--help"}))
-    return known[flag] + equals + value
-
-
-def _unboxed(text: str) -> str:
-    """The message in one of tyro's boxes."""
-    drawn = "╭" in text  # else stdout has no UTF-8, and the title stands above a rule of its own
-    lines = [line.strip("│| ") for line in text.splitlines() if not line.startswith(("╭", "╰"))]
-    blocks: list[list[str]] = [[]]
-    for line in lines:
-        if line and set(line) <= {"─", "-"}:
-            blocks.append([])
-        else:
-            blocks[-1].append(line)
-    message = " ".join(blocks[0 if drawn or len(blocks) == 1 else 1]) or " ".join(text.split())
-    for name in ("agent", "family", "dataset", "command"):
-        message = message.removeprefix(f"Error parsing {name}: ")
-    message = re.sub(r"no type matching .*<class '\w+'>: (.+)", r"\1", message)  # an optional value
-    message = re.sub(r"invalid literal for int\(\) with base \d+: (.+)", r"\1 is not an integer", message)
-    message = re.sub(r"could not convert string to float: (.+)", r"\1 is not a number", message)
-    return message.removeprefix("Error parsing ")
-
-
-def peek(words: Sequence[str], flag: str) -> str | None:
-    """The value of a flag that decides which others exist."""
-    found = None
-    for i, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        if name.replace("_", "-") == flag:
-            found = value if equals else (words[i + 1] if i + 1 < len(words) else None)
-    return found
-
-
-def _first(words: Sequence[str], what: str, command: str) -> tuple[str, list[str]]:
-    if not words or words[0].startswith("-"):
-        fail(f"{what} comes first: metarl {command} {what} [options]; see metarl {command} --help")
-    return words[0], list(words[1:])
-
-
-def _asks_for_help(words: Sequence[str]) -> bool:
-    return bool(words) and words[0] in ("-h", "--help")
 
 
 # Rooms
@@ -515,16 +372,6 @@ def check_device(name: str) -> str:
     return name
 
 
-def check_output(path: Path | None) -> None:
-    """See to it, before any work, that a file can be written."""
-    if path is None:
-        return
-    if not path.parent.is_dir():
-        fail(f"cannot write {path}: there is no folder {path.parent}")
-    if path.is_dir() or not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        fail(f"cannot write {path}: it is a folder, or writing there is not allowed")
-
-
 # Commands
 
 
@@ -564,10 +411,10 @@ def list_things(words: Sequence[str]) -> int:
         "agents": _agents,
         "datasets": _datasets,
     }
-    if _asks_for_help(words):
+    if asks_for_help(words):
         say(f"usage: metarl list {{{','.join(kinds)}}} [--json]")
         return 0
-    kind, rest = _first(words, f"{{{','.join(kinds)}}}", "list")
+    kind, rest = first(words, f"{{{','.join(kinds)}}}", "list")
     if kind not in kinds:
         refuse("list", kind, kinds)
     (options,) = parse(f"metarl list {kind}", rest, Group("command", ListOptions))
@@ -622,11 +469,11 @@ def _datasets() -> list[dict[str, Any]]:
 
 def train(words: Sequence[str]) -> int:
     """Train an agent into a run folder."""
-    if _asks_for_help(words):
+    if asks_for_help(words):
         say(f"AGENT is one of {', '.join(LEARNERS)}.")
         say("With AGENT and --family or --dataset given, --help shows their options too.\n")
         parse("metarl train AGENT", ["--help"], Group("command", TrainOptions))
-    agent, rest = _first(words, "AGENT", "train")
+    agent, rest = first(words, "AGENT", "train")
     if agent in UNTRAINED:
         fail(f"{agent} needs no training: metarl evaluate {agent} {_where(UNTRAINED[agent])}")
     if agent not in LEARNERS:
@@ -679,11 +526,11 @@ def _default_config(learner: Any, agent: str, words: Sequence[str]) -> Any:
 
 def evaluate(words: Sequence[str]) -> int:
     """Measure a run, or an agent that needs no training."""
-    if _asks_for_help(words):
+    if asks_for_help(words):
         say("RUN is a run folder; its curve.json and curve.png are written into it.")
         say(f"AGENT is one of {', '.join(UNTRAINED)} and needs --family or --dataset.\n")
         parse("metarl evaluate RUN|AGENT", ["--help"], Group("command", EvaluateOptions))
-    target, rest = _first(words, "RUN|AGENT", "evaluate")
+    target, rest = first(words, "RUN|AGENT", "evaluate")
     command = Group("command", EvaluateOptions)
     if target not in UNTRAINED:
         folder = _existing_run(target)
@@ -893,10 +740,10 @@ def _report(curve: AdaptationCurve, files: Mapping[str, Path | None], *, table: 
 
 def predict(words: Sequence[str]) -> int:
     """Learn new classes from pictures and classify others."""
-    if _asks_for_help(words):
+    if asks_for_help(words):
         say("RUN is the folder of a few-shot run.\n")
         parse("metarl predict RUN", ["--help"], Group("command", PredictOptions))
-    target, rest = _first(words, "RUN", "predict")
+    target, rest = first(words, "RUN", "predict")
     (options,) = parse("metarl predict RUN", rest, Group("command", PredictOptions))
     check_output(options.json)
     files = _class_folders(options.support)
@@ -963,13 +810,13 @@ def _class_folders(folder: Path) -> dict[str, list[Path]]:
 
 def compare(words: Sequence[str]) -> int:
     """Compare several evaluated runs."""
-    if _asks_for_help(words):
+    if asks_for_help(words):
         say(
             "usage: metarl compare RUN [RUN ...] --out FILE.png [options]; RUN is a run folder, or the JSON of a curve "
             "or of a comparison.\n"
         )
         parse("metarl compare RUN...", ["--help"], Group("command", CompareOptions))
-    _first(words, "RUN", "compare")
+    first(words, "RUN", "compare")
     end = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     (options,) = parse("metarl compare RUN...", words[end:], Group("command", CompareOptions))
     from metarl import comparison
@@ -1009,13 +856,13 @@ def compare(words: Sequence[str]) -> int:
 
 def report(words: Sequence[str]) -> int:
     """Write a page about several runs."""
-    if _asks_for_help(words):
+    if asks_for_help(words):
         say(
             "usage: metarl report RUN [RUN ...] --out DIR; RUN is a run folder, evaluated or not, or the JSON of a "
             "curve or of a comparison.\n"
         )
         parse("metarl report RUN...", ["--help"], Group("command", ReportOptions))
-    _first(words, "RUN", "report")
+    first(words, "RUN", "report")
     end = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     (options,) = parse("metarl report RUN...", words[end:], Group("command", ReportOptions))
     from metarl.report import PAGE, Subject, write_report
@@ -1070,10 +917,10 @@ def saved_curves(path: Path) -> list[AdaptationCurve]:
 
 def video(words: Sequence[str]) -> int:
     """Film a run before and after adaptation."""
-    if _asks_for_help(words):
+    if asks_for_help(words):
         say("RUN is the folder of a run that acts in a task family.\n")
         parse("metarl video RUN", ["--help"], Group("command", VideoOptions))
-    target, rest = _first(words, "RUN", "video")
+    target, rest = first(words, "RUN", "video")
     (options,) = parse("metarl video RUN", rest, Group("command", VideoOptions))
     from metarl.learner import Budget, Filmable
     from metarl.tasks import FROZEN

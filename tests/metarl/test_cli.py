@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metarl import __version__, cli
+from metarl import __version__, cli, options
 from metarl.cli import EvaluateOptions
 from metarl.evaluation import AdaptationCurve
-from metarl.learner import UserError
 from metarl.runs import Interrupted, Run
 
 NAVIGATION = "metarl/Navigation2D-v0"
@@ -354,7 +353,7 @@ def test_every_learner_has_the_contract_s_names_and_documented_options(name: str
     assert callable(learner.train)
     assert callable(learner.load)
     help_text = metarl("train", name, "--help").out
-    for flag in cli._flags(learner.Config, pairs=False):
+    for flag in options.flags(learner.Config, pairs=False):
         assert flag in help_text
 
 
@@ -564,54 +563,6 @@ def test_a_run_keeps_its_family(trained: Path) -> None:
 
 
 # Machinery
-
-
-@dataclass(frozen=True)
-class First:
-    """First.
-
-    Attributes:
-        out: required.
-        seed: a number.
-        loud: a switch.
-    """
-
-    out: str
-    seed: int = 0
-    loud: bool = False
-
-
-@dataclass(frozen=True)
-class Second:
-    """Second.
-
-    Attributes:
-        seed: clashes with First's.
-        rate: a number.
-    """
-
-    seed: int = 5
-    rate: float = 0.5
-    keep: bool = True
-
-
-def parse(*words: str) -> list[Any]:
-    return cli.parse("test", words, cli.Group("command", First), cli.Group("family", Second, Second(rate=0.25)))
-
-
-def test_a_flag_of_two_groups_belongs_to_the_first() -> None:
-    assert parse("--out", "a", "--seed", "3") == [First("a", 3), Second(rate=0.25)]
-    assert parse("--out=a", "--family.seed", "7", "--rate", "1") == [First("a"), Second(seed=7, rate=1.0)]
-    assert parse("--out", "a", "--family.rate=2", "--loud") == [First("a", loud=True), Second(rate=2.0)]
-    with pytest.raises(UserError, match="unknown option '--no-loud'"):
-        parse("--out", "a", "--no-loud")
-
-
-def test_peek_reads_a_flag_either_way() -> None:
-    assert cli.peek(["a", "--family", "x"], "--family") == "x"
-    assert cli.peek(["--preset_config=x"], "--preset-config") == "x"
-    assert cli.peek(["--family"], "--family") is None
-    assert cli.peek(["--families", "x"], "--family") is None
 
 
 @pytest.mark.parametrize(
