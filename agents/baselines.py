@@ -6,90 +6,17 @@ the reference lines of every adaptation curve.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-import torch
 from gymnasium.spaces import Box, Discrete
-from torch import Tensor
 
-from metarl.learner import Budget, Scores, UserError
-from metarl.rollout import intra_op_threads, run_episodes
+from metarl.fixed import Controller, Fixed
+from metarl.learner import UserError
 from metarl.seeding import Key
-from metarl.tasks import Array, TaskFamily, Tasks
-
-BATCH = 2_000_000  # environment steps held in memory at once
-Controller = Callable[[Array, int], Array]  # observations (T, E, obs_dim) and time to actions (T, E, ...)
-
-
-@dataclass(frozen=True)
-class Fixed(ABC):
-    """A behaviour that does not change with experience.
-
-    Attributes:
-        family: where it acts.
-        stream: names its streams of start states and actions.
-        manner: how it behaves, for the protocol of a curve.
-    """
-
-    stream: ClassVar[tuple[str, ...]] = ("baseline",)
-    manner: ClassVar[str] = "no adaptation"
-
-    family: TaskFamily
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.family, TaskFamily):
-            raise UserError(f"{type(self).__name__} acts in environments, and {self.family!r} has none; give a family")
-
-    @abstractmethod
-    def controller(self, tasks: Tasks, episodes: int, key: Key) -> Controller:
-        """How to act on T tasks in `episodes` episodes each.
-
-        Raises:
-            UserError: the family does not allow it.
-        """
-
-    def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
-        """Mean undiscounted return over `budget.episodes` fresh episodes a task, K + 1 times.
-
-        Args:
-            tasks: T tasks of the family.
-            budget: K and the episodes that judge each score.
-            seed: names the streams of start states and actions.
-
-        Returns:
-            Scores `(T, K+1)`; nothing is consumed.
-        """
-        key = Key(seed)(*self.stream)
-        columns = [self._returns(tasks, budget.episodes, key(k)) for k in range(budget.steps + 1)]
-        return Scores(
-            values=np.stack(columns, axis=1),
-            gradient_steps=None,
-            env_steps=None,
-            shots=None,
-            kind="return",
-            protocol=f"{self.manner}; {budget.episodes} fresh episodes a score",
-        )
-
-    def _returns(self, tasks: Tasks, episodes: int, key: Key) -> Array:
-        """Mean return of every task, `(T,)`, in batches that fit into memory."""
-        size = max(1, BATCH // (episodes * self.family.horizon))
-        parts = []
-        for start in range(0, len(tasks), size):
-            batch, stream = tasks[start : start + size], key("from", start)
-            control = self.controller(batch, episodes, stream("action"))
-            env = self.family.make_vec(batch, episodes)
-            with torch.no_grad(), intra_op_threads(1):
-                parts.append(run_episodes(env, _on_tensors(control), stream).returns().mean(1).numpy())
-            env.close()
-        return np.concatenate(parts)
-
-
-def _on_tensors(control: Controller) -> Callable[[Tensor, int], Tensor]:
-    return lambda obs, t: torch.from_numpy(np.array(control(obs.numpy(), t)))
+from metarl.tasks import Array, Tasks
 
 
 @dataclass(frozen=True)

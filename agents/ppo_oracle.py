@@ -15,8 +15,8 @@ from typing import ClassVar
 import torch
 
 from metarl import ppo
-from metarl.agents.baselines import Controller, Fixed
 from metarl.envs.informed import Informed
+from metarl.fixed import Controller, Fixed
 from metarl.policies import CategoricalPolicy, GaussianPolicy, Params
 from metarl.runs import Run
 from metarl.seeding import Key

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 
-from metarl.agents import baselines
-from metarl.agents.baselines import Fixed, Oracle, Random, StandStill
+from metarl import fixed
+from metarl.agents.baselines import Oracle, Random, StandStill
 from metarl.envs import make_family
+from metarl.fixed import Fixed
 from metarl.learner import Budget, UserError
 from metarl.tasks import Array, TaskFamily, Tasks, TaskVectorEnv, Uniform
 
@@ -124,7 +125,7 @@ def test_batches_of_tasks_leave_out_none(agent: type[Fixed], monkeypatch: pytest
     family = navigation("varibad")
     tasks = family.fixed("test", 5)
     whole = agent(family).curve(tasks, Budget(0, 2), seed=0).values
-    monkeypatch.setattr(baselines, "BATCH", 2 * 2 * family.horizon)
+    monkeypatch.setattr(fixed, "BATCH", 2 * 2 * family.horizon)
     parts = agent(family).curve(tasks, Budget(0, 2), seed=0).values
     assert parts.shape == whole.shape
     if agent is not Random:
