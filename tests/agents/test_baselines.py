@@ -15,6 +15,7 @@ from metarl.agents.baselines import Oracle, Random, StandStill
 from metarl.envs import make_family
 from metarl.fixed import Fixed
 from metarl.learner import Budget, UserError
+from metarl.seeding import Key
 from metarl.tasks import Array, TaskFamily, Tasks, TaskVectorEnv, Uniform
 
 ALL: list[type[Fixed]] = [Random, StandStill, Oracle]
@@ -97,7 +98,7 @@ def test_random_is_uniform_over_a_discrete_space() -> None:
 
 def test_random_is_uniform_over_a_box() -> None:
     family = navigation()
-    control = Random(family).controller(family.fixed("test", 2), 500, baselines.Key(3))
+    control = Random(family).controller(family.fixed("test", 2), 500, Key(3))
     actions = np.stack([control(np.zeros((2, 500, 2)), t) for t in range(family.horizon)])
     assert actions.shape == (100, 2, 500, 2)
     assert np.abs(actions).max() <= 1.0
