@@ -156,7 +156,7 @@ def main(rows: Rows, description: str | None) -> None:
         print("\n".join(row.__name__ for row in chosen))
         return
 
-    results = []
+    results: list[Row] = []
     before = machine()
     for row in chosen:
         made = row()
@@ -168,7 +168,7 @@ def main(rows: Rows, description: str | None) -> None:
             f"{'met' if result.met else 'NOT met'}",
             flush=True,
         )
-    if asked.json is not None:
-        report = {"machine": before, "versions": versions(), "rows": [dataclasses.asdict(row) for row in results]}
-        asked.json.parent.mkdir(parents=True, exist_ok=True)
-        asked.json.write_text(json.dumps(report, indent=2) + "\n")
+        if asked.json is not None:  # after every row: a later one that fails costs none of those before
+            report = {"machine": before, "versions": versions(), "rows": [dataclasses.asdict(row) for row in results]}
+            asked.json.parent.mkdir(parents=True, exist_ok=True)
+            asked.json.write_text(json.dumps(report, indent=2) + "\n")
