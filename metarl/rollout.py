@@ -103,6 +103,8 @@ def rollout(
     Returns:
         Episodes on the CPU, `(T, E, H, ...)`.
     """
+    if isinstance(env, Blocks) and len(env.parts) == 1:
+        env = env.parts[0]
     with intra_op_threads(threads):
         if isinstance(env, TaskVectorEnv):
             return _act_out(env, policy, params, key, watch)

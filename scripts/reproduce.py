@@ -253,7 +253,7 @@ iterate; one encoder, trained on 20-way 5-shot episodes, is judged with 1 and wi
         source="--dataset glyphs",
         agents=(*(Agent(name, "--iterations 150") for name in _LEARNERS), Agent("pixels", None)),
         evaluate="--tasks 600 --steps 10",
-        about="""Glyphs, 5-way 1-shot, 15 query images a class: the embedded letters, tested on scripts never seen.
+        about="""Glyphs, 5-way 1-shot, 7 query images a class: the embedded letters, tested on scripts never seen.
 Every learner's default config for 150 iterations, minutes on a laptop. One seed: small differences mean nothing.""",
     ),
     "sinusoid": Table(
