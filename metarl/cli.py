@@ -487,8 +487,10 @@ def train(words: Sequence[str]) -> int:
         groups.append(source_group(entry, agent, rest))
     options, config, *sources = parse(f"metarl train {agent}", rest, *groups)
     from metarl.learner import UserError
+    from metarl.memory import keep_freed_memory
     from metarl.runs import Run
 
+    keep_freed_memory()
     begin = Run.resume if options.resume else Run.create
     device = check_device(options.device)
     run = begin(options.out, learner=agent, config=config, source=sources[0], seed=options.seed, device=device)

@@ -3,7 +3,7 @@
 One `step`, folded by `adapt`, serves supervised learning and reinforcement learning, one task and a
 stack of tasks, first and second order. Everything is a pure function of its arguments: no module is
 mutated, no mode is hidden. It composes with `torch.func` (vmap, jvp, vjp, linearize) and with
-ordinary autograd around it.
+ordinary autograd around it, which is the quicker of the two where tasks come one after the other.
 """
 
 from __future__ import annotations
@@ -84,18 +84,43 @@ def step(params: Params, loss_fn: LossFn, batch: Any, rule: Rule, k: int = 0) ->
     if rule.order == 1:
         # The gradient at detached parameters leaves no graph behind: cheaper than detaching it.
         frozen = {name: value.detach() for name, value in params.items()}
-        gradient = torch.func.grad(lambda values: loss_fn({**frozen, **values}, batch).sum())(
-            {name: frozen[name] for name in moving}
-        )
+        start = {name: frozen[name] for name in moving}
+        gradient = _gradient(lambda values: loss_fn({**frozen, **values}, batch).sum(), start, differentiable=False)
         gradient = {name: value.detach() for name, value in gradient.items()}
     else:
-        gradient = torch.func.grad(total)(moving)
+        gradient = _gradient(total, moving, differentiable=torch.is_grad_enabled())
     size = rule.size(k)
     moved = {
         name: value - (size[name] if isinstance(size, Mapping) else size) * gradient[name]
         for name, value in moving.items()
     }
     return {**params, **moved}
+
+
+def _gradient(function: Callable[[Params], Tensor], values: Params, differentiable: bool) -> Params:
+    """The gradient of a scalar function by the autograd tape, or by `torch.func.grad` where that must do.
+
+    Both give the same bits; on a CPU the tape takes two thirds of the time when the tensors are small.
+    """
+    unrecorded = not any(value.requires_grad for value in values.values())
+    if transformed() or (differentiable and unrecorded):  # the function may hold other tensors that want gradients
+        composed: Params = torch.func.grad(function)(values)
+        return composed
+    with torch.enable_grad():
+        leaves = {n: v if v.requires_grad else v.detach().requires_grad_() for n, v in values.items()}
+        found = torch.autograd.grad(
+            function(leaves), list(leaves.values()), create_graph=differentiable, materialize_grads=True
+        )
+    return dict(zip(leaves, found, strict=True))
+
+
+def transformed() -> bool:
+    """Whether a transform of `torch.func` is at work, where the autograd tape cannot be asked."""
+    try:
+        torch.empty(0).requires_grad_()  # it refuses this, whatever the tensor
+    except RuntimeError:
+        return True
+    return False
 
 
 def adapt(params: Params, loss_fn: LossFn, batches: Any | Collect, rule: Rule) -> list[Params]:

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from metarl.inner import LossFn, Params, Rule, adapt
+from metarl.inner import LossFn, Params, Rule, adapt, transformed
 from metarl.rollout import intra_op_threads
 
 _FORWARD_MODE = threading.Lock()  # torch's forward-mode level belongs to the process, not to the thread
@@ -53,11 +53,17 @@ class Objective:
     gradient: Gradient | None = None
 
     def task_gradient(self, params: Tree, task: Tree) -> tuple[Tree, tuple[Tensor, Tree]]:
-        """Gradient, loss and aux of one task."""
+        """Gradient, loss and aux of one task, by the autograd tape or, within its transforms, by `torch.func`."""
         if self.gradient is not None:
             return self.gradient(params, task)
-        found: tuple[Tree, tuple[Tensor, Tree]] = torch.func.grad_and_value(self.loss, has_aux=True)(params, task)
-        return found
+        if transformed():
+            found: tuple[Tree, tuple[Tensor, Tree]] = torch.func.grad_and_value(self.loss, has_aux=True)(params, task)
+            return found
+        leaves, shape = pytree.tree_flatten(pytree.tree_map(lambda leaf: leaf.detach().requires_grad_(), params))
+        with torch.enable_grad():
+            loss, aux = self.loss(pytree.tree_unflatten(leaves, shape), task)
+            gradient = torch.autograd.grad(loss, leaves, materialize_grads=True)
+        return pytree.tree_unflatten(list(gradient), shape), (loss.detach(), pytree.tree_map(torch.Tensor.detach, aux))
 
 
 @dataclass(frozen=True)

@@ -51,16 +51,18 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor, basis: int | None = None) -> Tensor:
         """Normalise `x`; `basis` images give the statistics in `support` mode (None: all of them)."""
-        # Ones in place of no scale: without one, torch's second derivative with a moving shift fails.
-        weight = torch.ones_like(self.bias) if self.weight is None else self.weight
+        shape = [-1, *[1] * (x.dim() - 2)]
         if self.mode == "running":
             mean, var = self.get_buffer("running_mean"), self.get_buffer("running_var")
+            weight = torch.ones_like(self.bias) if self.weight is None else self.weight
             return F.batch_norm(x, mean, var, weight, self.bias, self.training, MOMENTUM, EPSILON)
         if self.mode == "transductive" or basis is None:
-            return F.batch_norm(x, None, None, weight, self.bias, True, 0.0, EPSILON)
+            if self.weight is not None:
+                return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, EPSILON)
+            # The shift apart: torch's second derivative fails where it is given a shift without a scale.
+            return F.batch_norm(x, None, None, None, None, True, 0.0, EPSILON) + self.bias.view(shape)
         axes = [0, *range(2, x.dim())]
         var, mean = torch.var_mean(x[:basis], axes, correction=0, keepdim=True)
-        shape = [-1, *[1] * (x.dim() - 2)]
         scale = torch.rsqrt(var + EPSILON)  # written out: torch's own takes no gradient to given statistics
         if self.weight is not None:
             scale = scale * self.weight.view(shape)
@@ -104,9 +106,10 @@ class Conv4(nn.Module):
     def forward(self, x: Tensor, basis: int | None = None) -> Tensor:
         """Images `(B, C, H, W)` to features `(B, F)`."""
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = F.relu(norm(convolution(x), basis))
+            x = norm(convolution(x), basis)
             if not self.strided:
-                x = F.max_pool2d(x, 2)
+                x = F.max_pool2d(x, 2)  # before rectifying, which comes to the same on a quarter of the numbers
+            x = F.relu(x)
         return x.mean((2, 3)) if self.strided else x.flatten(1)
 
 

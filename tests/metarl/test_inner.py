@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from metarl.inner import Rule, adapt, stack, step
+from metarl.inner import Rule, adapt, stack, step, transformed
 
 
 def quadratic(params, target):
@@ -99,3 +99,27 @@ def test_learned_step_sizes_receive_their_gradient(order):
     moved = step({"w": W}, quadratic, GOAL, Rule({"w": alpha}, order=order))["w"]
     (found,) = torch.autograd.grad(moved.sum(), alpha)
     torch.testing.assert_close(found, -(W - GOAL))
+
+
+def test_a_tensor_that_the_loss_holds_receives_its_gradient():
+    held, w = torch.tensor(3.0, requires_grad=True), torch.tensor([1.0, 2.0])
+    moved = adapt({"w": w}, lambda params, _: held * (params["w"] ** 2).sum(), None, Rule(0.1))[-1]["w"]
+    (found,) = torch.autograd.grad(moved.sum(), held)
+    assert float(found) == pytest.approx(-0.1 * 2 * 3.0)  # of w - 0.1 * 2 * held * w
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_parameters_that_want_no_gradient_come_back_without_a_graph(order):
+    start = {"w": torch.tensor([1.0, 2.0])}
+    moved = adapt(start, lambda params, _: (params["w"] ** 2).sum(), None, Rule(0.1, order=order))[-1]["w"]
+    assert not moved.requires_grad and not start["w"].requires_grad
+    with torch.no_grad():
+        wanted = {"w": start["w"].clone().requires_grad_()}
+        assert not adapt(wanted, lambda p, _: (p["w"] ** 2).sum(), None, Rule(0.1, order=order))[-1]["w"].requires_grad
+
+
+def test_transforms_are_noticed():
+    seen = []
+    torch.func.vmap(lambda x: (seen.append(transformed()), x)[1])(torch.ones(2))
+    torch.func.grad(lambda x: (seen.append(transformed()), x.sum())[1])(torch.ones(2))
+    assert seen == [True, True] and not transformed()
