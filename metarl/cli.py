@@ -23,6 +23,7 @@ import tyro
 from metarl import __version__
 from metarl.fewshot import LEARNERS as FEW_SHOT
 from metarl.fewshot.datasets import DATASETS
+from metarl.memory import keep_freed_memory
 from metarl.options import Group, asks_for_help, check_output, complain, fail, first, parse, peek, refuse, say
 
 if TYPE_CHECKING:
@@ -270,6 +271,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if words[0] not in COMMANDS:
             refuse("command", words[0], COMMANDS)
+        keep_freed_memory()
         return COMMANDS[words[0]][0](words[1:])
     except KeyboardInterrupt:
         complain("interrupted")
@@ -487,10 +489,8 @@ def train(words: Sequence[str]) -> int:
         groups.append(source_group(entry, agent, rest))
     options, config, *sources = parse(f"metarl train {agent}", rest, *groups)
     from metarl.learner import UserError
-    from metarl.memory import keep_freed_memory
     from metarl.runs import Run
 
-    keep_freed_memory()
     begin = Run.resume if options.resume else Run.create
     device = check_device(options.device)
     run = begin(options.out, learner=agent, config=config, source=sources[0], seed=options.seed, device=device)

@@ -414,7 +414,7 @@ print(5 / (time.perf_counter() - start))
 
 
 def kept_memory(repeats: int = 5) -> Row:
-    """A training step of ProtoNet in a process that keeps freed memory, as `metarl train` does, or does not."""
+    """A training step of ProtoNet in a process that keeps freed memory, as the command line does, or does not."""
     _ = Omniglot().images  # decoded once; from then on pictures come from the cache
     rates: dict[str, list[float]] = {"kept": [], "given back": []}
     for _ in range(repeats):
