@@ -85,10 +85,10 @@ def step(params: Params, loss_fn: LossFn, batch: Any, rule: Rule, k: int = 0) ->
         # The gradient at detached parameters leaves no graph behind: cheaper than detaching it.
         frozen = {name: value.detach() for name, value in params.items()}
         start = {name: frozen[name] for name in moving}
-        gradient = _gradient(lambda values: loss_fn({**frozen, **values}, batch).sum(), start, differentiable=False)
+        gradient = _gradient(lambda values: loss_fn({**frozen, **values}, batch).sum(), start, tracked=False)
         gradient = {name: value.detach() for name, value in gradient.items()}
     else:
-        gradient = _gradient(total, moving, differentiable=torch.is_grad_enabled())
+        gradient = _gradient(total, moving, tracked=torch.is_grad_enabled())
     size = rule.size(k)
     moved = {
         name: value - (size[name] if isinstance(size, Mapping) else size) * gradient[name]
@@ -97,19 +97,19 @@ def step(params: Params, loss_fn: LossFn, batch: Any, rule: Rule, k: int = 0) ->
     return {**params, **moved}
 
 
-def _gradient(function: Callable[[Params], Tensor], values: Params, differentiable: bool) -> Params:
+def _gradient(function: Callable[[Params], Tensor], values: Params, tracked: bool) -> Params:
     """The gradient of a scalar function by the autograd tape, or by `torch.func.grad` where that must do.
 
     Both give the same bits; on a CPU the tape takes two thirds of the time when the tensors are small.
     """
     unrecorded = not any(value.requires_grad for value in values.values())
-    if transformed() or (differentiable and unrecorded):  # the function may hold other tensors that want gradients
+    if transformed() or (tracked and unrecorded):  # the function may hold other tensors that want gradients
         composed: Params = torch.func.grad(function)(values)
         return composed
     with torch.enable_grad():
         leaves = {n: v if v.requires_grad else v.detach().requires_grad_() for n, v in values.items()}
         found = torch.autograd.grad(
-            function(leaves), list(leaves.values()), create_graph=differentiable, materialize_grads=True
+            function(leaves), list(leaves.values()), create_graph=tracked, materialize_grads=True
         )
     return dict(zip(leaves, found, strict=True))
 

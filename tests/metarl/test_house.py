@@ -255,7 +255,7 @@ def differentiable_updates(tree: ast.AST) -> list[tuple[str, int]]:
 
 
 INNER_LOOP = {  # the one inner loop, and the meta-gradient that differentiates through it
-    "metarl.inner": {"torch.func.grad"},
+    "metarl.inner": {"torch.func.grad", "torch.autograd.grad(create_graph=...)"},
     "metarl.outer": {"torch.func.grad", "torch.func.grad_and_value"},
     "metarl.trust_region": {"torch.autograd.grad(create_graph=...)"},  # the curvature of a KL: no update
 }
