@@ -34,6 +34,7 @@ from metarl.rollout import intra_op_threads
 
 _FORWARD_MODE = threading.Lock()  # torch's forward-mode level belongs to the process, not to the thread
 Strategy = Literal["loop", "threads", "vmap"]
+NEAR = 1.5  # a strategy that takes this many times the fastest's first time is measured no more
 Tree = Any  # a nest of dicts, lists and tuples with tensor leaves
 Loss = Callable[[Tree, Tree], tuple[Tensor, Tree]]
 Gradient = Callable[[Tree, Tree], tuple[Tree, tuple[Tensor, Tree]]]
@@ -165,14 +166,15 @@ def _vmap_sum(objective: Objective, params: Tree, part: Tree) -> tuple[Tree, tup
     return pytree.tree_map(lambda leaf: leaf.sum(0), grads), (losses.sum(), aux)
 
 
-def choose(objective: Objective, params: Tree, batch: Tree, *, repeats: int = 2) -> Plan:
+def choose(objective: Objective, params: Tree, batch: Tree, *, repeats: int = 5) -> Plan:
     """Measure every strategy on this batch and return the fastest; one that fails is not chosen.
 
     Args:
         objective: see `meta_gradient`.
         params: see `meta_gradient`.
         batch: a batch of the shape and on the device that training will use.
-        repeats: timed calls of each strategy after a warm-up; the fastest call counts.
+        repeats: rounds after the first, in which those that may yet be the fastest take turns; a strategy's fastest
+            call counts.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     intra = torch.get_num_threads()
@@ -180,22 +182,24 @@ def choose(objective: Objective, params: Tree, batch: Tree, *, repeats: int = 2)
     on_cpu = all(leaf.device.type == "cpu" for leaf in pytree.tree_leaves(params))
     if on_cpu and cores > 1:
         plans.append(Plan("threads", min(cores, batch_size(batch))))
-    timed = [(_fastest(objective, params, batch, plan, repeats), i) for i, plan in enumerate(plans)]
-    return plans[min(timed)[1]]
+    for plan in plans:  # unmeasured: the first call prepares memory and kernels
+        _seconds(objective, params, batch, plan)
+    best = [_seconds(objective, params, batch, plan) for plan in plans]
+    for _ in range(repeats):
+        near = [i for i, seconds in enumerate(best) if seconds <= NEAR * min(best)]
+        for i in near:
+            best[i] = min(best[i], _seconds(objective, params, batch, plans[i]))
+    return plans[best.index(min(best))]
 
 
-def _fastest(objective: Objective, params: Tree, batch: Tree, plan: Plan, repeats: int) -> float:
-    best = float("inf")
+def _seconds(objective: Objective, params: Tree, batch: Tree, plan: Plan) -> float:
+    """Of one meta-gradient; infinite if the plan fails."""
+    start = time.perf_counter()
     try:
-        for attempt in range(repeats + 1):
-            start = time.perf_counter()
-            # Reading the loss waits for an asynchronous device.
-            float(meta_gradient(objective, params, batch, plan).loss)
-            if attempt:
-                best = min(best, time.perf_counter() - start)
+        float(meta_gradient(objective, params, batch, plan).loss)  # reading the loss waits for an asynchronous device
     except RuntimeError:  # an operator without a batching rule, or out of memory
         return float("inf")
-    return best
+    return time.perf_counter() - start
 
 
 def maml(

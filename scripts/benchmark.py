@@ -163,7 +163,7 @@ def main(rows: Rows, description: str | None) -> None:
         result = compare(made, asked.repeats, asked.seconds) if isinstance(made, Comparison) else made
         results.append(result)
         print(
-            f"{result.name}: {result.value:,.0f} against {result.baseline:,.0f}, ratio {result.ratio:.3g} "
+            f"{result.name}: {result.value:,.4g} against {result.baseline:,.4g}, ratio {result.ratio:.3g} "
             f"({result.spread[0]:.3g} to {result.spread[1]:.3g}), target {result.target:g}: "
             f"{'met' if result.met else 'NOT met'}",
             flush=True,

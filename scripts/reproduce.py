@@ -212,21 +212,36 @@ tasks.""",
     "omniglot": Table(
         source="--dataset omniglot",
         agents=(
-            Agent("protonet", "--iterations 3000 --halve-every 700", "20,000"),
+            Agent("protonet", "--iterations 10000", "20,000"),
             Agent(
                 "matchingnet",
                 "--train-ways 60 --train-queries 5 --tasks 1 --iterations 2600 --halve-every 600",
             ),
             Agent(
                 "maml",
-                f"{_FEW} --iterations 6000 --halve-every 2000",
+                f"{_FEW} --outer-step-size 0.004 --iterations 16000 --halve-every 3000",
                 "60,000",
                 ("5-way 1-shot",),
             ),
-            Agent("anil", f"{_FEW} --iterations 1200 --halve-every 400", "60,000", ("5-way 1-shot",)),
-            Agent("fomaml", f"{_FEW} --iterations 2500", "60,000", ("5-way 1-shot",)),
-            Agent("meta-sgd", f"{_FEW} --iterations 2500", "60,000", ("5-way 1-shot",)),
-            Agent("reptile", "--iterations 2500 --strategy vmap", "100,000", ("5-way 1-shot",)),
+            Agent(
+                "anil",
+                f"{_FEW} --outer-step-size 0.004 --iterations 2500 --halve-every 700",
+                "60,000",
+                ("5-way 1-shot",),
+            ),
+            Agent(
+                "fomaml",
+                f"{_FEW} --outer-step-size 0.002 --iterations 2000 --halve-every 700",
+                "60,000",
+                ("5-way 1-shot",),
+            ),
+            Agent(
+                "meta-sgd",
+                f"{_FEW} --outer-step-size 0.002 --iterations 1500 --halve-every 500",
+                "60,000",
+                ("5-way 1-shot",),
+            ),
+            Agent("reptile", "--iterations 1500 --strategy vmap", "100,000", ("5-way 1-shot",)),
             Agent("baseline++", "--iterations 3000", settings=("5-way 1-shot",)),
             Agent("baseline", "--iterations 3000", settings=("5-way 1-shot",)),
             Agent("centroid", "--iterations 3000", settings=("5-way 1-shot",)),
@@ -234,7 +249,10 @@ tasks.""",
         ),
         evaluate="--tasks 1000 --steps 10",
         about="""Omniglot, Vinyals split (1028/172/423 characters, times four rotations), 28x28, 15 query images a
-class, the same 1,000 frozen test episodes for everybody, last iterates; settings chosen on validation classes.""",
+class, the same 1,000 frozen test episodes for everybody, last iterates. Settings were chosen on validation classes, and
+MAML's outer step size by the training loss of its first 300 iterations (0.75, 0.54, 0.42, 0.38 with 0.001, 0.002, 0.004,
+0.008). The test episodes were looked at before, by shorter runs: ProtoNet's 3,000 iterations scored 98.41 / 99.63 / 94.59,
+MAML's 6,000 with an outer step size of 0.001 95.50, ANIL's 1,055 so 92.25.""",
         settings={"5-way 1-shot": "", "5-way 5-shot": "--shots 5", "20-way 1-shot": "--ways 20"},
         published="""The papers, 5-way 1-shot / 5-way 5-shot / 20-way 1-shot (%): MAML 98.7 / 99.9 / 95.8 (reruns 98.1 /
 99.8 / 91.6-93.7), FOMAML 98.3 / 99.2 / 89.4, ANIL - / - / 96.2, Meta-SGD 99.5 / 99.9 / 95.9, Reptile 97.7 / 99.5 / 89.4
@@ -242,7 +260,7 @@ class, the same 1,000 frozen test episodes for everybody, last iterates; setting
     ),
     "cifar-fs": Table(
         source="--dataset cifar-fs",
-        agents=(Agent("protonet", "--shots 5 --train-queries 10 --iterations 1200 --halve-every 400"),),
+        agents=(Agent("protonet", "--shots 5 --train-queries 10 --iterations 4000 --halve-every 1000"),),
         evaluate="--tasks 1000",
         about="""CIFAR-FS (64/16/20 classes), 32x32 colour, 15 query images a class, 1,000 frozen test episodes, last
 iterate; one encoder, trained on 20-way 5-shot episodes, is judged with 1 and with 5 support images a class.""",
