@@ -824,7 +824,7 @@ def compare(words: Sequence[str]) -> int:
     from metarl import comparison
     from metarl.evaluation import dump_json, merge_seeds, write_atomically
     from metarl.plotting import check_picture, plot_curves, plot_profiles
-    from metarl.tables import score_table, summary_table
+    from metarl.tables import protocol_table, score_table, summary_table
 
     for picture in (options.out, options.profile):
         check_output(picture and check_picture(picture))
@@ -834,7 +834,7 @@ def compare(words: Sequence[str]) -> int:
     curves = merge_seeds([curve for found in saved.values() for curve in found])
     against = 0 if options.against is None else _named(options.against, curves, saved)
     found = comparison.compare(curves, against=against, reach=options.reach, axis=options.axis)
-    tables = summary_table(found), score_table(found)
+    tables = summary_table(found), score_table(found), protocol_table(found)
     for table in tables:
         say(table.rich())
         say("")

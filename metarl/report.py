@@ -26,7 +26,7 @@ from metarl.comparison import Comparison, compare
 from metarl.evaluation import AdaptationCurve, comparable, merge_seeds, write_atomically
 from metarl.learner import Budget, UserError
 from metarl.runs import Run
-from metarl.tables import NONE, Table, problem, score_table, summary_table
+from metarl.tables import NONE, Table, problem, protocol_table, score_table, summary_table
 
 PAGE = "index.html"
 OPENED = 4  # curves whose long table is shown without a click
@@ -114,12 +114,6 @@ def _problem_section(found: Comparison) -> _Section:
         ),
         "evaluation seed": ", ".join(map(str, sorted({curve.evaluation_seed for curve in curves}))),
     }
-    protocols = Table(
-        ("agent", "how it adapts and is judged"),
-        tuple((entry.label, entry.curve.protocol) for entry in found.entries),
-        "Protocol",
-        numbers=False,
-    )
     ends = "; ".join(f"{entry.label} {float(entry.curve.mean[-1]):.4g}" for entry in found.entries)
     profile = ""
     if first.tasks > 1:
@@ -132,7 +126,7 @@ def _problem_section(found: Comparison) -> _Section:
         _details(scores.title, dataclasses.replace(scores, title="", notes=()).html(), opened=len(curves) <= OPENED),
         profile,
         _definitions({name: value for name, value in facts.items() if value}),
-        protocols.html(),
+        protocol_table(found).html(),
     ]
     return _Section(f"Adaptation on {first.family.removeprefix('metarl/')}", "".join(body))
 

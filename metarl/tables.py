@@ -129,6 +129,12 @@ def score_table(comparison: Comparison) -> Table:
     return Table(table.head, table.rows, "Score after each bit of adaptation", tuple(_references(comparison.curves)))
 
 
+def protocol_table(comparison: Comparison) -> Table:
+    """How each agent spent its budget and was judged: step sizes, episodes, batch-norm mode."""
+    rows = tuple((entry.label, entry.curve.protocol) for entry in comparison.entries)
+    return Table(("agent", "how it adapts and is judged"), rows, "Protocol", numbers=False)
+
+
 def summary_table(comparison: Comparison) -> Table:
     """A row an agent: what it reached in the end, and how that differs from the agent compared to."""
     curves, against = comparison.curves, comparison.labels[comparison.against]

@@ -12,7 +12,7 @@ from rich.console import Console
 from metarl.comparison import FINAL, Comparison, common_axis, compare, first_reaching, profiles, with_common_references
 from metarl.evaluation import AdaptationCurve
 from metarl.learner import Budget, UserError
-from metarl.tables import Table, evaluation_table, formatter, score_table, summary_table
+from metarl.tables import Table, evaluation_table, formatter, protocol_table, score_table, summary_table
 
 
 def curve(*scores: float, agent: str = "maml", noise: float = 0.0, **changes: Any) -> AdaptationCurve:
@@ -159,6 +159,12 @@ def test_the_summary_says_what_each_agent_reached(compared: Comparison) -> None:
     assert rows[1]["normalised"] == f"{59.5 / 59:.3f}"
     assert any("bootstrap" in note for note in table.notes)
     assert table.notes[-1] == "random -60.00; oracle -1.00"
+
+
+def test_the_protocol_table_says_how_each_agent_was_judged(compared: Comparison) -> None:
+    rows = protocol_table(compared).rows
+    assert [label for label, _ in rows] == list(compared.labels)
+    assert [told for _, told in rows] == [curve.protocol for curve in compared.curves]
 
 
 def test_the_score_table_has_a_row_for_each_bit_of_adaptation(compared: Comparison) -> None:
