@@ -34,7 +34,7 @@ from metarl.rollout import intra_op_threads
 
 _FORWARD_MODE = threading.Lock()  # torch's forward-mode level belongs to the process, not to the thread
 Strategy = Literal["loop", "threads", "vmap"]
-NEAR = 1.5  # a strategy that takes this many times the fastest's first time is measured no more
+NEAR = 2.0  # a strategy that takes this many times the fastest's time is measured no more
 Tree = Any  # a nest of dicts, lists and tuples with tensor leaves
 Loss = Callable[[Tree, Tree], tuple[Tensor, Tree]]
 Gradient = Callable[[Tree, Tree], tuple[Tree, tuple[Tensor, Tree]]]
@@ -166,15 +166,15 @@ def _vmap_sum(objective: Objective, params: Tree, part: Tree) -> tuple[Tree, tup
     return pytree.tree_map(lambda leaf: leaf.sum(0), grads), (losses.sum(), aux)
 
 
-def choose(objective: Objective, params: Tree, batch: Tree, *, repeats: int = 5) -> Plan:
+def choose(objective: Objective, params: Tree, batch: Tree, *, repeats: int = 3) -> Plan:
     """Measure every strategy on this batch and return the fastest; one that fails is not chosen.
 
     Args:
         objective: see `meta_gradient`.
         params: see `meta_gradient`.
         batch: a batch of the shape and on the device that training will use.
-        repeats: rounds after the first, in which those that may yet be the fastest take turns; a strategy's fastest
-            call counts.
+        repeats: rounds after the first two, in which those that may yet be the fastest take turns; a strategy's
+            fastest call counts.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     intra = torch.get_num_threads()
@@ -184,7 +184,7 @@ def choose(objective: Objective, params: Tree, batch: Tree, *, repeats: int = 5)
         plans.append(Plan("threads", min(cores, batch_size(batch))))
     for plan in plans:  # unmeasured: the first call prepares memory and kernels
         _seconds(objective, params, batch, plan)
-    best = [_seconds(objective, params, batch, plan) for plan in plans]
+    best = [min(_seconds(objective, params, batch, plan) for _ in range(2)) for plan in plans]
     for _ in range(repeats):
         near = [i for i, seconds in enumerate(best) if seconds <= NEAR * min(best)]
         for i in near:
