@@ -84,7 +84,11 @@ def test_the_meta_gradient_of_conv4_as_trained(l2l):
     network, params, module, batch, support_x, query_x = problem("conv4", 64, torch.float32)
     theirs(l2l.algorithms.MAML(module, lr=0.4), batch, support_x, query_x, 1)
     found = ours(network, {"model": params}, inner.Rule(0.4), batch, support_x, query_x, PLANS[0])
-    assert_close(found["model"], {name: value.grad for name, value in module.named_parameters()})
+    expected = {name: value.grad for name, value in module.named_parameters()}
+    # What a convolution's bias adds, batch normalisation takes away: its gradient is zero, here nothing but rounding.
+    nothing = {name for name in expected if "convolutions" in name and name.endswith("bias")}
+    assert_close(found["model"], {name: value for name, value in expected.items() if name not in nothing})
+    assert all(float(found["model"][name].abs().max()) < 1e-3 for name in nothing)
 
 
 def test_the_meta_gradient_of_meta_sgd(l2l):
