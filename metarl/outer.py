@@ -182,8 +182,8 @@ def choose(objective: Objective, params: Tree, batch: Tree, *, repeats: int = 3)
     on_cpu = all(leaf.device.type == "cpu" for leaf in pytree.tree_leaves(params))
     if on_cpu and cores > 1:
         plans.append(Plan("threads", min(cores, batch_size(batch))))
-    for plan in plans:  # unmeasured: the first call prepares memory and kernels
-        _seconds(objective, params, batch, plan)
+    # The first call prepares memory and kernels, so it is not counted; a plan that fails there is not tried again.
+    plans = [plan for plan in plans if _seconds(objective, params, batch, plan) < float("inf")] or plans[:1]
     best = [min(_seconds(objective, params, batch, plan) for _ in range(2)) for plan in plans]
     for _ in range(repeats):
         near = [i for i, seconds in enumerate(best) if seconds <= NEAR * min(best)]

@@ -15,13 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metarl.fewshot.backbones import BatchNormMode
+from metarl.fewshot.backbones import BatchNorm, BatchNormMode
 from metarl.fewshot.batch import Batch
 from metarl.fewshot.images import ImageSource
 from metarl.fewshot.networks import features
 from metarl.learner import Budget, Scores
 from metarl.tasks import Tasks
 
+NORMS = (BatchNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 EVALUATION_IMAGES = 2000  # encoded together when a curve is measured
 
 
@@ -134,8 +135,12 @@ class Trained:
             env_steps=None,
             shots=shown,
             kind="accuracy",
-            protocol=f"{ways}-way, {self.rule}, without support images chance; batch norm: {self.network.batch_norm}",
+            protocol=f"{ways}-way, {self.rule}, without support images chance; batch norm: {self._batch_norm()}",
         )
+
+    def _batch_norm(self) -> str:
+        normalises = any(isinstance(module, NORMS) for module in self.network.encoder.modules())
+        return self.network.batch_norm if normalises else "none"
 
     def _accuracies(self, batch: Batch, ways: int, shown: tuple[int, ...]) -> list[Tensor]:
         """Of each task `(T,)`, with the first k support images of each class, for every k shown."""

@@ -83,6 +83,13 @@ def test_help_is_quick_and_loads_no_torch() -> None:
     assert all(name in said.stdout for name in cli.COMMANDS)
 
 
+def test_every_command_keeps_the_memory_it_frees(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[bool] = []
+    monkeypatch.setattr(cli, "keep_freed_memory", lambda: called.append(True))
+    assert metarl("list", "agents").code == 0
+    assert called == [True]
+
+
 def test_the_installed_command_refuses_in_one_line() -> None:
     command = Path(sys.executable).with_name("metarl")
     said = subprocess.run(

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from metarl import outer
 from metarl.inner import Rule
 from metarl.outer import Objective, Plan, batch_size, choose, maml, meta_gradient
 from metarl.seeding import Key
@@ -175,6 +176,16 @@ def test_choose_returns_a_plan_and_avoids_one_that_fails():
     with pytest.raises(RuntimeError, match="vmap"):
         meta_gradient(picky, {"model": params}, batch, Plan("vmap"))
     assert choose(picky, {"model": params}, batch, repeats=1).strategy in ("loop", "threads")
+
+
+def test_choose_tries_a_failing_plan_once_and_drops_no_slow_starter(monkeypatch):
+    params, batch = problem()
+    times = {"loop": [9, 3, 3, 3, 3, 3], "vmap": [9, 2, 2, 1, 1, 1], "threads": [float("inf")]}  # in the order of calls
+    monkeypatch.setattr(outer.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(outer, "_seconds", lambda objective, params, batch, plan: times[plan.strategy].pop(0))
+    assert choose(maml(loss, query_loss, Rule(0.1)), {"model": params}, batch, repeats=3).strategy == "vmap"
+    assert times["threads"] == times["vmap"] == []
+    assert times["loop"] == [3, 3]  # as slow as thrice the best: measured no more
 
 
 def test_a_ragged_batch_is_refused():

@@ -96,6 +96,7 @@ def test_raw_pixels_are_a_baseline(tmp_path):
     )
     assert "nearest class mean of raw pixels" in out
     curve = AdaptationCurve.load(tmp_path / "p.json")
+    assert curve.protocol.endswith("batch norm: none")
     source = Glyphs(shots=2)
     assert curve.task_hash == source.fixed("test", 50).sha256()
     batch = source.batch(source.fixed("test", 50))

@@ -18,6 +18,7 @@ from metarl.fewshot.backbones import make_backbone
 from metarl.fewshot.datasets.glyphs import Glyphs
 from metarl.fewshot.networks import Classifier, EncoderAndHead
 from metarl.fewshot.protonet import ProtoNet
+from metarl.rollout import intra_op_threads
 from metarl.seeding import Key
 
 SOURCE = Glyphs(ways=5, shots=1, queries=2, rotations=True)
@@ -82,13 +83,12 @@ def test_the_meta_gradient_of_maml(l2l, plan, steps, order):
 def test_the_meta_gradient_of_conv4_as_trained(l2l):
     """Conv4 with 64 filters in float32, pooled."""
     network, params, module, batch, support_x, query_x = problem("conv4", 64, torch.float32)
-    theirs(l2l.algorithms.MAML(module, lr=0.4), batch, support_x, query_x, 1)
+    # On as many threads as ours: before batch normalisation a convolution's bias has gradient zero, of which float32
+    # leaves the rounding, and that depends on the number of threads.
+    with intra_op_threads(PLANS[0].threads):
+        theirs(l2l.algorithms.MAML(module, lr=0.4), batch, support_x, query_x, 1)
     found = ours(network, {"model": params}, inner.Rule(0.4), batch, support_x, query_x, PLANS[0])
-    expected = {name: value.grad for name, value in module.named_parameters()}
-    # What a convolution's bias adds, batch normalisation takes away: its gradient is zero, here nothing but rounding.
-    nothing = {name for name in expected if "convolutions" in name and name.endswith("bias")}
-    assert_close(found["model"], {name: value for name, value in expected.items() if name not in nothing})
-    assert all(float(found["model"][name].abs().max()) < 1e-3 for name in nothing)
+    assert_close(found["model"], {name: value.grad for name, value in module.named_parameters()})
 
 
 def test_the_meta_gradient_of_meta_sgd(l2l):
