@@ -269,7 +269,7 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
     restored = run.restore()
     if restored is not None:
         params = restored[1]["params"]
-    env = Blocks(family, family.fixed("train", config.tasks), config.episodes, config.threads)
+    env = Blocks(family, family.sample(config.tasks, key("tasks").numpy()), config.episodes, config.threads)
     with run.loop(
         config.iterations, checkpoint_every=config.checkpoint_every, state=lambda: {"params": params}
     ) as loop:

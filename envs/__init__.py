@@ -77,6 +77,8 @@ def make_vector_env(
 ) -> TaskVectorEnv:
     """The entry point behind `gymnasium.make_vec`: by default `num_envs` frozen training tasks, one each.
 
+    A finite family has its tasks in turn, over and over.
+
     Given T tasks, `num_envs` is 1 (Gymnasium's default: one environment a task) or a multiple of T.
 
     Raises:
@@ -84,7 +86,7 @@ def make_vector_env(
     """
     made = make_family(family, preset, **options)
     if tasks is None:
-        return made.make_vec(made.fixed("train", num_envs), threads=threads)
+        return made.make_vec(made.fixed("train", num_envs).cycled(num_envs), threads=threads)
     if num_envs != 1 and num_envs % len(tasks):
         raise ValueError(f"num_envs must be a multiple of the {len(tasks)} tasks given, got {num_envs}")
     return made.make_vec(tasks, max(1, num_envs // len(tasks)), threads=threads)

@@ -34,6 +34,10 @@ class ForwardBackFamily(MujocoFamily):
         """False: every split holds the same two tasks."""
         return False
 
+    def finite(self, split: str) -> Tasks:
+        """Forwards, then backwards."""
+        return Tasks({"direction": [1.0, -1.0]}, split=split)
+
     def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:
         """Directions `(n,)`; the second, fourth, ... are opposite to the one before."""
         forwards = uniform((n,)) >= 0.5

@@ -77,6 +77,10 @@ class GridNavigation(TaskFamily):
         chosen: NDArray[np.float64] = cells[near][1:] if split == "ood" else cells[~near]
         return chosen
 
+    def finite(self, split: str) -> Tasks:
+        """Every goal of the split."""
+        return Tasks({"goal": self.goals(split)}, split=split)
+
     def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:
         """Draw n goals, all of the split's equally likely."""
         goals = self.goals(split)

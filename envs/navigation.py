@@ -90,6 +90,12 @@ class Navigation2D(TaskFamily):
         """False for the four corners of `promp`."""
         return self.preset != "promp"
 
+    def finite(self, split: str) -> Tasks | None:
+        """The four corners of `promp`, except for `ood`, which is farther out."""
+        if self.unseen or split == "ood":
+            return None
+        return Tasks({"goal": [(x, y) for x in (-2.0, 2.0) for y in (-2.0, 2.0)]}, split=split)
+
     def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:
         """Draw n goals `(n, 2)`."""
         u = uniform((n, 2))

@@ -36,6 +36,10 @@ class FamilyWrapper(TaskFamily):
         """The family's."""
         return self.family.unseen
 
+    def finite(self, split: str) -> Tasks | None:
+        """The family's."""
+        return self.family.finite(split)
+
     def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:
         """The family's tasks."""
         return self.family.draw(n, uniform, split)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from metarl.errors import UserError as UserError
 from metarl.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -20,13 +21,6 @@ if TYPE_CHECKING:
     from metarl.video import Take
 
 ScoreKind = Literal["return", "accuracy", "mse"]
-
-
-class UserError(Exception):
-    """A mistake in what the user gave: one line that says what was given, what is allowed, what to do.
-
-    The command line prints it and exits with code 2.
-    """
 
 
 def check_range(

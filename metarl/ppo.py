@@ -184,7 +184,7 @@ def train(config: Config, family: TaskFamily, run: Run, key: Key) -> Params:
     Returns:
         The actor's parameters.
     """
-    env = family.make_vec(family.fixed("train", config.envs), threads=config.threads)
+    env = family.make_vec(family.sample(config.envs, key("tasks").numpy()), threads=config.threads)
     rows = SB3VecEnv(env, mixture=True)
     vec = VecNormalize(VecMonitor(rows), norm_obs=False, norm_reward=config.normalise_rewards, gamma=config.gamma)
     with keyed_globals(key("init")):

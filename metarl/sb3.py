@@ -85,7 +85,7 @@ class SB3VecEnv(VecEnv):
         arrays = {name: values.copy() for name, values in self.env.tasks.arrays.items()}
         for name, values in arrays.items():
             values[mask] = drawn[name]
-        return {"reset_mask": mask, "tasks": Tasks(arrays)}
+        return {"reset_mask": mask, "tasks": Tasks(arrays, split="train")}
 
     def step_async(self, actions: Array) -> None:
         """Keep the actions for `step_wait`."""

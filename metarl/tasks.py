@@ -22,6 +22,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from metarl.errors import UserError
 from metarl.seeding import Key
 
 Array = NDArray[Any]
@@ -30,37 +31,70 @@ Uniform = Callable[[tuple[int, ...]], NDArray[np.float64]]
 
 SPLITS = ("train", "validation", "test", "ood")
 FROZEN = 1000  # tasks of each fixed split that training may never draw
+REDRAWS = 1000  # rounds in which training tasks that equal a frozen one are drawn anew before a family counts as finite
 DECIMALS = 9  # of a frozen number: exp, log and powers differ in their last bits from one CPU to the next
 
 
 class Tasks(Sequence[Task]):
     """A frozen batch of T tasks.
 
+    Each task has a place: the split it is of and its index there. Random streams are named by places, so a task
+    meets the same luck alone, in any batch, in any chunk and on any number of processes, and tasks of other
+    splits meet other luck.
+
     Args:
         arrays: named arrays, each with the task axis first: `(T, ...)`.
+        split: the split of all of them; "" where they are of none.
+        indices: `(T,)`, their indices within the split; 0 to T - 1 by default.
 
     An integer index gives one task (a mapping without the task axis); a slice, a boolean mask or an
-    integer array gives a smaller batch.
+    integer array gives a smaller batch, whose tasks keep their places. Equality and hash are of the arrays only.
 
     Raises:
-        ValueError: no array was given, or their first axes differ.
+        ValueError: no array was given, their first axes differ, or `indices` is not one number a task.
     """
 
-    def __init__(self, arrays: Mapping[str, Any]) -> None:
-        held = {name: np.array(values) for name, values in sorted(arrays.items())}
-        sizes = {values.shape[0] if values.ndim else -1 for values in held.values()}
+    def __init__(self, arrays: Mapping[str, Any], *, split: str = "", indices: Any = None) -> None:
+        frozen = {name: np.array(values) for name, values in sorted(arrays.items())}
+        sizes = {values.shape[0] if values.ndim else -1 for values in frozen.values()}
         if len(sizes) != 1 or -1 in sizes:
-            shapes = {name: values.shape for name, values in held.items()}
+            shapes = {name: values.shape for name, values in frozen.items()}
             raise ValueError(f"a batch of tasks needs arrays with one common first axis, got {shapes}")
-        for values in held.values():
-            values.setflags(write=False)
-        self._arrays = held
+        self._arrays = frozen
         self._size = sizes.pop()
+        self._split = split
+        self._indices = np.array(np.arange(self._size) if indices is None else indices, dtype=np.int64)
+        if self._indices.shape != (self._size,):
+            raise ValueError(f"a batch of {self._size} tasks needs as many indices, got shape {self._indices.shape}")
+        for values in (*frozen.values(), self._indices):
+            values.setflags(write=False)
 
     @property
     def arrays(self) -> Mapping[str, Array]:
         """The named arrays, read-only, each `(T, ...)`."""
         return dict(self._arrays)
+
+    @property
+    def split(self) -> str:
+        """The split they are of, "" where of none."""
+        return self._split
+
+    @property
+    def indices(self) -> NDArray[np.int64]:
+        """Their indices within the split `(T,)`, read-only."""
+        return self._indices
+
+    def place(self, t: int) -> tuple[str, int]:
+        """Split and index of task t: the part of a stream's key that names the task."""
+        return self._split, int(self._indices[t])
+
+    def at(self, split: str, indices: Any = None) -> Tasks:
+        """The same tasks in other places."""
+        return Tasks(self._arrays, split=split, indices=indices)
+
+    def cycled(self, n: int) -> Tasks:
+        """These tasks in turn, over and over, until there are n, each in a place of its own."""
+        return self[np.arange(n) % self._size].at(self._split)  # type: ignore[no-any-return]  # an array gives Tasks
 
     def __len__(self) -> int:
         return self._size
@@ -71,7 +105,8 @@ class Tasks(Sequence[Task]):
             if not -self._size <= index < self._size:
                 raise IndexError(f"task {index} of {self._size}")
             return {name: values[index] for name, values in self._arrays.items()}
-        return Tasks({name: values[index] for name, values in self._arrays.items()})
+        arrays = {name: values[index] for name, values in self._arrays.items()}
+        return Tasks(arrays, split=self._split, indices=self._indices[index])
 
     def __iter__(self) -> Iterator[Task]:
         return (self[i] for i in range(self._size))
@@ -98,14 +133,22 @@ class Tasks(Sequence[Task]):
             digest.update(np.ascontiguousarray(values, dtype=kind).tobytes())
         return digest.hexdigest()
 
+    def distinct(self) -> NDArray[np.int64]:
+        """For every task, the position of the first that equals it (to `DECIMALS`), `(T,)`."""
+        first: dict[bytes, int] = {}
+        return np.array([first.setdefault(row, t) for t, row in enumerate(_rows(self))], dtype=np.int64)
+
     def to_json(self) -> str:
-        """The tasks as JSON; floats are written with every digit."""
-        return json.dumps({n: {"dtype": v.dtype.str, "values": v.tolist()} for n, v in self._arrays.items()})
+        """The tasks and their places as JSON; floats are written with every digit."""
+        arrays = {n: {"dtype": v.dtype.str, "values": v.tolist()} for n, v in self._arrays.items()}
+        return json.dumps({"split": self._split, "indices": self._indices.tolist(), "arrays": arrays})
 
     @staticmethod
     def from_json(text: str) -> Tasks:
         """The inverse of `to_json`."""
-        return Tasks({n: np.array(a["values"], dtype=a["dtype"]) for n, a in json.loads(text).items()})
+        document = json.loads(text)
+        arrays = {n: np.array(a["values"], dtype=a["dtype"]) for n, a in document["arrays"].items()}
+        return Tasks(arrays, split=document["split"], indices=document["indices"])
 
     @staticmethod
     def stack(tasks: Sequence[Task]) -> Tasks:
@@ -159,6 +202,20 @@ class TaskFamily(ABC):
         """Whether test tasks differ from training tasks; False for a finite family, which reuses them."""
         return True
 
+    def finite(self, split: str) -> Tasks | None:
+        """Every task of a split, each once, where there are few enough to list; else None.
+
+        By default a family with `unseen = False` lists the distinct tasks among `FROZEN` frozen draws, sorted. One
+        that knows its tasks returns them, in the order in which they should be shown.
+        """
+        if self.unseen:
+            return None
+        drawn = self._drawn(split, FROZEN)
+        several = drawn[np.unique(drawn.distinct())]
+        columns = [values.reshape(len(several), -1) for values in several.arrays.values()]
+        sorting = np.lexsort(np.concatenate(columns, axis=1).T[::-1])
+        return several[sorting].at(split)  # type: ignore[no-any-return]  # an array gives Tasks
+
     @abstractmethod
     def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:
         """Draw n tasks of a split as a function of uniform numbers.
@@ -184,30 +241,43 @@ class TaskFamily(ABC):
 
         Raises:
             ValueError: the family has no such split.
+            UserError: redrawing finds no training task apart from the frozen ones: it has too few.
         """
         self._check_split(split)
-        tasks = self.draw(n, rng.random, split)
-        if split != "train" or not self.unseen:
-            return tasks
-        forbidden = _frozen_rows(self)
-        while hits := [i for i, row in enumerate(_rows(tasks)) if row in forbidden]:
-            fresh = self.draw(len(hits), rng.random, split).arrays
-            arrays = {name: values.copy() for name, values in tasks.arrays.items()}
-            for name in arrays:
-                arrays[name][hits] = fresh[name]
-            tasks = Tasks(arrays)
-        return tasks
+        arrays = {name: values.copy() for name, values in self.draw(n, rng.random, split).arrays.items()}
+        if split == "train" and self.unseen:
+            forbidden = _frozen_rows(self)
+            for _ in range(REDRAWS):
+                hits = [i for i, row in enumerate(_rows(Tasks(arrays))) if row in forbidden]
+                if not hits:
+                    break
+                for name, values in self.draw(len(hits), rng.random, split).arrays.items():
+                    arrays[name][hits] = values
+            else:
+                raise UserError(
+                    f"{self.name}: {REDRAWS} draws in a row gave no training task apart from the frozen validation and "
+                    "test tasks, so its tasks are few; set `unseen = False` in the family (tasks are then reused, and "
+                    "every result says so), or draw test tasks that training does not have"
+                )
+        return Tasks(arrays, split=split)
 
     def fixed(self, split: str, n: int) -> Tasks:
         """The first n tasks of the split's one frozen sequence: raw Philox bits, rounded to `DECIMALS`.
+
+        A finite split has each of its tasks once: the first n of `finite`, so no more than there are.
 
         Raises:
             ValueError: the family has no such split.
         """
         self._check_split(split)
+        every = self.finite(split)
+        return self._drawn(split, n) if every is None else every[:n].at(split)
+
+    def _drawn(self, split: str, n: int) -> Tasks:
+        """The first n frozen draws of a split."""
         key = Key(0)("fixed", self.name, json.dumps(self.options(), sort_keys=True), split)
         exact = Tasks.stack([self.draw(1, key(i).uniforms(), split)[0] for i in range(n)])
-        return Tasks({name: _rounded(values) for name, values in exact.arrays.items()})
+        return Tasks({name: _rounded(values) for name, values in exact.arrays.items()}, split=split)
 
     def make(self, task: Task | None = None, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
         """One Gymnasium environment. Without a task, each reset draws a training task."""

@@ -46,7 +46,7 @@ def family(request: pytest.FixtureRequest) -> TaskFamily:
 
 
 def some_tasks(family: TaskFamily, n: int = 3, split: str = "test") -> Tasks:
-    return family.fixed(split, n)
+    return family.fixed(split, n).cycled(n)
 
 
 def two_different_tasks(family: TaskFamily) -> Tasks:
@@ -107,7 +107,7 @@ def test_make_and_make_vec_give_the_family_with_its_spaces(family):
     assert single.action_space == vector.single_action_space == family.action_space
     assert vector.num_envs == 3
     assert vector.observation_space.contains(vector.reset(seed=0)[0])
-    assert vector.unwrapped.tasks == family.fixed("train", 3)
+    assert vector.unwrapped.tasks == family.fixed("train", 3).cycled(3)
     assert single.spec.max_episode_steps is None  # environments truncate themselves
     single.close()
     vector.close()
@@ -373,7 +373,7 @@ def test_the_task_changes_what_happens(family):
 def test_ood_tasks_run_in_the_same_spaces(family):
     if "ood" not in family.splits:
         pytest.skip("no ood split")
-    env = family.make_vec(family.fixed("ood", 4), 1)
+    env = family.make_vec(family.fixed("ood", 4).cycled(4), 1)
     assert env.single_observation_space == family.observation_space
     for obs, *_ in rollout(env, random_actions(env, 3)):
         assert env.observation_space.contains(obs)
@@ -395,6 +395,19 @@ def test_splits_are_known_and_unknown_ones_refused(family):
 def test_fixed_tasks_are_a_prefix_of_one_sequence(family):
     for split in family.splits:
         assert family.fixed(split, 7)[:4] == family.fixed(split, 4)
+
+
+def test_a_finite_split_has_each_of_its_tasks_once(family):
+    for split in family.splits:
+        every = family.finite(split)
+        if every is None:
+            assert len(set(family.fixed(split, 100).distinct())) == 100
+            continue
+        assert family.fixed(split, 1000) == every
+        assert len(set(every.distinct())) == len(every)
+        drawn = family.sample(1000, np.random.default_rng(0), split)
+        listed = {every[i : i + 1].sha256() for i in range(len(every))}
+        assert {drawn[i : i + 1].sha256() for i in range(1000)} == listed
 
 
 def test_sampling_repeats_by_generator_and_only_by_it(family):

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from metarl.learner import UserError
 from metarl.tasks import TaskFamily, Tasks, TaskVectorEnv
 
 GOALS = [[0.5, -0.25], [1.0, 2.0], [0.1, 0.2]]
@@ -173,6 +174,46 @@ def test_mistakes_are_named():
         Counting("fast")
     with pytest.raises(ValueError, match="no split 'ood'; it has train, test"):
         Counting().fixed("ood", 1)
+
+
+# Places and finite families
+
+
+def test_tasks_keep_their_places():
+    tasks = Counting().fixed("test", 6)
+    assert (tasks.split, tasks.indices.tolist()) == ("test", [0, 1, 2, 3, 4, 5])
+    some = tasks[2:5][[2, 0]]
+    assert [some.place(t) for t in range(2)] == [("test", 4), ("test", 2)]
+    assert some.cycled(3).indices.tolist() == [0, 1, 2]
+    assert some.cycled(3).arrays["bonus"].tolist() == tasks.arrays["bonus"][[4, 2, 4]].tolist()
+    assert Counting().sample(2, np.random.default_rng(0)).split == "train"
+    again = Tasks.from_json(some.to_json())
+    assert (again.split, again.indices.tolist()) == ("test", [4, 2])
+    with pytest.raises(ValueError, match="6 tasks needs as many indices"):
+        tasks.at("test", [1, 2])
+
+
+def test_a_finite_family_lists_its_tasks_once():
+    class Reused(Counting):
+        unseen = False
+
+    family = Reused(grains=3)
+    for split in family.splits:
+        assert family.fixed(split, 40).arrays["bonus"].tolist() == [0.0, 1.0, 2.0]
+        assert family.fixed(split, 40).split == split
+    assert family.fixed("test", 2).arrays["bonus"].tolist() == [0.0, 1.0]
+    assert Counting().finite("test") is None
+
+
+def test_a_family_of_few_tasks_that_does_not_say_so_is_told_what_to_set():
+    with pytest.raises(UserError, match="its tasks are few; set `unseen = False`"):
+        Counting(grains=4).sample(2, np.random.default_rng(0))
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=12))
+def test_distinct_tasks_are_the_first_of_their_kind(values):
+    tasks = Tasks({"a": np.array(values, dtype=float), "b": -np.array(values)})
+    assert tasks.distinct().tolist() == [values.index(value) for value in values]
 
 
 # Environments
