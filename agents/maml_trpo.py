@@ -65,7 +65,10 @@ class Config:
     init_std: float = 1.0
     """Initial standard deviation of the actions, in units of their bound."""
     min_std: float = 0.45
-    """Least standard deviation. A policy gradient grows with 1 / std, so a fixed step overshoots once it is small."""
+    """Least standard deviation, to which every step, inner or outer, is put back.
+
+    A policy gradient grows with 1 / std, so a fixed step overshoots once it is small.
+    """
     gamma: float = 0.99
     """Discount (Finn et al. 2017)."""
     gae_lambda: float = 1.0
@@ -91,6 +94,8 @@ class Config:
         whole = ("iterations", "tasks", "episodes", "inner_steps", "cg_iterations", "threads", "checkpoint_every")
         check_range(self, *whole, "hidden", least=1)
         check_range(self, "inner_step_size", "init_std", "min_std", "max_kl", above=0)
+        if self.init_std < self.min_std:
+            raise UserError(f"--init-std is {self.init_std}; it must be at least --min-std, {self.min_std}")
         check_range(self, "gamma", "gae_lambda", least=0, most=1)
         check_range(self, "curvature_fraction", above=0, most=1)
         check_range(self, "cg_damping", "validate_every", least=0)
@@ -220,9 +225,15 @@ def meta_step(
     """One trust-region step on the shared parameters, with its diagnostics.
 
     Every sum over tasks is taken shard by shard, on any number of threads, and added in order: the
-    result does not depend on the threads.
+    result does not depend on the threads. Every candidate is put back within the policy's bounds before it
+    is judged, so the trust region holds for the parameters that are taken. Those at a bound that the gradient
+    pushes beyond it stay out of the step, or they would use up its KL for nothing (projected Newton, Bertsekas
+    1982).
     """
     n_tasks, theta = len(data.query.weights), flatten(params)
+
+    def projected(vector: Tensor) -> Tensor:
+        return flatten(policy.project(unflatten(vector, params)))
 
     def objectives(parts: Adapted) -> list[Objective]:
         return [Objective(policy, rule, part, params, n_tasks) for part in parts.shards()]
@@ -231,18 +242,21 @@ def meta_step(
         shards = objectives(data)
         local = list(pool.map(lambda shard: shard.local(theta), shards))
         loss, gradient = sum_in_order(part.loss for part in local), sum_in_order(part.gradient for part in local)
+        beyond = theta - gradient
+        free = ((projected(beyond) == beyond) | (projected(beyond) != theta)).to(theta.dtype)
         if config.curvature_fraction < 1:
             thinned = objectives(data.thinned(config.curvature_fraction))
             local = list(pool.map(lambda shard: shard.local(theta), thinned))
 
         def product(v: Tensor) -> Tensor:
-            return sum_in_order(pool.map(lambda part: part.curvature(v), local)) + config.cg_damping * v
+            return free * sum_in_order(pool.map(lambda part: part.curvature(v), local)) + config.cg_damping * v
 
         def evaluate(candidate: Tensor) -> tuple[float, float]:
-            found = sum_in_order(pool.map(lambda shard: shard.evaluate(candidate), shards))
+            within = projected(candidate)
+            found = sum_in_order(pool.map(lambda shard: shard.evaluate(within), shards))
             return float(found[0]), float(found[1])
 
-        solution = trust_region.conjugate_gradient(product, -gradient, config.cg_iterations)
+        solution = trust_region.conjugate_gradient(product, -free * gradient, config.cg_iterations)
         scale = math.sqrt(2 * config.max_kl / max(solution.curvature, 1e-12))
         found = trust_region.line_search(evaluate, theta, scale * solution.x, float(loss), config.max_kl)
     entropy = sum_in_order((shard.old.entropy() * shard.weights).sum() for shard in shards)
@@ -257,18 +271,18 @@ def meta_step(
         "baseline/explained_variance_support": data.support[0].explained_variance,
         "baseline/explained_variance_query": data.query.explained_variance,
     }
-    return unflatten(found.theta, params), diagnostics
+    return unflatten(projected(found.theta), params), diagnostics
 
 
 def train(config: Config, source: TaskFamily, run: Run) -> None:
     """Train until `config.iterations`, from the run's last checkpoint if there is one."""
     family, key = source, Key(run.seed)("maml-trpo")
     policy = _policy(config, family)
-    rule = inner.Rule(config.inner_step_size, config.inner_steps, order=config.order)
+    rule = inner.Rule(config.inner_step_size, config.inner_steps, order=config.order, project=policy.project)
     params = policy.init(key("init").torch())
     restored = run.restore()
     if restored is not None:
-        params = restored[1]["params"]
+        params = policy.project(restored[1]["params"])
     env = Blocks(family, family.sample(config.tasks, key("tasks").numpy()), config.episodes, config.threads)
     with run.loop(
         config.iterations, checkpoint_every=config.checkpoint_every, state=lambda: {"params": params}
@@ -321,4 +335,4 @@ def load(run: Run, source: TaskFamily) -> Adapting:
     expected = {name: value.shape for name, value in policy.init(Key(0).torch()).items()}
     if {name: value.shape for name, value in state["params"].items()} != expected:
         raise UserError(f"the checkpoint in {run.folder} does not fit {source.name} and its config")
-    return _adapting(policy, state["params"], run.config, source)
+    return _adapting(policy, policy.project(state["params"]), run.config, source)

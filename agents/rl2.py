@@ -35,7 +35,7 @@ from metarl import returns
 from metarl.envs.trials import Trials
 from metarl.episodes import Episodes
 from metarl.learner import Budget, Scores, UserError, check_range
-from metarl.policies import Params
+from metarl.policies import MIN_STD, Params
 from metarl.recurrent import RecurrentPolicy, recurrent_policy
 from metarl.rollout import Watch, intra_op_threads, run_episodes
 from metarl.runs import Run
@@ -106,7 +106,8 @@ class Config:
     def __post_init__(self) -> None:
         whole = ("iterations", "trials", "hidden", "epochs", "minibatches", "threads", "checkpoint_every")
         check_range(self, *whole, "head", "validation_tasks", least=1)
-        check_range(self, "init_std", "clip", "step_size", "max_gradient_norm", above=0)
+        check_range(self, "clip", "step_size", "max_gradient_norm", above=0)
+        check_range(self, "init_std", least=MIN_STD)
         check_range(self, "gamma", "gae_lambda", least=0, most=1)
         check_range(self, "trial_episodes", "embedding", "halve_every", "chunk", "validate_every", least=0)
         check_range(self, "value_weight", "entropy_weight", least=0)
@@ -352,6 +353,13 @@ def ppo_loss(policy: RecurrentPolicy, params: Params, batch: Batch, config: Conf
     return loss, diagnostics
 
 
+def project(policy: RecurrentPolicy, params: Params) -> None:
+    """Put parameters back within the policy's bounds, in place: their optimiser holds these very tensors."""
+    with torch.no_grad():
+        for name, value in policy.project(params).items():
+            params[name].copy_(value)
+
+
 def update(
     policy: RecurrentPolicy, params: Params, optimiser: torch.optim.Optimizer, batch: Batch, config: Config, key: Key
 ) -> dict[str, float]:
@@ -367,6 +375,7 @@ def update(
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             diagnostics["policy/gradient_norm"] = torch.nn.utils.clip_grad_norm_(leaves, config.max_gradient_norm)
             optimiser.step()
+            project(policy, params)
             for name, value in diagnostics.items():
                 total[name] = total.get(name, torch.zeros_like(value)) + value
             steps += 1
@@ -386,7 +395,7 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
     params = {name: value.to(run.device) for name, value in policy.init(key("init").torch()).items()}
     restored = run.restore()
     if restored is not None:
-        params = {name: value.to(run.device) for name, value in restored[1]["params"].items()}
+        params = policy.project({name: value.to(run.device) for name, value in restored[1]["params"].items()})
         scale = RewardScale(**restored[1]["reward_scale"])
     optimiser = torch.optim.Adam(
         [value.requires_grad_() for value in params.values()], config.step_size, eps=1e-5, fused=True
@@ -525,4 +534,4 @@ def load(run: Run, source: TaskFamily) -> Agent:
     expected = {name: value.shape for name, value in policy.init(Key(0).torch()).items()}
     if {name: value.shape for name, value in state["params"].items()} != expected:
         raise UserError(f"the checkpoint in {run.folder} does not fit {source.name} and its config")
-    return Agent(policy, state["params"], run.config, source)
+    return Agent(policy, policy.project(state["params"]), run.config, source)

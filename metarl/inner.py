@@ -22,6 +22,11 @@ Collect = Callable[[Params, int], Any]
 StepSize = float | Tensor | Mapping[str, Tensor]
 
 
+def unbounded(params: Params) -> Params:
+    """The projection of parameters that have no bounds: they stay as they are."""
+    return params
+
+
 @dataclass(frozen=True)
 class Rule:
     """How the inner loop moves.
@@ -36,12 +41,15 @@ class Rule:
         moves: which parameters adapt: a pattern on their names (`"*"`, `"head.*"`) or several,
             separated by spaces.
         order: 2 differentiates through the steps; 1 treats each step's gradient as a constant.
+        project: puts parameters back within their bounds after each step; pure and differentiable
+            (a policy's `project`). Parameters that have none stay as they are.
     """
 
     step_size: StepSize | tuple[StepSize, ...]
     steps: int = 1
     moves: str = "*"
     order: Literal[1, 2] = 2
+    project: Callable[[Params], Params] = unbounded
 
     def size(self, k: int) -> StepSize:
         """The step size of step k, counted from 0."""
@@ -63,7 +71,7 @@ class Rule:
 
 
 def step(params: Params, loss_fn: LossFn, batch: Any, rule: Rule, k: int = 0) -> Params:
-    """One inner step: params - step_size * grad loss_fn(params, batch).
+    """One inner step: project(params - step_size * grad loss_fn(params, batch)).
 
     Args:
         params: one set of parameters, or one per task, stacked `(T, ...)`.
@@ -94,7 +102,7 @@ def step(params: Params, loss_fn: LossFn, batch: Any, rule: Rule, k: int = 0) ->
         name: value - (size[name] if isinstance(size, Mapping) else size) * gradient[name]
         for name, value in moving.items()
     }
-    return {**params, **moved}
+    return rule.project({**params, **moved})
 
 
 def _gradient(function: Callable[[Params], Tensor], values: Params, tracked: bool) -> Params:

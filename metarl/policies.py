@@ -133,6 +133,13 @@ class Policy(Protocol):
     def distribution(self, params: Params, obs: Tensor) -> Any:
         """Action distributions at `obs: (..., obs_dim)`; `(T, ..., obs_dim)` for stacked parameters."""
 
+    def project(self, params: Params) -> Params:
+        """The nearest parameters within their bounds; whoever changes parameters puts them back with it.
+
+        Pure, differentiable, for single and for stacked parameters. A bound applied where parameters are used
+        instead would be a one-way door: beyond it their gradient is zero, and nothing brings them back.
+        """
+
     def noise(self, rng: Any, shape: tuple[int, ...]) -> Array:
         """The random numbers, `(*shape, ...)` float32, that `sample` of its distribution consumes."""
 
@@ -181,7 +188,7 @@ class GaussianPolicy:
     Attributes:
         network: from observation to mean.
         init_std: initial standard deviation.
-        min_std: the standard deviation is never smaller.
+        min_std: the least standard deviation that `project` leaves.
     """
 
     network: MLP
@@ -196,10 +203,14 @@ class GaussianPolicy:
     def distribution(self, params: Params, obs: Tensor) -> Gaussian:
         """Normals with mean `(..., A)`."""
         mean = self.network(params, obs)
-        log_std = params["log_std"].clamp(min=math.log(self.min_std))
+        log_std = params["log_std"]
         if log_std.ndim == 2:
             log_std = log_std.reshape(log_std.shape[0], *[1] * (mean.ndim - 2), -1)
         return Gaussian(mean, log_std)
+
+    def project(self, params: Params) -> Params:
+        """The same, with standard deviations of at least `min_std`."""
+        return project_std(params, self.min_std)
 
     def noise(self, rng: Any, shape: tuple[int, ...]) -> Array:
         """Standard normals `(*shape, A)`."""
@@ -221,10 +232,21 @@ class CategoricalPolicy:
         """Choices with logits `(..., A)`."""
         return Categorical(torch.log_softmax(self.network(params, obs), -1))
 
+    def project(self, params: Params) -> Params:
+        """The same: nothing is bounded."""
+        return params
+
     def noise(self, rng: Any, shape: tuple[int, ...]) -> Array:
         """Uniform numbers `(*shape, 1)`."""
         drawn: Array = rng.random((*shape, 1), dtype="float32")
         return drawn
+
+
+def project_std(params: Params, min_std: float) -> Params:
+    """The same parameters, where `log_std` is one of them with deviations of at least `min_std`."""
+    if "log_std" not in params:
+        return params
+    return {**params, "log_std": params["log_std"].clamp(min=math.log(min_std))}
 
 
 def mlp_policy(

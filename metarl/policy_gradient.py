@@ -120,7 +120,7 @@ class Adapting:
 
     def _adapt(self, tasks: Tasks, budget: Budget, key: Key) -> tuple[list[Params], Tensor]:
         """The K+1 iterates, stacked `(T, ...)`, and the mean returns `(T, K+1)` of their episodes."""
-        rule = inner.Rule((self.step_size, self.step_size / 2), budget.steps, order=1)
+        rule = inner.Rule((self.step_size, self.step_size / 2), budget.steps, order=1, project=self.policy.project)
         env = Blocks(self.family, tasks, budget.episodes, self.threads)
         means: list[Tensor] = []
 

@@ -27,7 +27,7 @@ from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 from torch import Tensor, nn
 
 from metarl.learner import UserError, check_range
-from metarl.policies import CategoricalPolicy, GaussianPolicy, Params, mlp_policy
+from metarl.policies import CategoricalPolicy, GaussianPolicy, Params, mlp_policy, project_std
 from metarl.rollout import intra_op_threads
 from metarl.runs import Run
 from metarl.sb3 import SB3VecEnv, keyed_globals
@@ -63,6 +63,8 @@ class Actor:
 
     def __post_init__(self) -> None:
         check_range(self, "init_std", "min_std", above=0)
+        if self.init_std < self.min_std:
+            raise UserError(f"--init-std is {self.init_std}; it must be at least --min-std, {self.min_std}")
         check_range(self, "hidden", least=1)
 
     def policy(self, family: TaskFamily) -> GaussianPolicy | CategoricalPolicy:
@@ -80,7 +82,7 @@ class Actor:
         }
 
     def params(self, state: Mapping[str, Tensor]) -> Params:
-        """The parameters of `policy` from the state_dict of a Stable-Baselines3 MlpPolicy, on the CPU."""
+        """The parameters of `policy`, within its bounds, from the state_dict of Stable-Baselines3's, on the CPU."""
         layers = [f"mlp_extractor.policy_net.{2 * i}" for i in range(len(self.hidden))] + ["action_net"]
         params = {}
         for i, layer in enumerate(layers):
@@ -88,7 +90,7 @@ class Actor:
             params[f"{i}.bias"] = state[f"{layer}.bias"].detach().cpu().clone()
         if "log_std" in state:
             params["log_std"] = state["log_std"].detach().cpu().clone()
-        return params
+        return project_std(params, self.min_std)
 
     def initial(self, family: TaskFamily, key: Key) -> dict[str, Tensor]:
         """The state_dict of a fresh MlpPolicy of Stable-Baselines3: orthogonal, the last layer nearly 0."""
@@ -195,6 +197,7 @@ def train(config: Config, family: TaskFamily, run: Run, key: Key) -> Params:
         model.policy.optimizer.load_state_dict(restored[1]["optimiser"])
         for name, value in restored[1]["reward_scale"].items():
             setattr(vec.ret_rms, name, value)
+    project(model, config)
 
     def state() -> dict[str, Any]:
         scale = {name: float(getattr(vec.ret_rms, name)) for name in ("mean", "var", "count")}
@@ -214,6 +217,13 @@ def train(config: Config, family: TaskFamily, run: Run, key: Key) -> Params:
     return config.params(model.policy.state_dict())
 
 
+def project(model: PPO, config: Config) -> None:
+    """Put the deviation of continuous actions back to its least; changes the model in place."""
+    if hasattr(model.policy, "log_std"):
+        with torch.no_grad():
+            model.policy.log_std.clamp_(min=math.log(config.min_std))
+
+
 def iterate(model: PPO, vec: VecNormalize, config: Config, key: Key) -> tuple[dict[str, float], dict[str, float]]:
     """One round on fresh tasks; returns diagnostics, and seconds."""
     started = time.perf_counter()
@@ -224,9 +234,7 @@ def iterate(model: PPO, vec: VecNormalize, config: Config, key: Key) -> tuple[di
     model.collect_rollouts(vec, callback, model.rollout_buffer, model.n_steps)
     sampled = time.perf_counter()
     model.train()
-    if hasattr(model.policy, "log_std"):
-        with torch.no_grad():
-            model.policy.log_std.clamp_(min=math.log(config.min_std))
+    project(model, config)
     found = model.logger.name_to_value
     metrics = {ours: float(found[theirs]) for theirs, ours in DIAGNOSTICS.items() if theirs in found}
     metrics["policy/entropy"] = -float(found["train/entropy_loss"])

@@ -18,7 +18,7 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 from torch.nn import functional as F
 
-from metarl.policies import MIN_STD, MLP, Activation, Categorical, Gaussian, Params
+from metarl.policies import MIN_STD, MLP, Activation, Categorical, Gaussian, Params, project_std
 from metarl.tasks import Array
 
 Cell = Literal["gru", "lstm"]
@@ -107,6 +107,10 @@ class RecurrentPolicy:
             params["log_std"] = torch.full((self.actions,), math.log(self.init_std))
         return params
 
+    def project(self, params: Params) -> Params:
+        """The nearest parameters whose standard deviations are at least `MIN_STD`; see `Policy.project`."""
+        return project_std(params, MIN_STD)
+
     def start(self, n: int, device: torch.device | str = "cpu") -> Tensor:
         """The memory at the start of a trial: zeros `(n, state_size)`."""
         return torch.zeros(n, self.state_size, device=device)
@@ -156,7 +160,7 @@ class RecurrentPolicy:
         value = networks["critic"](_below(params, "critic"), out).squeeze(-1)
         if self.discrete:
             return Decision(Categorical(torch.log_softmax(action, -1)), value, state)
-        return Decision(Gaussian(action, params["log_std"].clamp(min=math.log(MIN_STD))), value, state)
+        return Decision(Gaussian(action, params["log_std"]), value, state)
 
 
 def _below(params: Params, name: str) -> Params:

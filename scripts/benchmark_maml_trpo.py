@@ -70,9 +70,14 @@ def seconds_to_learn(seed: int) -> float:
     """Training seconds (sampling and updates) until one step of adaptation scores above ENOUGH on validation goals."""
     config, key = maml_trpo.Config(threads=THREADS), Key(seed)("maml-trpo")
     policy = mlp_policy(
-        FAMILY.observation_space, FAMILY.action_space, config.hidden, config.activation, config.init_std
+        FAMILY.observation_space,
+        FAMILY.action_space,
+        config.hidden,
+        config.activation,
+        config.init_std,
+        config.min_std,
     )
-    rule = inner.Rule(config.inner_step_size, config.inner_steps, order=config.order)
+    rule = inner.Rule(config.inner_step_size, config.inner_steps, order=config.order, project=policy.project)
     params = policy.init(key("init").torch())
     env = FAMILY.make_vec(FAMILY.fixed("train", config.tasks), config.episodes)
     spent = 0.0

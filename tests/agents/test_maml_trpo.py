@@ -21,9 +21,15 @@ SMALL = Config(iterations=3, tasks=3, episodes=4, hidden=(5,), checkpoint_every=
 
 def gathered(config=SMALL, dtype=torch.float64):
     """A policy with its parameters and one meta-batch of real data, in double precision."""
-    policy = mlp_policy(FAMILY.observation_space, FAMILY.action_space, config.hidden)
+    policy = mlp_policy(
+        FAMILY.observation_space,
+        FAMILY.action_space,
+        config.hidden,
+        init_std=config.init_std,
+        min_std=config.min_std,
+    )
     params = policy.init(Key(0).torch())
-    rule = inner.Rule(config.inner_step_size, config.inner_steps, order=config.order)
+    rule = inner.Rule(config.inner_step_size, config.inner_steps, order=config.order, project=policy.project)
     env = FAMILY.make_vec(FAMILY.fixed("train", config.tasks), config.episodes)
     data = maml_trpo.adapt_to_tasks(env, policy, params, rule, config, Key(1))
 
@@ -68,6 +74,114 @@ def test_meta_gradient_through_the_adaptation_agrees_with_finite_differences(ste
         ]
     )
     assert (numeric - found).norm() / found.norm() < 1e-6
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_meta_gradient_through_projected_steps_agrees_with_finite_differences(steps):
+    """With the least deviation where the policy starts: some tasks are put back to it, others rise."""
+    policy, params, rule, data = gathered(replace(SMALL, tasks=4, inner_steps=steps, min_std=1.0))
+    adapted, floor = data.params["log_std"], np.log(policy.min_std)
+    assert (adapted == floor).any()
+    assert (adapted > floor + 1e-3).any()
+    objective = Objective(policy, rule, data, params, 4)
+    # Shared parameters a little above, so that no difference crosses the bound; the adapted ones are generic.
+    params["log_std"] = params["log_std"] + 1e-3
+    theta = flatten(params).requires_grad_()
+    (found,) = torch.autograd.grad(objective.surrogate(objective.distribution(theta)), theta)
+    theta, h = theta.detach(), 1e-5
+
+    def surrogate(vector):
+        return objective.surrogate(objective.distribution(vector))
+
+    eye = torch.eye(len(theta), dtype=theta.dtype)
+    numeric = torch.stack([(surrogate(theta + h * e) - surrogate(theta - h * e)) / (2 * h) for e in eye])
+    assert (numeric - found).norm() / found.norm() < 1e-6
+
+
+def test_what_acted_is_what_is_differentiated_where_steps_are_put_back():
+    config = replace(SMALL, tasks=4, inner_steps=2, min_std=1.0)
+    policy = mlp_policy(FAMILY.observation_space, FAMILY.action_space, config.hidden, min_std=1.0)
+    params, rule = policy.init(Key(0).torch()), inner.Rule(0.1, 2, project=policy.project)
+    data = maml_trpo.adapt_to_tasks(
+        FAMILY.make_vec(FAMILY.fixed("train", 4), config.episodes), policy, params, rule, config, Key(1)
+    )
+    at_least = data.params["log_std"] == 0
+    assert at_least.any()
+    assert not at_least.all()
+    objective = Objective(policy, rule, data, params, 4)
+    _, log_std = objective.distribution(flatten(params)).description()
+    torch.testing.assert_close(log_std[:, 0, 0], data.params["log_std"], atol=1e-6, rtol=1e-5)
+    _, kl = map(float, objective.evaluate(flatten(params)))
+    assert kl == pytest.approx(0, abs=1e-6)
+
+
+def gathered_for(policy, params, rule, config, sign):
+    """A meta-batch whose query data ask for larger (+1) or smaller (-1) deviations, its support data for nothing."""
+    env = FAMILY.make_vec(FAMILY.fixed("train", config.tasks), config.episodes)
+    data = maml_trpo.adapt_to_tasks(env, policy, params, replace(rule, step_size=0.0), config, Key(1))
+    episodes = data.query.episodes
+    unlikely = -sign * policy.distribution(data.params, episodes.obs).log_prob(episodes.actions)
+    advantages = policy_gradient.returns.normalise(unlikely, episodes.valid, (1, 2))
+    support = [replace(batch, advantages=torch.zeros_like(batch.advantages)) for batch in data.support]
+    return replace(data, support=support, query=replace(data.query, advantages=advantages))
+
+
+def test_a_deviation_driven_to_its_least_stays_there_and_rises_again():
+    config = replace(SMALL, init_std=0.5, min_std=0.45)
+    policy = mlp_policy(FAMILY.observation_space, FAMILY.action_space, (5,), init_std=0.5, min_std=0.45)
+    params, rule = policy.init(Key(0).torch()), inner.Rule(0.1, project=policy.project)
+    log_stds = [params["log_std"]]
+    for sign in (-1, -1, 1):
+        data = gathered_for(policy, params, rule, config, sign)
+        params, metrics = maml_trpo.meta_step(policy, params, data, rule, config)
+        log_stds.append(params["log_std"])
+        _, kl = Objective(policy, rule, data, params, config.tasks).evaluate(flatten(params))
+        assert metrics["trust_region/kl"] == pytest.approx(float(kl), rel=1e-3)  # of what was taken
+    floor = torch.tensor(0.45).log()
+    torch.testing.assert_close(log_stds[2], floor.expand(2), atol=1e-6, rtol=0)
+    assert (log_stds[1] < log_stds[0]).all()
+    assert (log_stds[3] > floor + 0.01).all()
+
+
+def test_what_cannot_move_takes_nothing_of_the_trust_region():
+    """At the least deviation, data that ask for less of it and for another mean: the step uses the KL for the mean."""
+    config = replace(SMALL, init_std=0.45, min_std=0.45)
+    policy = mlp_policy(FAMILY.observation_space, FAMILY.action_space, (5,), init_std=0.45, min_std=0.45)
+    params, rule = policy.init(Key(0).torch()), inner.Rule(0.1, project=policy.project)
+    data = gathered_for(policy, params, rule, config, -1)
+    drift = data.query.episodes.actions[..., 0]
+    advantages = data.query.advantages + 0.2 * policy_gradient.returns.normalise(
+        drift, data.query.episodes.valid, (1, 2)
+    )
+    data = replace(data, query=replace(data.query, advantages=advantages))
+    after, metrics = maml_trpo.meta_step(policy, params, data, rule, config)
+    assert torch.equal(after["log_std"], params["log_std"])
+    assert metrics["trust_region/kl"] > 0.5 * config.max_kl
+
+
+def test_a_checkpoint_with_smaller_deviations_than_its_least_is_put_back(tmp_path):
+    """What was saved before steps were put back: adapting moves such deviations again."""
+    config = replace(SMALL, iterations=1, min_std=0.5, init_std=0.5)
+    run = Run.create(tmp_path / "run", learner="maml-trpo", config=config, source=FAMILY, seed=0)
+    params = maml_trpo._policy(config, FAMILY).init(Key(0).torch()) | {"log_std": torch.tensor([-3.0, 0.25])}
+    with run.loop(1, checkpoint_every=1, state=lambda: {"params": params}) as loop:
+        for _ in loop:
+            loop.log({}, {})
+    agent = maml_trpo.load(run, FAMILY)
+    assert agent.params["log_std"].tolist() == [pytest.approx(np.log(0.5)), 0.25]
+    iterates, _ = agent._adapt(FAMILY.fixed("test", 8), Budget(3, 3), Key(0))
+    path = torch.stack([iterate["log_std"][:, 0] for iterate in iterates])
+    assert (path >= np.log(0.5) - 1e-6).all()
+    assert ((path[:-1] == path[0]) & (path[1:] > path[0])).any()  # from the bound upwards
+    longer = replace(config, iterations=2)
+    resumed = Run.resume(run.folder, learner="maml-trpo", config=longer, source=FAMILY, seed=0)
+    maml_trpo.train(longer, FAMILY, resumed)
+    assert resumed.restore()[1]["params"]["log_std"].exp().min() >= 0.5 - 1e-6
+
+
+def test_a_policy_does_not_start_below_its_least_deviation():
+    with pytest.raises(UserError, match=r"--init-std is 0.2; it must be at least --min-std, 0.45"):
+        Config(init_std=0.2)
 
 
 def test_fisher_vector_product_is_the_hessian_of_the_kl_through_the_adaptation():

@@ -4,6 +4,7 @@ import json
 import math
 import pickle
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from metarl import ppo
 from metarl.agents import ppo_oracle, ppo_pretrained, ppo_scratch
 from metarl.envs import FAMILIES, make_family
+from metarl.envs.informed import Informed
 from metarl.learner import Budget, UserError
 from metarl.policies import Categorical
 from metarl.policy_gradient import fingerprint
@@ -168,6 +170,15 @@ def test_the_deviation_keeps_above_its_floor(tmp_path):
     assert free.restore()[1]["policy"]["log_std"].exp().min() < 0.5 - 1e-6
 
 
+def test_a_checkpoint_with_smaller_deviations_than_the_least_is_put_back(tmp_path):
+    run = trained("ppo-oracle", tmp_path / "run", min_std=0.5)
+    step, state = run.restore()
+    state["policy"]["log_std"].fill_(-3.0)
+    old = SimpleNamespace(folder=run.folder, restore=lambda: (step, state))
+    params = ppo.load_actor(old, run.config, Informed(family=NAVIGATION))
+    assert params["log_std"].exp().tolist() == [pytest.approx(0.5)] * 2
+
+
 def test_nothing_is_ever_pickled_by_stable_baselines3(tmp_path, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("a pickle was touched")
@@ -259,6 +270,7 @@ def test_the_robots_config_takes_4000_steps_a_gradient_step(agent):
         ("ppo-oracle", {"envs": 0}, "--envs is 0; it must be at least 1"),
         ("ppo-oracle", {"gae_lambda": 2.0}, "--gae-lambda is 2.0; it must be between 0 and 1"),
         ("ppo-oracle", {"init_std": 0.0}, "--init-std is 0.0; it must be above 0"),
+        ("ppo-oracle", {"init_std": 0.1, "min_std": 0.2}, "--init-std is 0.1; it must be at least --min-std, 0.2"),
         ("ppo-oracle", {"hidden": (0,)}, "--hidden"),
         ("ppo-pretrained", {"step_sizes": ()}, "--step-sizes is empty"),
         ("ppo-pretrained", {"step_sizes": (0.1, 0.0)}, "--step-sizes"),

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,13 +11,14 @@ from metarl.envs import make_family
 from metarl.envs.trials import Trials
 from metarl.episodes import Episodes
 from metarl.learner import Budget, UserError
-from metarl.policies import Categorical
+from metarl.policies import MIN_STD, Categorical
 from metarl.recurrent import Decision, RecurrentPolicy, recurrent_policy
 from metarl.runs import Run
 from metarl.seeding import Key
 from metarl.tasks import Tasks
 
 BANDIT = make_family("metarl/BernoulliBandit-v0", arms=3, pulls=4)
+MIN_STD_LOG = float(np.log(MIN_STD))
 SMALL = Config(iterations=3, halve_every=0, trials=6, hidden=5, epochs=2, minibatches=2, checkpoint_every=2, threads=1)
 
 
@@ -249,6 +251,37 @@ def test_an_update_moves_towards_what_paid():
     assert (after.value > before.value + 0.05).all()
     assert metrics["policy/approximate_kl"] > 0
     assert metrics["policy/gradient_norm"] > 0
+
+
+@pytest.mark.parametrize("start", [-14.0, MIN_STD_LOG])
+def test_a_deviation_never_stays_below_its_least_and_rises_again(start):
+    """Steps down, then up: actions at the mean want a smaller deviation, actions far from it a larger one."""
+    policy = RecurrentPolicy(1, 2, False, hidden=4)
+    params = policy.init(Key(0).torch()) | {"log_std": torch.full((2,), start)}
+    rl2.project(policy, params)
+    params = {n: v.requires_grad_() for n, v in params.items()}
+    optimiser = torch.optim.SGD(params.values(), 1e-2)
+    obs, state, log_stds = torch.ones(1, 8, 1), policy.start(8), []
+    for z in (0.0, 3.0):
+        with torch.no_grad():
+            said = policy.sequence(params, obs, state)
+            actions = said.distribution.mean + z * said.distribution.log_std.exp()
+            log_prob = said.distribution.log_prob(actions)
+        batch = Batch(obs, actions, log_prob, torch.ones(1, 8), said.value, torch.ones(1, 8), state)
+        update(policy, params, optimiser, batch, replace(SMALL, epochs=1, minibatches=1, max_gradient_norm=1e9), Key(1))
+        log_stds.append(params["log_std"].tolist())
+    assert log_stds[0] == pytest.approx([MIN_STD_LOG] * 2)
+    assert min(log_stds[1]) > MIN_STD_LOG + 0.01
+
+
+def test_a_checkpoint_with_smaller_deviations_than_the_least_is_put_back(tmp_path):
+    family = make_family("metarl/Navigation2D-v0")
+    config = replace(SMALL, iterations=1, trials=2, trial_episodes=1)
+    run = trained(tmp_path / "run", config, family)
+    step, state = run.restore()
+    state["params"]["log_std"].fill_(-20.0)
+    agent = rl2.load(SimpleNamespace(folder=run.folder, config=config, restore=lambda: (step, state)), family)
+    assert agent.params["log_std"].tolist() == [pytest.approx(MIN_STD_LOG)] * 2
 
 
 # Rewards

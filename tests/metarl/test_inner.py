@@ -45,6 +45,18 @@ def test_step_sizes_a_step_and_the_last_one_stays():
     assert [x["w"][0].item() for x in iterates] == [4, 2, 1.5, 1.125]
 
 
+def at_least_five(params):
+    return {"w": params["w"].clamp(min=5.0)}
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_every_step_is_put_back_within_bounds_and_leaves_them_when_the_gradient_says_so(order):
+    """Towards 0 and 2 with size .5: (4, 8) -> (2, 5), put back to (5, 5); then towards 9 and 9: (7, 7)."""
+    rule = Rule(0.5, steps=2, order=order, project=at_least_five)
+    iterates = adapt({"w": W}, quadratic, lambda _, k: (GOAL, torch.tensor([9.0, 9.0]))[k], rule)
+    assert [x["w"].tolist() for x in iterates] == [[4, 8], [5, 5], [7, 7]]
+
+
 def test_step_sizes_a_parameter():
     rule = Rule({"w": torch.tensor([1.0, 0.0])})
     assert step({"w": W}, quadratic, GOAL, rule)["w"].tolist() == [0.0, 8.0]

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete, MultiBinary
+from hypothesis import given
+from hypothesis import strategies as st
 
 from metarl.inner import stack
 from metarl.policies import MLP, Categorical, CategoricalPolicy, Gaussian, GaussianPolicy, mlp_policy
@@ -82,7 +84,26 @@ def test_policy_for_spaces():
         mlp_policy(box, MultiBinary(3))
 
 
-def test_the_standard_deviation_has_a_floor():
-    policy = GaussianPolicy(MLP((2, 1)), min_std=0.5)
-    params = {**policy.init(Key(0).torch()), "log_std": torch.tensor([-5.0])}
-    assert float(policy.distribution(params, torch.zeros(2)).log_std.exp()) == pytest.approx(0.5)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@given(log_std=st.lists(st.floats(-20, 3, width=32), min_size=2, max_size=2), tasks=st.integers(0, 3))
+def test_projection_puts_deviations_back_to_their_least_and_moves_nothing_else(dtype, log_std, tasks):
+    policy = GaussianPolicy(MLP((2, 2)), min_std=0.5)
+    params = {n: v.to(dtype) for n, v in policy.init(Key(0).torch()).items()}
+    params["log_std"] = torch.tensor(log_std, dtype=dtype)
+    params = stack(params, tasks) if tasks else params
+    within = policy.project(params)
+    assert torch.equal(within["log_std"], params["log_std"].clamp(min=math.log(0.5)))
+    assert torch.equal(policy.project(within)["log_std"], within["log_std"])
+    assert all(within[n] is params[n] for n in params if n != "log_std")
+    assert CategoricalPolicy(MLP((2, 2))).project(params) is params
+
+
+@pytest.mark.parametrize("below", [0.0, 5.0])
+def test_a_deviation_at_or_below_its_least_still_has_its_gradient(below):
+    """An action two deviations off should have been likelier: d log p / d log std = z^2 - 1 = 3."""
+    policy = GaussianPolicy(MLP((1, 1)), min_std=0.5)
+    log_std = torch.tensor([math.log(0.5) - below]).requires_grad_()
+    params = {"0.weight": torch.zeros(1, 1), "0.bias": torch.zeros(1), "log_std": log_std}
+    action = 2 * log_std.exp().detach()
+    policy.distribution(params, torch.zeros(1)).log_prob(action).backward()
+    assert log_std.grad.tolist() == [pytest.approx(3.0, rel=1e-5)]
