@@ -53,7 +53,8 @@ class Config:
     iterations: int = 350
     """Updates."""
     trials: int = 2500
-    """Trials an update, each of a fresh task (25,000 steps of the default bandit; Duan et al. 2016: 250,000)."""
+    """Trials an update, each of a fresh task (25,000 steps of the default bandit; Duan et al. 2016: 250,000,
+    pytorch_rl2: 240,000)."""
     trial_episodes: int = 0
     """Episodes a trial; 0 takes the family's own number, or 2 where it has none (VariBAD: 2 on MuJoCo)."""
     cell: Literal["gru", "lstm"] = "gru"
@@ -65,7 +66,7 @@ class Config:
     head: tuple[int, ...] = ()
     """Widths of tanh layers between recurrent layer and action or value (VariBAD: 128)."""
     layer_norm: bool = False
-    """Normalise what enters (where there is an embedding) and leaves the recurrent layer (pytorch_rl2: yes)."""
+    """Normalise what enters (where there is an embedding) and leaves the recurrent layer (pytorch_rl2: within it)."""
     init_std: float = 1.0
     """Initial standard deviation of continuous actions, in units of their bound."""
     gamma: float = 0.99
@@ -130,7 +131,7 @@ DEFAULTS = {
     "bandit": Config(),
     # For 2 cores and half an hour: trials of 100 steps, 25,000 steps an update. On a CPU the LSTM is the faster cell.
     "long": Config(iterations=2000, trials=250, cell="lstm", halve_every=400, normalise_rewards=True),
-    # 10 episodes of 10 steps: 240,000 steps an update, after pytorch_rl2.
+    # 10 episodes of 10 steps: 240,000 steps an update, after pytorch_rl2, which has minibatches of 480 trials.
     "mdp": replace(_PAPER, trials=2400, minibatches=24, normalise_rewards=True, normalise_advantages=True),
     # Minutes on a CPU; no embedding, no hidden layers.
     "navigation": Config(
@@ -146,7 +147,9 @@ DEFAULTS = {
         halve_every=60,
         normalise_rewards=True,
     ),
-    # VariBAD's RL² baseline, with its 16 workers' trials made 40.
+    # VariBAD's RL² baseline. There 16 workers take 200 to 800 steps each before an update, for 100 million steps in
+    # all, here 40 whole trials, 16 million; there observation, action and reward are embedded apart (32, 16, 16, relu),
+    # and the critic has a clipped Huber loss.
     "mujoco": Config(
         iterations=1000,
         trials=40,
@@ -162,7 +165,9 @@ DEFAULTS = {
         entropy_weight=0.01,
         normalise_rewards=True,
     ),
-    # Duan et al. 2016 by way of pytorch_rl2: 24,000 trials of 10 pulls are its 240,000 steps.
+    # Duan et al. 2016 (TRPO, up to 1,000 updates, from memory) by way of pytorch_rl2: 24,000 trials of 10 pulls are its
+    # 240,000 steps. There up to 12,000 updates, minibatches of 480 trials, a recurrent network of its own for the
+    # critic, a Huber loss, weight decay .01, and no clipping of gradients.
     "paper": replace(_PAPER, trials=24_000, minibatches=24),
 }
 
@@ -247,7 +252,8 @@ def play(
 class RewardScale:
     """Running moments of the discounted return so far, whose deviation rewards are divided by.
 
-    As Stable-Baselines3's VecNormalize and VariBAD do it, with the count of a whole update at once.
+    As Stable-Baselines3's VecNormalize and VariBAD do it, with the count of a whole update at once, but without
+    cutting the divided rewards to +-10.
     """
 
     count: float = 0.0

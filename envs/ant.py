@@ -6,16 +6,19 @@ goal family observes x and y too, 29).
 
 - `maml2017`: Finn et al. 2017 (cbfinn/maml_rl). Control cost .005, survival .05, over unless
   .2 <= z <= 1, 200 steps. Speeds U[0, 3], paid 1 - |v - v*|; directions forwards or backwards; goals
-  U[-3, 3]^2, paid 4 - L1 distance. Deviations: rllab's physics (.02 s a step) and start noise, the
-  velocity of the torso's centre of mass, and 125 observations (with position, rotation matrix, contacts).
-- `promp`: Rothfuss et al. 2019. Directions (forwards or backwards; any angle): control cost .5,
-  survival 1, over unless 0 <= z <= 1. Goals in a disc of 3 m, minus the L1 distance, control cost .1,
-  never over. 100 steps (its scripts' default). Deviations: it multiplies the policy's actions by 10
-  before clipping, and observes contacts.
-- `pearl`: Rakelly et al. 2019. As `promp`, but over unless .2 <= z <= 1, and 200 steps. Deviation: its
-  goal family observes contacts.
-- `varibad`: Zintgraf et al. 2020. As `pearl`. Deviation: its directions mean forwards and backwards, but
-  its code takes the cosine and sine of +1 and -1 radians; here they are forwards and backwards.
+  U[-3, 3]^2, paid 4 - L1 distance. Deviations: rllab's physics (.02 s a step), start pose and start noise,
+  velocity and distance of the robot's centre of mass, not of its torso, and 125 observations (with position,
+  rotation matrix, contacts).
+- `promp`: Rothfuss et al. 2019 (jonasrothfuss/ProMP). Directions (forwards or backwards; any angle): control
+  cost .5, survival 1, over unless 0 <= z <= 1. Goals in a disc of 3 m, minus the L1 distance, control cost .1,
+  never over. 100 steps (its scripts' default). Deviations: there a policy acts in tenths of the bound (its
+  actions are divided by 10, then clipped), and observes contacts.
+- `pearl`: Rakelly et al. 2019 (katerakelly/oyster). As `promp`, but over unless .2 <= z <= 1, and 200 steps.
+  Deviations: forwards and backwards are an option of its code (`forward_backward`) that its released
+  configuration does not set, which therefore draws two random angles; its goal family observes contacts.
+- `varibad`: Zintgraf et al. 2020 (lmzintgraf/varibad). As `pearl`. Deviations: its directions mean forwards and
+  backwards, but its code takes the cosine and sine of +1 and -1 radians; here they are forwards and backwards.
+  Its goal family observes contacts.
 
 Everywhere the contact cost is left out.
 """

@@ -4,8 +4,9 @@ The sources train on the whole circle, and so do these families; nothing is then
 The option `held_out` takes a sector of that many degrees around straight backwards (180 degrees) out
 of training, validation and test, and makes it the ood split.
 
-Deviation: the sources toss a coin for each task of a meta-batch. Here forwards and backwards come in opposite
-pairs, each as likely as before: a batch with more of one direction pulls the shared policy that way.
+Deviation: the sources toss a coin for each task of a meta-batch (PEARL's half-cheetah has the two as its only
+tasks). Here forwards and backwards come in opposite pairs, each as likely as before: a batch with more of one
+direction pulls the shared policy that way.
 """
 
 from __future__ import annotations

@@ -4,12 +4,13 @@ Sources, one a preset. All run here on Gymnasium's HalfCheetah-v5: its model, 5 
 start noise, its 17 observations (coordinates without x, velocities).
 
 - `maml2017`: Finn et al. 2017 (cbfinn/maml_rl). Speeds U[0, 2], 200 steps. Deviations from it: rllab's
-  physics (frame skip 1 of .01 s, so 200 steps were 2 s and not 10), rllab's start noise (SD .01 and
-  .1), the velocity of the torso's centre of mass, and 20 observations (with the position).
-- `promp`: Rothfuss et al. 2019. Speeds U[0, 3], 100 steps (its scripts' default). Deviation: it
-  multiplies the policy's actions by 10 before clipping.
-- `pearl`: Rakelly et al. 2019. Speeds U[0, 3], 200 steps. Deviation: 20 observations (with the position).
-- `varibad`: Zintgraf et al. 2020. As `pearl`, same deviation.
+  physics (frame skip 1 of .01 s, so 200 steps were 2 s and not 10), rllab's start noise (normal, SD .01 and
+  .1), the velocity of the robot's centre of mass, and 20 observations (with the place of that).
+- `promp`: Rothfuss et al. 2019 (jonasrothfuss/ProMP). Speeds U[0, 3], 100 steps (its scripts' default).
+  Deviation: there a policy acts in tenths of the bound (its actions are divided by 10, then clipped).
+- `pearl`: Rakelly et al. 2019 (katerakelly/oyster). Speeds U[0, 3], 200 steps. Deviation: 20 observations
+  (with the torso's position).
+- `varibad`: Zintgraf et al. 2020 (lmzintgraf/varibad). As `pearl`, same deviation.
 
 The reward is minus the distance to the wanted speed (or the velocity in the wanted direction), less
 .05 times the squared action. Episodes never end early.

@@ -4,10 +4,10 @@ Sources, one a preset. All run here on Gymnasium's Humanoid-v5: its model, 5 x .
 start noise, its weights (1.25 velocity, .1 control, 5 survival) and its 270 observations without contact
 forces (coordinates without x and y, velocities, body inertias and velocities, actuator forces).
 
-- `pearl`: Rakelly et al. 2019. Any angle; over unless 1 <= z <= 2; 200 steps.
-- `promp`: Rothfuss et al. 2019. The same, 100 steps (its scripts' default). Deviation: it multiplies
-  the policy's actions by 10 before clipping.
-- `varibad`: Zintgraf et al. 2020. The same as `pearl`.
+- `pearl`: Rakelly et al. 2019 (katerakelly/oyster). Any angle; over unless 1 <= z <= 2; 200 steps.
+- `promp`: Rothfuss et al. 2019 (jonasrothfuss/ProMP). The same, 100 steps (its scripts' default). Deviation:
+  there a policy acts in tenths of the bound (its actions are divided by 10, then clipped).
+- `varibad`: Zintgraf et al. 2020 (lmzintgraf/varibad). The same as `pearl`.
 
 Deviations from all three: the velocity is the torso's, not the centre of mass's; the cost of
 impacts is left out; the observation leaves out contact forces and the entries that are always zero.

@@ -9,7 +9,8 @@ Sources, one a preset (a preset's deviations from its source are listed with it)
   it and 0 elsewhere; never terminated, 100 steps.
 - `promp`: Rothfuss et al. 2019. Goal one of the corners (+-2, +-2), start U[-.2, .2]^2, steps of .2;
   reward is the distance gained in a step that ends in the goal's quadrant and at least .5 (L1) from
-  the origin, else 0; never terminated, 100 steps. A finite family: its four tasks are reused.
+  the origin, else 0; never terminated, 100 steps. A finite family: its four tasks are reused. Deviation:
+  there a policy acts in tenths of the bound (its actions are divided by 10, then clipped).
 
 Everywhere the action is in units of the bound (1 is the longest step along an axis), clipped.
 """

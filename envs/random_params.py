@@ -5,9 +5,10 @@ body mass, body inertia and geometry friction is multiplied by its own 1.5^U[-3,
 damping by 1.3^U[-3, 3] (1.3, not 1.5, is what the source's code has); velocity + 1 for survival - .001
 times the squared action; 200 steps. Both run here on Gymnasium's Walker2d-v5 and Hopper-v5: models,
 4 x .002 s a step, start noise, observations (coordinates without x, velocities clipped to +-10).
-Deviations from the source: its MuJoCo 1.31 models and the walker's 5 steps, and that here the constants
-MuJoCo derives from masses and inertias follow the change (`mj_setConst`), where the source kept those
-of the original robot.
+Deviations from the source: its MuJoCo 1.31 models, whose steps are of .004 s, so that its 200 steps were
+3.2 s and not 1.6 (4 for the walker too, although its file says 5: its base class ignores that), and whose
+walker has feet of friction .9 and 1.9, here 1.9 both; and that here the constants MuJoCo derives from masses
+and inertias follow the change (`mj_setConst`), where the source kept those of the original robot.
 
 Ood tasks have every scale beyond the range: the exponents' size is U[3, 4].
 """

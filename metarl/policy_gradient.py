@@ -147,7 +147,7 @@ class FineTuning:
     """
 
     step_sizes: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-    """Step sizes alpha to choose from, for actions in units of their bound (Finn et al. 2017 took 0.02 and 0.2)."""
+    """Step sizes alpha to choose from, for actions in units of their bound (Finn et al. 2017: 0.02 to 0.5)."""
     validation_tasks: int = 40
     """Validation tasks on which the step size is chosen."""
     adaptation_steps: int = 3

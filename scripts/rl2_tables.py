@@ -48,7 +48,7 @@ ABOUT = f"""The agent and the classical solvers (`results/bandit`, `results/tabu
 test tasks, one trial each, last iterates. RL² draws its actions; a row of its own takes the most likely ones. Settings
 were chosen on training and validation tasks. *Expected* counts what the pulled arms pay on average instead of what they
 happened to pay: the same mean with less noise. Differences are paired by task. The literature's rows are as Mishra et
-al. 2018 quote them."""
+al. 2018 quote them, read in the README of lucaslingle/pytorch_rl2."""
 Z = 1.96  # standard errors to the end of a 95 % interval
 
 

@@ -46,7 +46,7 @@ MDP_GRIDS: dict[str, dict[float, mdp.Strategy]] = {
     "optimistic-psrl": {m: mdp.OptimisticPSRL(m) for m in (2, 5, 10)},
 }
 
-# Duan et al. 2016 (as quoted by Mishra et al. 2018, SNAIL).
+# Duan et al. 2016, as Mishra et al. 2018 (SNAIL) quote them, read in the README of lucaslingle/pytorch_rl2.
 BANDIT_LITERATURE = {
     "random": (5.0, 5.0, 5.1, 49.9, 49.9, 49.8, 249.8, 249.0, 249.6),
     "gittins": (6.6, 6.6, 6.5, 78.3, 82.8, 85.2, 405.8, 437.8, 463.7),

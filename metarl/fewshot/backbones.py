@@ -136,7 +136,11 @@ class ResNetBlock(nn.Module):
 
 
 class ResNet12(nn.Module):
-    """Four residual blocks of three convolutions (Oreshkin et al. 2018, without DropBlock), averaged over space.
+    """Four residual blocks of three convolutions, averaged over space.
+
+    The widths are those of Oreshkin et al. 2018 (ElementAI/TADAM), the rest follows Lee et al. 2019
+    (kjunelee/MetaOptNet): leaky rectifiers in place of swish, pooling after all four blocks in place of three;
+    without its DropBlock.
 
     Args:
         channels: of the images.

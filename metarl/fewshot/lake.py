@@ -1,7 +1,7 @@
 """Lake's one-shot benchmark: 20 runs of 20-way classification within an alphabet (Lake et al. 2015).
 
 Each official run has one picture of each of 20 characters, drawn by one person, and 20 test pictures of
-the same characters by another. The error is over all 400 test pictures, in per cent; people make 4.5.
+the same characters by another. The error is over all 400 test pictures, in per cent; people make 4.5 (from memory).
 Train on Omniglot's `lake` preset: the runs use characters of the evaluation alphabets.
 
 The modified Hausdorff distance (Dubuisson & Jain 1994) is the benchmark's own baseline: 38.8 % error,

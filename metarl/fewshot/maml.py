@@ -7,8 +7,9 @@ head on cross-entropy. Losses are means over examples: where the authors' image 
 over classes, the step size here is N times theirs (0.4 for 5 ways is 2.0). FOMAML, ANIL and Meta-SGD are
 this file with other settings.
 
-Deviations from cbfinn/maml: the head of the Omniglot network starts Glorot-uniform, there standard normal; batch
-normalisation adds 1e-5 to the variance, there 1e-3.
+Deviations from cbfinn/maml: the head of the Omniglot network starts Glorot-uniform, there standard normal; so does
+the sinusoid's network, there normal with SD .01; convolutions of stride 2 pad their images on all sides, there to the
+right and below where one row is enough; batch normalisation adds 1e-5 to the variance, there 1e-3.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from metarl.tasks import Tasks
 EVALUATION_CHUNK = 100  # tasks whose data is gathered together when a curve is measured
 BUT_NORMS = "*convolutions.* *shortcut.* *layers.* head.*"  # all but batch normalisation's shift and scale
 TEST_STEPS = 10  # of `log_probabilities` (cbfinn/maml tests after 10)
-FIRST_SIZES = (0.005, 0.1)  # learned step sizes start uniformly in this range (Li et al. 2017)
+FIRST_SIZES = (0.005, 0.1)  # learned step sizes start uniformly in this range (Li et al. 2017, from memory)
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Config:
     inner_steps: int = 1
     """Gradient steps of the inner loop during training (Finn et al. 2017: 1; 20-way and mini-ImageNet 5)."""
     inner_step_size: float = 0.01
-    """Step size, on the mean loss over the support set (Finn et al. 2017: 0.01; Omniglot 2.0, mini-ImageNet 0.05)."""
+    """Step size, on the mean loss over the support set (Finn et al. 2017: 0.01, the default of its code 0.001;
+    Omniglot 2.0, mini-ImageNet 0.05)."""
     order: Literal[1, 2] = 2
     """2 differentiates through the adaptation, 1 ignores its curvature."""
     lean: bool = False
@@ -60,7 +62,8 @@ class Config:
     halve_every: int | None = None
     """Iterations after which the learning rate halves, again and again; None: never (Finn et al. 2017)."""
     train_queries: int | None = None
-    """Images: query images a class in training; None: as in a test task (cbfinn/maml: as many as support images)."""
+    """Images: query images a class in training; None: as in a test task (cbfinn/maml: Omniglot as many as support
+    images, mini-ImageNet 15)."""
     hidden: tuple[int, ...] = (40, 40)
     """Regression: widths of the hidden layers (Finn et al. 2017: 40 40, relu)."""
     strategy: training.Strategy = "auto"

@@ -16,7 +16,7 @@ class Config(maml.Config):
     """Settings of Meta-SGD: those of MAML with one inner step (Li et al. 2017); `inner_step_size` is not used."""
 
     step_sizes: Literal["learned"] = "learned"
-    """Always learned, from U[0.005, 0.1] at first (Li et al. 2017)."""
+    """Always learned, from U[0.005, 0.1] at first (Li et al. 2017, from memory)."""
 
 
 DEFAULTS = {

@@ -6,8 +6,10 @@ The steps are those of the one inner loop, on minibatches of the task's training
 linearly to 0. Nothing is differentiated twice.
 
 Deviations from openai/supervised-reptile: the inner steps are plain gradient descent, there Adam without momentum
-(beta1 = 0); at test time they use the whole support set, there minibatches of 5; the strided network averages its
-features over space, there they are flattened; the pooled one normalises before it pools, there after.
+(beta1 = 0); at test time they use the whole support set, there minibatches of 5 to 15; the strided network averages
+its features over space, there they are flattened; the pooled one pools whole windows (25 x width features of 84x84
+pictures), there also those that stick out (36 x width); batch normalisation adds 1e-5 to the variance, there 1e-3; test
+characters of Omniglot are turned as those of training are, there only the latter.
 """
 
 from __future__ import annotations
@@ -43,11 +45,11 @@ class Config:
     tasks: int = 5
     """Tasks a meta-batch (Nichol et al. 2018: 5)."""
     inner_steps: int = 5
-    """Gradient steps on each task (Nichol et al. 2018: Omniglot 5, mini-ImageNet 8)."""
+    """Gradient steps on each task (Nichol et al. 2018: Omniglot 5, 20-way 10, mini-ImageNet 8)."""
     inner_step_size: float = 0.5
-    """Step size of gradient descent on mean cross-entropy (own choice; the paper's Adam: 0.001)."""
+    """Step size of gradient descent on mean cross-entropy (own choice; the paper's Adam: 0.001, 20-way 0.0005)."""
     minibatch: int = 10
-    """Images a step (Nichol et al. 2018: 10)."""
+    """Images a step (Nichol et al. 2018: 10; 20-way 20)."""
     train_shots: int = 10
     """Images a class of a training task (Nichol et al. 2018: Omniglot 10, mini-ImageNet 15)."""
     outer_step_size: float = 1.0
@@ -59,7 +61,8 @@ class Config:
     log_every: int = 100
     """Iterations between lines of metrics.jsonl, which hold means over them."""
     hidden: tuple[int, ...] = (64, 64)
-    """Regression: widths of the hidden layers (Nichol et al. 2018: 64 64; tanh there, relu here)."""
+    """Regression: widths of the hidden layers (Nichol et al. 2018, from memory: 64 64; tanh there, relu
+    here)."""
     moves: str = "*"
     """Name patterns of the parameters that adapt (Nichol et al. 2018: all)."""
     backbone: Backbone = "conv4-strided"

@@ -49,6 +49,29 @@ def gathered(config=SMALL, dtype=torch.float64):
     return policy, params, rule, Adapted(support, adapted, cast(data.query))
 
 
+def test_promps_step_size_in_units_of_the_bound():
+    """A step of .1 on actions in tenths of the bound is one of .001 on the last layer here, of .1 on all else."""
+    policy, params, _, data = gathered()
+    batch, last = data.support[0], "1."
+    tenths = {n: v * 10 if n.startswith(last) else v for n, v in params.items()}
+    tenths["log_std"] = params["log_std"] + np.log(10)
+
+    def stepped(values, scale, step):
+        episodes = replace(batch.episodes, actions=scale * batch.episodes.actions)
+        leaves = {n: v.clone().requires_grad_() for n, v in values.items()}
+        loss = policy_gradient.loss(policy, inner.stack(leaves, SMALL.tasks), replace(batch, episodes=episodes)).sum()
+        gradients = torch.autograd.grad(loss, list(leaves.values()))
+        return {n: v.detach() - step(n) * g for (n, v), g in zip(leaves.items(), gradients, strict=True)}
+
+    theirs = stepped(tenths, 10, lambda n: 0.1)
+    ours = stepped(params, 1, lambda n: 0.001 if n.startswith(last) else 0.1)
+    for name, value in ours.items():
+        there = theirs[name] / 10 if name.startswith(last) else theirs[name]
+        there = there - np.log(10) if name == "log_std" else there
+        assert (value - params[name]).abs().max() > 1e-6, name
+        assert torch.allclose(value, there, rtol=0, atol=1e-12), name
+
+
 def test_the_surrogate_starts_at_minus_the_mean_advantage_with_zero_kl():
     policy, params, rule, data = gathered()
     loss, kl = map(float, Objective(policy, rule, data, params, SMALL.tasks).evaluate(flatten(params)))

@@ -1,6 +1,7 @@
 """The engine against Gymnasium's own environments, its resets, its threads, and its broken simulations."""
 
 import importlib
+import re
 import sys
 import types
 from importlib.util import find_spec
@@ -40,6 +41,14 @@ def gymnasium_twin(monkeypatch):
         return getattr(importlib.import_module(f"gymnasium.envs.mujoco.{module}"), attribute)(**options)
 
     return make
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_step_lasts_as_long_as_the_familys_module_says(name):
+    family = make_family(name)
+    skip, step = re.search(r"(\d) x\s(\.\d+) s\s+a\s+step", sys.modules[type(family).__module__].__doc__).groups()
+    assert family.robot.frame_skip == int(skip)
+    assert load_model(family.robot.xml).opt.timestep == float(step)
 
 
 def three_tasks(family):

@@ -54,6 +54,15 @@ def test_ends(name, case, over):
     assert family.fallen(motion(family, **case)).tolist() == [over]
 
 
+def test_deviations_from_the_source_are_as_listed():
+    """Its 200 steps are 3.2 s (4 x .004 s each, whatever the walker's file says); its right foot's friction is .9."""
+    for name in NAMES:
+        robot = make_family(name).robot
+        assert robot.frame_skip * load_model(robot.xml).opt.timestep * 200 == pytest.approx(1.6)
+    walker = load_model(make_family(NAMES[0]).robot.xml)
+    assert [walker.geom(foot).friction[0] for foot in ("foot_geom", "foot_left_geom")] == [1.9, 1.9]
+
+
 def test_factors_are_log_uniform_in_the_published_range_and_ood_beyond_it(family):
     tasks = family.sample(400, Key(0).numpy())
     farther = family.sample(400, Key(0).numpy(), "ood")

@@ -1,15 +1,17 @@
 """Omniglot (Lake et al. 2015): 1,623 handwritten characters of 50 alphabets, 20 drawings each.
 
-Pictures are resized from 105 x 105 to 28 x 28 with Pillow's LANCZOS filter on greyscale (as torchmeta
-and learn2learn do; code that resizes the 1-bit picture gets nearest-neighbour instead) and inverted:
-ink is 1, paper is 0.
+Pictures are resized from 105 x 105 to 28 x 28 with Pillow's LANCZOS filter on greyscale (as learn2learn
+does; torchmeta's filter is the bilinear one, and code that resizes the 1-bit picture, as Finn's and Snell's,
+gets nearest-neighbour) and inverted: ink is 1, paper is 0.
 
 The presets differ in which characters train, validate and test:
 
 - `vinyals`: 1028/172/423 characters (Vinyals et al. 2016, as published by Snell et al. 2017 and torchmeta):
   the background alphabets and the first of the evaluation ones train, five background alphabets validate.
+  No character is in two splits, but one alphabet is: 41 characters of Gurmukhi train and its last 4 test,
+  so test tasks are not altogether of unseen alphabets.
 - `maml`: 1100/100/423 characters chosen at random (Finn et al. 2017, whose permutation depends on the
-  order in which their file system listed folders: here it is a keyed one).
+  order in which their file system listed folders: here it is a keyed one). All 50 alphabets train and test.
 - `lake`: the background alphabets train, the evaluation alphabets test; no validation split.
 """
 
@@ -93,7 +95,8 @@ class Omniglot(ImageSource):
 
     Attributes:
         preset: whose class lists: `vinyals`, `maml` or `lake`.
-        rotations: on by default, as in every published Omniglot result but Lake's.
+        rotations: on by default, in all splits, as for Vinyals et al. 2016, Snell et al. 2017 and Finn et al. 2017
+            (Nichol et al. 2018 turn characters only in training, Lake et al. not at all).
     """
 
     name: ClassVar[str] = "omniglot"

@@ -8,6 +8,7 @@ import os
 import tarfile
 import unicodedata
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +186,18 @@ def test_omniglot_vinyals_lists_are_the_published_ones():
     assert validation == {"Hebrew", "Mkhedruli_(Georgian)", "Armenian", "Early_Aramaic", "Bengali"}
     gurmukhi = sorted(name for name in source.classes("test") if name.startswith("Gurmukhi"))
     assert gurmukhi == [f"Gurmukhi/character{i}" for i in (42, 43, 44, 45)]
+
+
+@needs_omniglot
+@pytest.mark.parametrize(("preset", "shared"), [("vinyals", {"Gurmukhi": (41, 4)}), ("maml", None), ("lake", {})])
+def test_alphabets_that_train_and_test_are_those_the_module_names(preset, shared):
+    """Characters never meet, alphabets do: Gurmukhi in Vinyals' lists, all in Finn's, none in Lake's."""
+    source = Omniglot(preset=preset)
+    train, test = (Counter(name.split("/")[0] for name in source.classes(split)) for split in ("train", "test"))
+    both = {alphabet: (train[alphabet], test[alphabet]) for alphabet in train.keys() & test.keys()}
+    assert both == shared if shared is not None else len(both) == 50
+    if preset == "vinyals":
+        assert not train.keys() & {name.split("/")[0] for name in source.classes("validation")}
 
 
 @needs_omniglot
