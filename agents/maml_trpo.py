@@ -13,8 +13,9 @@ task. The gradient and the curvature go through the adaptation (second order).
 Evaluation follows the authors' protocol: vanilla policy-gradient steps on fresh episodes, the first
 of size alpha, later ones of alpha / 2.
 
-Deviations: actions are in units of the action bound, as is the inner step size; the Fisher-vector
-product is the exact Gauss-Newton form J' F J instead of a finite difference.
+Actions, and so the inner step size, are in units of the action bound, as in the authors' code (cbfinn/maml_rl).
+Deviations from it: the Fisher-vector product is the exact Gauss-Newton form J' F J instead of a finite difference; the
+mean KL weighs tasks equally, there steps, which differs where episodes end early.
 """
 
 from __future__ import annotations
