@@ -237,7 +237,10 @@ def make_backbone(
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """Xavier-uniform weights and zero biases for every convolution and linear layer, as MAML's code has them."""
+    """Xavier-uniform weights and zero biases for every convolution and linear layer.
+
+    As cbfinn/maml has them for convolutions and for the head on mini-ImageNet; its perceptron starts normal, SD .01.
+    """
     for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.xavier_uniform_(layer.weight, generator=generator)
