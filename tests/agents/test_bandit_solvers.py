@@ -65,11 +65,68 @@ def test_too_many_pulls_for_the_optimum_and_arms_it_does_not_know_are_refused():
 
 def test_bernoulli_gittins_indices_are_the_published_ones():
     table = bs.bernoulli_gittins(0.9, 4)  # Gittins, Glazebrook and Weber 2011, table 8.4
-    assert table[0, 0] == pytest.approx(0.7029, abs=2e-4)
-    assert table[1, 1] == pytest.approx(0.8001, abs=2e-4)
-    assert table[1, 0] == pytest.approx(0.5001, abs=2e-4)
-    assert table[2, 2] == pytest.approx(0.8452, abs=2e-4)
-    assert bs.bernoulli_gittins(0.99, 1)[0, 0] == pytest.approx(0.8699, abs=2e-4)
+    assert table[0, 0] == pytest.approx(0.7029, abs=6e-5)
+    assert table[1, 1] == pytest.approx(0.8001, abs=6e-5)
+    assert table[1, 0] == pytest.approx(0.5001, abs=6e-5)
+    assert table[2, 2] == pytest.approx(0.8452, abs=6e-5)
+    assert bs.bernoulli_gittins(0.99, 1)[0, 0] == pytest.approx(0.8699, abs=6e-5)
+
+
+def exact_index(discount, n, s, ahead):
+    """The Gittins index after n pulls with s successes, to 1e-9: by halving, on every state that can be reached."""
+    low, high = (s + 1) / (n + 2), 1.0
+    while high - low > 1e-9:
+        known = (low + high) / 2
+        value = np.maximum(np.arange(s + 1, s + ahead + 2) / (n + ahead + 2), known)
+        for t in range(n + ahead - 1, n - 1, -1):
+            p = np.arange(s + 1, s + 2 + t - n) / (t + 2)
+            go_on = p * (1 - discount + discount * value[1:]) + (1 - p) * discount * value[:-1]
+            value = np.maximum(go_on, known)
+        low, high = (known, high) if go_on[0] > known else (low, known)
+    return low
+
+
+def test_bernoulli_gittins_indices_are_right_where_posteriors_are_narrow():
+    table = bs.bernoulli_gittins(0.9, 100)
+    for n, s in ((0, 0), (10, 5), (100, 0), (100, 2), (100, 50), (100, 97), (100, 100)):
+        assert table[n, s] == pytest.approx(exact_index(0.9, n, s, 120), abs=2e-5)
+    assert np.nanmax(abs(bs.bernoulli_gittins(0.9, 100, 2 * bs.LEVELS) - table)) < 1e-4
+
+
+# n (1 - discount)^(1/2) times the index after n - 1 pulls: Gittins, Glazebrook and Weber 2011, table 8.1
+NORMAL = {
+    0.5: {1: 0.14542, 2: 0.17209, 3: 0.18522, 10: 0.21113, 100: 0.22554},
+    0.9: {1: 0.23609, 2: 0.29485, 3: 0.32876, 10: 0.41526, 100: 0.49266},
+    0.99: {1: 0.15758, 2: 0.20830, 3: 0.24184, 10: 0.35285, 100: 0.54864},
+}
+
+
+@pytest.mark.parametrize(("discount", "literal"), [(0.9, [0.7466, 0.4662, 0.3465]), (0.99, [1.5758, 1.0415, 0.8061])])
+def test_gaussian_gittins_bonus_literals(discount, literal):
+    assert bs.gaussian_gittins(discount, 2) == pytest.approx(literal, abs=6e-5)
+
+
+@pytest.mark.parametrize("discount", NORMAL)
+def test_gaussian_gittins_bonuses_are_the_published_ones(discount):
+    bonus = bs.gaussian_gittins(discount, 99)
+    for n, published in NORMAL[discount].items():
+        assert n * np.sqrt(1 - discount) * bonus[n - 1] == pytest.approx(published, abs=3e-4)
+        assert bonus[n - 1] == pytest.approx(published / n / np.sqrt(1 - discount), abs=6e-5)
+
+
+@pytest.mark.parametrize("discount", [0.5, 0.9, 0.99])
+def test_a_finer_lattice_and_a_farther_horizon_hardly_move_gaussian_gittins_bonuses(discount, monkeypatch):
+    bonus = bs.gaussian_gittins(discount, 99)
+    assert abs(bs.gaussian_gittins(discount, 99, bs.SPACING / 2) - bonus).max() < 1e-5
+    monkeypatch.setattr(bs, "TAIL", bs.TAIL**2)
+    assert abs(bs.gaussian_gittins.__wrapped__(discount, 99) - bonus).max() < 1e-5
+
+
+@pytest.mark.parametrize("discount", [-0.1, 1.0, float("nan")])
+def test_a_gittins_index_needs_a_discount_below_one(discount):
+    for table in (bs.bernoulli_gittins, bs.gaussian_gittins):
+        with pytest.raises(ValueError, match=r"a discount in \[0, 1\)"):
+            table(discount, 3)
 
 
 def test_without_a_future_the_gittins_index_is_the_mean():
