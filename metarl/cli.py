@@ -144,7 +144,8 @@ class EvaluateOptions:
         family: id of the task family; for an agent that needs no training.
         dataset: name of the data set; for an agent that needs no training.
         split: which frozen tasks: validation, test, ood or train.
-        tasks: how many of them; 40 of a family and 600 of a data set unless given.
+        tasks: how many of them; 40 of a family and 600 of a data set unless given. A finite family may have fewer:
+            then all are measured, and few get a row and a picture each.
         steps: K, the bits of adaptation.
         episodes: fresh episodes a bit of adaptation may use, and as many that judge each score.
         seed: names the streams of the evaluation.
@@ -204,7 +205,8 @@ class CompareOptions:
         json: write the curves and every number of the comparison here.
         markdown: write the tables here.
         profile: draw the performance profiles here (.png, .svg or .pdf).
-        against: the agent, or the RUN, that the others are compared to; by default the first.
+        against: the agent, or the RUN, that the others are compared to; by default the first. The p-value, corrected
+            for the number of comparisons, needs 5 seeds of each trained agent.
         reach: report how much adaptation each agent needs to reach this score (accuracies are between 0 and 1).
         axis: what to draw them against (final: the last scores alone); by default what all of them count.
     """
@@ -546,7 +548,7 @@ def evaluate(words: Sequence[str]) -> int:
     options, source = parse(f"metarl evaluate {target}", rest, command, group)
     source = _asked_for(source, options)
     _check_outputs(options)
-    curve = _measure(make_untrained(target, source), target, source, options)
+    curve = _measure(make_untrained(target, source), target, source, options, trained=False)
     _report(curve, {"json": options.json, "csv": options.csv, "plot": options.plot})
     return 0
 
@@ -647,6 +649,7 @@ def _measure(
     options: EvaluateOptions,
     seed: int = 0,
     config: Mapping[str, Any] | None = None,
+    trained: bool = True,
 ) -> AdaptationCurve:
     """The curve of one agent on frozen tasks, with its references."""
     from metarl.evaluation import AdaptationCurve
@@ -663,6 +666,9 @@ def _measure(
     tasks = source.fixed(options.split, count)
     measured = None if options.oracle is None else _oracle_score(options.oracle, source, options.split, tasks)
     scores = agent.curve(tasks, budget, options.seed)
+    if len(tasks) < count:
+        number = f"{len(tasks)} {options.split} task{'s' * (len(tasks) != 1)}"
+        say(f"{source.name} has {number}, fewer than {count}: all were measured")
     return AdaptationCurve.from_scores(
         scores,
         agent=name,
@@ -675,11 +681,13 @@ def _measure(
         evaluation_seed=options.seed,
         budget=budget,
         config=config,
+        trained=trained,
     )
 
 
 def _reference(name: str, source: Source, tasks: Tasks, budget: Budget, seed: int) -> float | None:
     """Mean score of a baseline on the same tasks, by its nature for classification; None where there is none."""
+    from metarl.evaluation import AdaptationCurve
     from metarl.learner import UserError
     from metarl.tasks import TaskFamily
 
@@ -688,9 +696,14 @@ def _reference(name: str, source: Source, tasks: Tasks, budget: Budget, seed: in
         return None if ways is None else {"random": 1 / ways, "oracle": 1.0}[name]
     try:
         agent = make_untrained(name, source)
-        return float(agent.curve(tasks, dataclasses.replace(budget, steps=0), seed).values.mean())
+        scores = agent.curve(tasks, dataclasses.replace(budget, steps=0), seed)
     except UserError:
         return None
+    curve = AdaptationCurve.from_scores(scores, agent=name, source=source, split=tasks.split, tasks=tasks)
+    if curve.diverged.any():
+        complain(f"the reference {name!r} got scores that are not finite on these tasks, and is left out")
+        return None
+    return float(curve.mean[0])
 
 
 def _oracle_score(path: Path, source: Source, split: str, tasks: Tasks) -> float:
@@ -719,15 +732,20 @@ def _oracle_score(path: Path, source: Source, split: str, tasks: Tasks) -> float
                 f"the oracle {path} was measured on another problem ({what}: {found[what]}, not {value}); "
                 f"measure it on the same {split} tasks: metarl evaluate RUN --split {split} --tasks {len(tasks)}"
             )
+    if curve.diverged.any():
+        fail(f"the oracle {path} has scores that diverged; a reference must be finite")
     return float(curve.mean.mean())
 
 
 def _report(curve: AdaptationCurve, files: Mapping[str, Path | None], *, table: bool = True) -> None:
     """Print the curve and write its files."""
     if table:
-        from metarl.tables import evaluation_table
+        from metarl.tables import evaluation_table, task_table
 
         say(evaluation_table(curve).rich())
+        if (each := task_table([curve], [curve.agent])) is not None:
+            say("")
+            say(each.rich())
     for kind, path in files.items():
         if path is None:
             continue
@@ -824,7 +842,7 @@ def compare(words: Sequence[str]) -> int:
     from metarl import comparison
     from metarl.evaluation import dump_json, merge_seeds, write_atomically
     from metarl.plotting import check_picture, plot_curves, plot_profiles
-    from metarl.tables import protocol_table, score_table, summary_table
+    from metarl.tables import protocol_table, score_table, summary_table, task_table
 
     for picture in (options.out, options.profile):
         check_output(picture and check_picture(picture))
@@ -834,7 +852,8 @@ def compare(words: Sequence[str]) -> int:
     curves = merge_seeds([curve for found in saved.values() for curve in found])
     against = 0 if options.against is None else _named(options.against, curves, saved)
     found = comparison.compare(curves, against=against, reach=options.reach, axis=options.axis)
-    tables = summary_table(found), score_table(found), protocol_table(found)
+    each = task_table(found.curves, found.labels)
+    tables = [summary_table(found), score_table(found), *([each] if each is not None else []), protocol_table(found)]
     for table in tables:
         say(table.rich())
         say("")
@@ -941,7 +960,10 @@ def video(words: Sequence[str]) -> int:
     agent = learner.load(run, source)
     if not isinstance(agent, Filmable):
         fail(f"{run.learner} in {target} cannot be filmed: only agents that act in a task family can")
-    takes = agent.film(source.fixed(options.split, options.task + 1)[options.task :], budget, options.seed)
+    tasks = source.fixed(options.split, options.task + 1)
+    if options.task >= len(tasks):
+        fail(f"--task is {options.task}; {source.name} has {len(tasks)} {options.split} tasks, 0 to {len(tasks) - 1}")
+    takes = agent.film(tasks[options.task :], budget, options.seed)
     write(takes, options.out, options.fps)
     for take in takes:
         say(f"{take.title}; filmed: {sum(take.rewards):.1f} in {len(take.rewards)} steps")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from metarl import statistics
-from metarl.evaluation import UNITS, AdaptationCurve, comparable, finite_or_none, labels
+from metarl.evaluation import UNITS, AdaptationCurve, comparable, finite_or_none, labels, with_known_tasks
 from metarl.statistics import Interval, Values
 
 REFERENCES = {"random": ("random",), "oracle": ("oracle", "ppo-oracle")}  # agents that may stand in, in this order
@@ -34,25 +35,30 @@ class Entry:
         label: a distinct name.
         curve: its curve, with the comparison's references.
         difference: mean last score minus that of the agent compared to, paired by task; positive is better,
-            errors included. See `statistics.difference`.
-        p: p-value of no difference, over tasks. See `statistics.p_value`.
+            errors included; NaN where a score diverged. See `statistics.difference`.
+        p: p-value of no difference for new seeds and tasks, corrected for the number of comparisons (Holm); NaN where
+            `without_p` says why there is none. See `statistics.p_value`.
+        uncorrected: the same, of this comparison alone.
+        without_p: why there is no p-value, or None.
         improvement: probability that a run of it does better on a task than one of the agent compared to.
         area: mean score over the common axis, the last score being held to its end; over its own where none is.
-        reached: k of the first mean score that reaches the wanted one, or None.
+        reached: k of the first mean score that reaches the wanted one, or None; see `first_reaching`.
     """
 
     label: str
     curve: AdaptationCurve
     difference: Interval
     p: float
+    uncorrected: float
+    without_p: str | None
     improvement: Interval
     area: Interval
     reached: int | None
 
     @cached_property
     def middle(self) -> Interval:
-        """Interquartile mean of the last score over seeds and tasks."""
-        return statistics.bootstrap(self.curve.per_task[..., -1], statistic=statistics.interquartile_mean)
+        """Interquartile mean of the last score over seeds and tasks; infinite where it holds one that diverged."""
+        return statistics.bootstrap(self.curve.ranked[..., -1], statistic=statistics.interquartile_mean)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -61,13 +67,18 @@ class Entry:
             "label": self.label,
             "agent": curve.agent,
             "seeds": curve.seeds,
+            "trained": curve.trained,
+            "tasks": curve.tasks,
             "score": _plain(curve.interval),
-            "gain": _plain(curve.gain),
+            "diverged": curve.diverged.tolist(),
+            "gain": _plain(curve.gain) if curve.adapts else None,
             "normalised": None if curve.normalised is None else curve.normalised.tolist(),
             "interquartile_mean": _plain(self.middle),
             "area": _plain(self.area),
             "difference": _plain(self.difference),
             "p_value": self.p,
+            "p_value_uncorrected": self.uncorrected,
+            "without_p_value": self.without_p,
             "probability_of_improvement": _plain(self.improvement),
             "reached": None if self.reached is None else consumed(curve, self.reached),
         }
@@ -142,32 +153,60 @@ def compare(
     comparable(curves)
     curves = with_common_references(curves)
     axis = axis or common_axis(curves)
-    other = curves[against].better[..., -1]
+    reference = curves[against]
+    other = reference.better[..., -1]
+    why = [None if i == against else without_p(curve, reference) for i, curve in enumerate(curves)]
+    tested = [i != against and reason is None for i, reason in enumerate(why)]
+    p = [
+        float(statistics.p_value(curve.better[..., -1], other)) if known else math.nan
+        for curve, known in zip(curves, tested, strict=True)
+    ]
     end = max((curve.along(axis)[-1] for curve in curves if curve.adapts), default=0) if axis in UNITS else None
     entries = tuple(
         Entry(
             label=label,
             curve=curve,
             difference=statistics.difference(curve.better[..., -1], other),
-            p=statistics.p_value(curve.better[..., -1], other),
+            p=float(corrected),
+            uncorrected=alone,
+            without_p=reason,
             improvement=statistics.probability_of_improvement(curve.better[..., -1], other),
             area=curve.area if end is None else curve.area_until(axis, end),
             reached=None if reach is None else first_reaching(curve, reach),
         )
-        for label, curve in zip(labels(curves), curves, strict=True)
+        for label, curve, alone, corrected, reason in zip(
+            labels(curves), curves, p, statistics.holm(p), why, strict=True
+        )
     )
     return Comparison(entries, against, axis, reach)
 
 
-def with_common_references(curves: Sequence[AdaptationCurve]) -> list[AdaptationCurve]:
-    """The curves with the same random and oracle score: the mean of those known.
+def without_p(curve: AdaptationCurve, other: AdaptationCurve) -> str | None:
+    """Why there is no p-value of the difference between two agents, in words; None where there is one."""
+    if any(c.trained and len(c.seeds) < statistics.FEW_SEEDS for c in (curve, other)):
+        return f"it needs at least {statistics.FEW_SEEDS} training seeds of each trained agent"
+    if curve.diverged[-1] or other.diverged[-1]:
+        return "where scores diverged there is no difference of means; P(better) counts them as worst"
+    if curve.repeats_unknown:
+        return "which rows are one task is unknown"
+    return None
 
-    Where none knows one, an agent that is such a reference stands in for it (`REFERENCES`).
+
+def with_common_references(curves: Sequence[AdaptationCurve]) -> list[AdaptationCurve]:
+    """The curves with the same random and oracle score: the mean of those known. What one knows of the tasks, all do.
+
+    Where none knows a reference, an agent that is one stands in for it (`REFERENCES`), unless it diverged.
     """
+    curves = with_known_tasks(curves)
     common: dict[str, float | None] = {}
     for name, agents in REFERENCES.items():
         known = [value for curve in curves if (value := getattr(curve, name)) is not None]
-        stand_ins = [float(curve.mean.mean()) for agent in agents for curve in curves if curve.agent == agent]
+        stand_ins = [
+            float(curve.mean.mean())
+            for agent in agents
+            for curve in curves
+            if curve.agent == agent and not curve.diverged.any()
+        ]
         common[name] = float(np.mean(known)) if known else next(iter(stand_ins), None)
     return [dataclasses.replace(curve, random=common["random"], oracle=common["oracle"]) for curve in curves]
 
@@ -193,8 +232,12 @@ def _rises(positions: Sequence[int] | None) -> bool:
 
 
 def first_reaching(curve: AdaptationCurve, score: float) -> int | None:
-    """The least k whose mean score is at least the wanted one (at most, for an error); None if there is none."""
+    """The least k whose mean score is at least the wanted one (at most, for an error); None if there is none.
+
+    A mean that leaves out scores which diverged reaches nothing.
+    """
     good = curve.mean >= score if curve.higher_is_better else curve.mean <= score
+    good &= curve.diverged == 0
     return int(np.argmax(good)) if good.any() else None
 
 
@@ -204,7 +247,7 @@ def consumed(curve: AdaptationCurve, k: int) -> dict[str, int]:
 
 
 def profiles(curves: Sequence[AdaptationCurve]) -> tuple[Values, list[Interval]]:
-    """Share of tasks and seeds whose last score is better than each threshold.
+    """Share of tasks and seeds whose last score is better than each threshold; one that diverged is better than none.
 
     Scores are normalised where the curves know random and oracle; elsewhere an error is better below a threshold.
 
@@ -215,9 +258,9 @@ def profiles(curves: Sequence[AdaptationCurve]) -> tuple[Values, list[Interval]]
     sign = 1.0
     if first.normalised is None or first.random is None or first.oracle is None:
         sign = 1.0 if first.higher_is_better else -1.0
-        last = [sign * curve.per_task[..., -1] for curve in curves]
+        last = [sign * curve.scores[..., -1] for curve in curves]
     else:
-        last = [(curve.per_task[..., -1] - first.random) / (first.oracle - first.random) for curve in curves]
+        last = [(curve.scores[..., -1] - first.random) / (first.oracle - first.random) for curve in curves]
     pooled = np.concatenate([values.ravel() for values in last])
     pooled = pooled[np.isfinite(pooled)]
     low, high = np.quantile(pooled, [WORST, 1.0]) if pooled.size else (0.0, 1.0)

@@ -2,8 +2,9 @@
 
 A curve holds the score of every training seed, test task and k = 0..K, and derives the rest: means
 with 95 % bootstrap intervals, gain over k = 0, area, and the score normalised between random and
-oracle. It is saved as JSON that names the problem it was measured on, so that curves of different
-problems are never put on one plot.
+oracle. Rows that are the same task count as one. A score that is not finite is of a run that diverged: means
+leave it out, with the share left out beside them, and by rank it is the worst. A curve is saved as JSON that names
+the problem it was measured on, so that curves of different problems are never put on one plot.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import math
 import os
@@ -24,16 +26,18 @@ from typing import Any, get_args
 import numpy as np
 
 from metarl.learner import Budget, ScoreKind, Scores, Source, UserError
-from metarl.statistics import Interval, Values, bootstrap
+from metarl.statistics import Interval, Values, bootstrap, mean
 from metarl.tasks import Tasks
 
 VERSION = 1  # of the JSON
+FEW_TASKS = 6  # at most so many are shown one by one
+NAMED = 6  # numbers of a task that still make a name
 UNITS = {"gradient_steps": "gradient steps", "env_steps": "environment steps a task", "shots": "shots"}
 
 
 @dataclass(frozen=True, eq=False)
 class AdaptationCurve:
-    """Scores of one agent after 0..K bits of adaptation, for S training seeds on the same T tasks.
+    """Scores of one agent after 0..K bits of adaptation, for S training seeds on the same T rows of tasks.
 
     Attributes:
         agent: the learner's name.
@@ -45,9 +49,9 @@ class AdaptationCurve:
         protocol: one line that says how the budget was spent.
         score: "return", "accuracy" or "mse"; the last is better when lower.
         gradient_steps: K+1 gradient steps taken before each score, or None.
-        env_steps: K+1 environment steps a task consumed before each score, or None.
+        env_steps: K+1 environment steps a task consumed before each score (a mean over tasks, rounded), or None.
         shots: K+1 shots consumed before each score, or None.
-        per_task: `(S, T, K+1)` scores.
+        per_task: `(S, T, K+1)` scores; NaN where not finite: the run diverged.
         random: mean score of random behaviour on the same tasks, or None.
         oracle: mean score of the best behaviour known on the same tasks, or None.
         options: the family's options beside the preset.
@@ -57,6 +61,11 @@ class AdaptationCurve:
         config: the learner's options, without the seed.
         regret: mean regret of each pull of a bandit (`Scores.regret`), or None.
         horizon: steps of the longest episode, or None where there are none or it is unknown.
+        task_of: for each of the T rows, the first row of the same task (`Tasks.distinct`). None where unknown, as in
+            files of old: then every row counts as a task of its own.
+        task_arrays: the D distinct tasks as named arrays `(D, ...)` where they are few and small enough to be told
+            by their numbers, else None.
+        trained: False for an agent that is not, so that another seed would give the same.
     """
 
     agent: str
@@ -80,6 +89,9 @@ class AdaptationCurve:
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     regret: tuple[float, ...] | None = None
     horizon: int | None = None
+    task_of: tuple[int, ...] | None = None
+    task_arrays: Mapping[str, Any] | None = None
+    trained: bool = True
 
     def __post_init__(self) -> None:
         values = np.array(self.per_task, dtype=np.float64)
@@ -89,8 +101,16 @@ class AdaptationCurve:
             raise ValueError(f"need one distinct seed for each of the {values.shape[0]} blocks, got {self.seeds}")
         if self.score not in get_args(ScoreKind):
             raise ValueError(f"score must be one of {', '.join(get_args(ScoreKind))}, got {self.score!r}")
+        values[~np.isfinite(values)] = np.nan
         values.setflags(write=False)
         object.__setattr__(self, "per_task", values)
+        if self.task_of is not None:
+            rows = tuple(int(row) for row in self.task_of)
+            if len(rows) != values.shape[1] or any(not 0 <= row <= t or rows[row] != row for t, row in enumerate(rows)):
+                raise ValueError(f"task_of must name, for each of {values.shape[1]} rows, the first of its task")
+            object.__setattr__(self, "task_of", rows)
+        if self.task_arrays is not None:
+            object.__setattr__(self, "task_arrays", _few_arrays(self.task_arrays, self.tasks))
         object.__setattr__(self, "seeds", tuple(int(seed) for seed in self.seeds))
         for name in ("options", "config"):
             object.__setattr__(self, name, finite_or_none(getattr(self, name)))
@@ -100,7 +120,10 @@ class AdaptationCurve:
                 continue
             if len(axis) != values.shape[2]:
                 raise ValueError(f"{name} must have {values.shape[2]} entries, got {len(axis)}")
-            object.__setattr__(self, name, tuple(int(position) for position in axis))
+            positions = tuple(round(position) for position in axis)
+            if any(b < a for a, b in itertools.pairwise(positions)):
+                raise ValueError(f"{name} counts what was consumed and cannot fall, got {positions}")
+            object.__setattr__(self, name, positions)
 
     @staticmethod
     def from_scores(
@@ -116,13 +139,19 @@ class AdaptationCurve:
         evaluation_seed: int = 0,
         budget: Budget | None = None,
         config: Mapping[str, Any] | None = None,
+        trained: bool = True,
     ) -> AdaptationCurve:
         """The curve of one training seed's scores, or of several seeds' on the same tasks."""
         runs = [scores] if isinstance(scores, Scores) else list(scores)
         if len(runs) != len(seeds):
             raise ValueError(f"need scores and seeds in equal number, got {len(runs)} and {len(seeds)}")
+        if any(len(run.values) != len(tasks) for run in runs):
+            raise ValueError(f"need scores of each of the {len(tasks)} tasks, got {[len(run.values) for run in runs]}")
         options = source.options()
         preset = options.pop("preset", None)
+        task_of = tasks.distinct()
+        several = tasks[np.unique(task_of)]
+        small = len(several) <= FEW_TASKS and sum(values[0].size for values in several.arrays.values()) <= NAMED
         curves = [
             AdaptationCurve(
                 agent=agent,
@@ -146,6 +175,9 @@ class AdaptationCurve:
                 config=dict(config or {}),
                 regret=None if run.regret is None else tuple(run.regret.mean(0).tolist()),
                 horizon=getattr(source, "horizon", None),
+                task_of=tuple(task_of.tolist()),
+                task_arrays=several.arrays if small else None,
+                trained=trained,
             )
             for run, seed in zip(runs, seeds, strict=True)
         ]
@@ -157,9 +189,65 @@ class AdaptationCurve:
         return int(self.per_task.shape[2]) - 1
 
     @property
+    def rows(self) -> tuple[int, ...]:
+        """The first row of each of the D distinct tasks."""
+        return tuple(range(self.per_task.shape[1])) if self.task_of is None else tuple(sorted(set(self.task_of)))
+
+    @property
     def tasks(self) -> int:
-        """T, the number of tasks."""
-        return int(self.per_task.shape[1])
+        """D, the number of distinct tasks."""
+        return len(self.rows)
+
+    @property
+    def repeats_unknown(self) -> bool:
+        """Whether rows count as tasks though some may be the same: a finite family in a file of old."""
+        return self.task_of is None and not self.unseen and self.tasks > 1
+
+    @cached_property
+    def scores(self) -> Values:
+        """The scores of distinct tasks `(S, D, K+1)`: means over their repeats, NaN where one of them diverged."""
+        if self.tasks == self.per_task.shape[1]:
+            return self.per_task
+        row_of = np.array(self.task_of)
+        return np.stack([self.per_task[:, row_of == row].mean(1) for row in self.rows], axis=1)
+
+    @property
+    def diverged(self) -> Values:
+        """Share of seeds and tasks whose score is not finite `(K+1,)`."""
+        return np.asarray(np.isnan(self.scores).mean((0, 1)))
+
+    @property
+    def ranked(self) -> Values:
+        """`scores` for statistics by rank: those that diverged are infinitely bad."""
+        return np.where(np.isnan(self.scores), -np.inf if self.higher_is_better else np.inf, self.scores)
+
+    @property
+    def few_tasks(self) -> bool:
+        """Whether the tasks are shown one by one: there are several, but few, and known to be distinct."""
+        return self.task_of is not None and 1 < self.tasks <= FEW_TASKS
+
+    @cached_property
+    def task_names(self) -> tuple[str, ...]:
+        """A name for each of the D tasks: its numbers where they tell them apart, else "task" and its first row."""
+        arrays = {name: np.asarray(values) for name, values in (self.task_arrays or {}).items()}
+        names = [
+            ", ".join(f"{name}={_spelled(v[d], bool((v < 0).any()))}" for name, v in arrays.items())
+            for d in range(self.tasks)
+        ]
+        return tuple(names if len(set(names)) == self.tasks else [f"task {row}" for row in self.rows])
+
+    def of_task(self, d: int) -> AdaptationCurve:
+        """The curve of one of the D tasks, without references, which are of all tasks."""
+        rows = [t for t, row in enumerate(self.task_of or self.rows) if row == self.rows[d]]
+        return dataclasses.replace(
+            self,
+            per_task=self.per_task[:, rows],
+            task_of=(0,) * len(rows),
+            task_arrays=self.task_arrays and {name: [values[d]] for name, values in self.task_arrays.items()},
+            random=None,
+            oracle=None,
+            regret=None,
+        )
 
     @property
     def higher_is_better(self) -> bool:
@@ -168,8 +256,8 @@ class AdaptationCurve:
 
     @property
     def better(self) -> Values:
-        """The scores `(S, T, K+1)` in the direction in which higher is better: errors negated."""
-        return self.per_task if self.higher_is_better else -self.per_task
+        """The scores `(S, D, K+1)` in the direction in which higher is better: errors negated."""
+        return self.scores if self.higher_is_better else -self.scores
 
     @property
     def adapts(self) -> bool:
@@ -199,17 +287,21 @@ class AdaptationCurve:
 
     @property
     def mean(self) -> Values:
-        """Mean score over seeds and tasks `(K+1,)`."""
-        return np.asarray(self.per_task.mean((0, 1)))
+        """Mean of the finite scores over seeds and distinct tasks `(K+1,)`; NaN where all diverged (see `diverged`)."""
+        flat = self.scores.reshape(-1, self.steps + 1)
+        return np.asarray(mean(np.ones((1, len(flat))), flat)[0])
 
     @cached_property
     def interval(self) -> Interval:
-        """Mean over seeds and tasks with its interval, each `(K+1,)`."""
-        return bootstrap(self.per_task)
+        """`mean` with its interval, each `(K+1,)`."""
+        return bootstrap(self.scores)
 
     @cached_property
     def gain(self) -> Interval:
-        """Improvement over k = 0, paired within seed and task, each `(K+1,)`; positive is better, errors included."""
+        """Improvement over k = 0, paired within seed and task, each `(K+1,)`; positive is better, errors included.
+
+        Of an agent that does not adapt it is the noise of its evaluation, and not shown.
+        """
         return bootstrap(self.better - self.better[..., :1])
 
     @cached_property
@@ -224,11 +316,11 @@ class AdaptationCurve:
         nothing is consumed it is the mean score.
         """
         if not self.adapts and axis != "k":
-            return bootstrap(self.per_task.mean(2))
+            return bootstrap(self.scores.mean(2))
         x = np.asarray([*self.along(axis), end], dtype=np.float64)
         if x[-1] == x[0]:
-            return bootstrap(self.per_task[..., 0])
-        held = np.concatenate([self.per_task, self.per_task[..., -1:]], axis=-1)
+            return bootstrap(self.scores[..., 0])
+        held = np.concatenate([self.scores, self.scores[..., -1:]], axis=-1)
         return bootstrap(np.asarray(np.trapezoid(held, x, axis=-1)) / (x[-1] - x[0]))
 
     @property
@@ -242,15 +334,17 @@ class AdaptationCurve:
         """Plain data for JSON; numbers that are not finite become None."""
         document = {"version": VERSION} | {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         document["per_task"] = self.per_task.tolist()
+        document["task_arrays"] = self.task_arrays and {n: np.asarray(v).tolist() for n, v in self.task_arrays.items()}
         document["budget"] = self.budget and dataclasses.asdict(self.budget)
         document["mean"] = self.interval.value.tolist()
         document["ci_low"] = self.interval.low.tolist()
         document["ci_high"] = self.interval.high.tolist()
+        document["diverged"] = self.diverged.tolist()
         plain: dict[str, Any] = finite_or_none(document)
         return plain
 
     def save(self, path: str | Path) -> None:
-        """Write JSON, or CSV (one row a seed, task and k) when the name ends in .csv; never half a file.
+        """Write JSON, or CSV (one row a seed, task, repeat and k) when the name ends in .csv; never half a file.
 
         Raises:
             UserError: the file cannot be written.
@@ -261,10 +355,12 @@ class AdaptationCurve:
     def _csv(self) -> str:
         out = io.StringIO()
         rows = csv.writer(out, lineterminator="\n")
-        rows.writerow(["seed", "task", "k", *UNITS, "score"])
+        rows.writerow(["seed", "task", "repeat", "k", *UNITS, "score"])
         axes = [getattr(self, name) or [""] * (self.steps + 1) for name in UNITS]
-        for (s, task, k), value in np.ndenumerate(self.per_task):
-            rows.writerow([self.seeds[s], task, k, *(axis[k] for axis in axes), repr(float(value))])
+        task_of = self.task_of or self.rows
+        for (s, t, k), value in np.ndenumerate(self.per_task):
+            task, repeat = task_of[t], task_of[:t].count(task_of[t])
+            rows.writerow([self.seeds[s], task, repeat, k, *(axis[k] for axis in axes), repr(float(value))])
         return out.getvalue()
 
     @staticmethod
@@ -296,14 +392,33 @@ class AdaptationCurve:
                 given[field.name] = _checked(field.name, document[field.name])
             elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
                 raise UserError(f"it lacks {field.name!r}")
+        given.setdefault("trained", bool(given.get("config")))  # of old, only agents that are not lacked a config
         try:
             curve = AdaptationCurve(**given)
-            mean = np.array(document.get("mean"), dtype=np.float64)
+            written = np.array(document.get("mean"), dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise UserError(one_line(error)) from None
-        if mean.shape != curve.mean.shape or not np.allclose(mean, curve.mean, equal_nan=True):
+        alike = written.shape == curve.mean.shape
+        if alike:  # of old, one score that diverged made the mean null
+            written = np.where(np.isnan(written) & (curve.diverged > 0), curve.mean, written)
+        if not alike or not np.allclose(written, curve.mean, equal_nan=True):
             raise UserError("its mean is not the mean of its per_task")
         return curve
+
+
+def _few_arrays(arrays: Mapping[str, Any], tasks: int) -> dict[str, Values]:
+    """Arrays of few small tasks, checked."""
+    made = {str(name): np.array(values) for name, values in arrays.items()}
+    if any(values.ndim == 0 or values.shape[0] != tasks or values.dtype.kind not in "biuf" for values in made.values()):
+        raise ValueError(f"task_arrays must hold numbers of each of the {tasks} tasks")
+    if tasks > FEW_TASKS or sum(values[0].size for values in made.values()) > NAMED:
+        raise ValueError(f"task_arrays are for at most {FEW_TASKS} tasks of at most {NAMED} numbers each")
+    return made
+
+
+def _spelled(value: Values, signed: bool) -> str:
+    numbers = [f"{number:{'+' * signed}.6g}" for number in np.ravel(value)]
+    return numbers[0] if np.ndim(value) == 0 else f"({', '.join(numbers)})"
 
 
 def load_curves(path: str | Path) -> list[AdaptationCurve]:
@@ -337,11 +452,14 @@ def _checked(name: str, value: Any) -> Any:
         "budget": (dict, type(None)),
         "regret": (list, type(None)),
         "horizon": (int, type(None)),
+        "task_of": (list, type(None)),
+        "task_arrays": (dict, type(None)),
+        "trained": (bool,),
     }
     if type(value) not in allowed[name]:
         kinds = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed[name])
         raise UserError(f"{name!r} must be {kinds}, got {type(value).__name__}")
-    if name in ("seeds", *UNITS) and value is not None:
+    if name in ("seeds", "task_of", *UNITS) and value is not None:
         if any(type(entry) is not int for entry in value):
             raise UserError(f"{name!r} must hold integers")
         return tuple(value)
@@ -370,8 +488,9 @@ IDENTITY = {  # what curves must share to be compared: field -> its name in a me
 def comparable(curves: Sequence[AdaptationCurve]) -> None:
     """Check that curves were measured on the same problem, tasks and data budget.
 
-    How an agent spends the budget may differ: that is on the plot's axis. Spending more than it may not. Few-shot
-    tasks carry their data, so there the budget is the labelled examples consumed in the end.
+    How an agent spends the budget may differ: that is on the plot's axis. Spending more than it may not; a budget
+    that one curve knows holds for those that do not. Less may be spent: episodes end early. Few-shot tasks carry
+    their data, so there the budget is the labelled examples consumed in the end.
 
     Raises:
         UserError: they differ, or an agent overspent; the message names in what, and the values.
@@ -383,20 +502,23 @@ def comparable(curves: Sequence[AdaptationCurve]) -> None:
         for field, meaning in (IDENTITY | {"budget": "budget"}).items():
             mine, theirs = getattr(first, field), getattr(other, field)
             if field == "budget" and (mine is None or theirs is None or _counts_shots(first, other)):
-                mine, theirs = _consumed(first, other), _consumed(other, first)
+                mine, theirs = _shots(first, other), _shots(other, first)
             if mine != theirs:
                 raise UserError(
                     f"cannot compare {first.agent} with {other.agent}: {meaning} {_shown(mine)} is not {_shown(theirs)}"
                 )
+        if None not in (first.task_of, other.task_of) and first.task_of != other.task_of:
+            raise UserError(f"cannot compare {first.agent} with {other.agent}: they differ in which rows are one task")
     horizon = next((curve.horizon for curve in curves if curve.horizon is not None), None)
+    budget = next((curve.budget for curve in curves if curve.budget is not None), None)
     for curve in curves:
-        if horizon is None or curve.budget is None or curve.env_steps is None:
+        if horizon is None or budget is None or curve.env_steps is None:
             continue
-        allowed = curve.budget.steps * curve.budget.episodes * horizon
+        allowed = budget.steps * budget.episodes * horizon
         if curve.env_steps[-1] > allowed:
             raise UserError(
                 f"cannot compare {curve.agent}: it consumed {curve.env_steps[-1]:,} environment steps a task, more "
-                f"than its budget of {_shown(curve.budget)} of {horizon} steps, {allowed:,}"
+                f"than the budget of {_shown(budget)} of {horizon} steps, {allowed:,}"
             )
 
 
@@ -404,10 +526,11 @@ def _counts_shots(*curves: AdaptationCurve) -> bool:
     return all(curve.shots is not None and curve.env_steps is None for curve in curves)
 
 
-def _consumed(curve: AdaptationCurve, other: AdaptationCurve) -> dict[str, int]:
-    """What a curve consumed in all, in the units that both curves count."""
-    shared = [name for name in ("env_steps", "shots") if getattr(curve, name) and getattr(other, name)]
-    return {name: getattr(curve, name)[-1] for name in shared if curve.adapts and other.adapts}
+def _shots(curve: AdaptationCurve, other: AdaptationCurve) -> dict[str, int]:
+    """The labelled examples a curve consumed in all, where both adapt and count them."""
+    if not (curve.adapts and other.adapts and curve.shots and other.shots):
+        return {}
+    return {"shots": curve.shots[-1]}
 
 
 def _shown(value: Any) -> str:
@@ -419,8 +542,22 @@ def _shown(value: Any) -> str:
 
 def mergeable(a: AdaptationCurve, b: AdaptationCurve) -> bool:
     """Whether two curves differ in nothing but their training seeds (and so in their scores)."""
-    fields = [*IDENTITY, "agent", "config", "evaluation_seed", "budget", "gradient_steps", "shots", "protocol"]
+    fields = [*IDENTITY, "agent", "trained", "config", "evaluation_seed"]
+    fields += ["budget", "gradient_steps", "shots", "protocol"]
     return a.per_task.shape[1:] == b.per_task.shape[1:] and all(getattr(a, f) == getattr(b, f) for f in fields)
+
+
+def with_known_tasks(curves: Sequence[AdaptationCurve]) -> list[AdaptationCurve]:
+    """Curves on the same tasks, what one knows of them (which rows are one, their numbers) told to all."""
+    known = next((curve for curve in curves if curve.task_of is not None), None)
+    if known is None:
+        return list(curves)
+    return [
+        curve
+        if curve.task_of is not None
+        else dataclasses.replace(curve, task_of=known.task_of, task_arrays=known.task_arrays)
+        for curve in curves
+    ]
 
 
 def merge(curves: Sequence[AdaptationCurve]) -> AdaptationCurve:
@@ -440,6 +577,7 @@ def merge(curves: Sequence[AdaptationCurve]) -> AdaptationCurve:
     if len(set(seeds)) != len(seeds):
         raise UserError(f"a training seed occurs twice in {seeds}; give each run once")
     order = np.argsort(seeds)
+    curves = with_known_tasks(curves)
     return dataclasses.replace(
         curves[0],
         seeds=tuple(seeds[i] for i in order),

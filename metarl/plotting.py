@@ -27,6 +27,8 @@ MARKERS = "os^Dv<>P"
 DASHES: Any = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 REFERENCE_DASHES: Any = {"oracle": (0, (5, 2)), "random": (0, (1, 1.5))}
 GREY = "#777777"  # readable on white and on black
+PANEL = (2.6, 2.3)  # inches, of one task
+ACROSS = 4  # panels at most side by side
 INSIDE = 3  # entries of a legend that still fit into the plot
 FIRST = ("return/", "score/", "loss/")  # metrics shown before the others
 POINTS = 300  # drawn of a training curve
@@ -79,7 +81,7 @@ def check_picture(path: str | Path) -> Path:
 
 
 def plot_curves(curves: AdaptationCurve | Sequence[AdaptationCurve], path: str | Path, axis: str | None = None) -> None:
-    """Draw one or several comparable curves into a PNG, SVG or PDF file.
+    """Draw one or several comparable curves into a PNG, SVG or PDF file; few distinct tasks get a panel each.
 
     Args:
         curves: what to draw; each keeps its colour by position.
@@ -228,12 +230,41 @@ def _finish(made: Figure, ax: Axes, curves: Sequence[AdaptationCurve], entries: 
 
 
 def _draw_against(curves: Sequence[AdaptationCurve], axis: str) -> Figure:
-    """Mean and interval of each curve against what it consumed."""
-    entries = len(curves) + len(_references(curves))
-    made, ax = _canvas(entries)
-    for curve, label, look in zip(curves, labels(curves), looks(len(curves)), strict=True):
+    """Mean and interval of each curve against what it consumed; of few tasks, one by one too."""
+    names, references = labels(curves), _references(curves)
+    entries = len(curves) + len(references)
+    if not curves[0].few_tasks:
+        made, ax = _canvas(entries)
+        _draw_panel(ax, curves, names, axis, references)
+        _finish(made, ax, curves, entries)
+        return made
+    panels = [("mean of the tasks", curves, references)]
+    panels += [(task, [curve.of_task(d) for curve in curves], {}) for d, task in enumerate(curves[0].task_names)]
+    columns = min(ACROSS, len(panels))
+    rows = -(-len(panels) // columns)
+    made = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows + 0.9), layout="constrained")
+    FigureCanvasAgg(made)
+    shared: Axes | None = None
+    for i, (title, drawn, levels) in enumerate(panels):
+        ax = made.add_subplot(rows, columns, i + 1, sharey=shared)
+        shared = shared or ax
+        _draw_panel(ax, drawn, names, axis, levels)
+        ax.set_title(title, loc="left")
+        ax.tick_params(axis="x", labelsize=7)
+        if i % columns:
+            ax.set_ylabel("")
+    made.suptitle(problem(curves), x=0.01, ha="left", fontsize=9)
+    handles, texts = made.axes[0].get_legend_handles_labels()
+    made.legend(handles, texts, loc="outside lower left", ncols=min(4, entries))
+    return made
+
+
+def _draw_panel(
+    ax: Axes, curves: Sequence[AdaptationCurve], names: Sequence[str], axis: str, references: Mapping[str, float]
+) -> None:
+    for curve, label, look in zip(curves, names, looks(len(curves)), strict=True):
         _draw(ax, curve, label, axis, look)
-    for name, value in _references(curves).items():
+    for name, value in references.items():
         _level(ax, value, color=GREY, linewidth=1.2, linestyle=REFERENCE_DASHES[name], label=name, zorder=1.5)
     ax.set_xlabel(UNITS.get(axis, "k, bits of adaptation"))
     ax.set_ylabel(SCORE[curves[0].score])
@@ -252,12 +283,11 @@ def _draw_against(curves: Sequence[AdaptationCurve], axis: str) -> Figure:
     else:
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         ax.xaxis.set_major_formatter("{x:,.0f}")
-    _finish(made, ax, curves, entries)
-    return made
 
 
 def _draw(ax: Axes, curve: AdaptationCurve, label: str, axis: str, look: Look) -> None:
     mean, low, high = curve.interval.value, curve.interval.low, curve.interval.high
+    label = _with_share(label, curve)
     if not curve.adapts and axis != "k":
         name = f"{label} (does not adapt)" if curve.steps else label
         _level(ax, float(mean.mean()), color=look.colour, linewidth=1.4, linestyle="-.", label=name)
@@ -265,6 +295,12 @@ def _draw(ax: Axes, curve: AdaptationCurve, label: str, axis: str, look: Look) -
     x = np.asarray(curve.along(axis))
     ax.fill_between(x, low, high, color=look.colour, alpha=0.18, linewidth=0)
     ax.plot(x, mean, color=look.colour, marker=look.marker, markersize=4.5, linewidth=1.6, label=label)
+
+
+def _with_share(label: str, curve: AdaptationCurve) -> str:
+    """A label that says which share of the scores a mean leaves out, at the worst of its points."""
+    worst = float(curve.diverged.max())
+    return f"{label} (without {100 * worst:.3g} % diverged)" if worst else label
 
 
 def _level(ax: Axes, value: float, **style: Any) -> None:
@@ -275,18 +311,29 @@ def _level(ax: Axes, value: float, **style: Any) -> None:
 
 
 def _draw_last(curves: Sequence[AdaptationCurve]) -> Figure:
-    """The last score of each curve with its interval, a row each, the best on top."""
+    """The last score of each curve with its interval, a row each, the best on top; few tasks in rows below."""
     number = formatter(curves[0])
-    last = np.array([[float(part[-1]) for part in dataclasses.astuple(curve.interval)] for curve in curves])
-    best_first = np.argsort(last[:, 0] * (-1 if curves[0].higher_is_better else 1), kind="stable")
-    made = Figure(figsize=(5.8, 1.15 + 0.34 * len(curves)), layout="constrained")
+    shown: list[tuple[str, AdaptationCurve, Look, bool]] = []
+    sign = -1 if curves[0].higher_is_better else 1
+    best_first = sorted(
+        zip(curves, labels(curves), looks(len(curves)), strict=True),
+        key=lambda agent: (float(agent[0].diverged[-1]), sign * float(agent[0].mean[-1])),
+    )
+    for curve, name, look in best_first:
+        shown.append((_with_share(name, curve), curve, look, True))
+        if curve.few_tasks:
+            parts = [(f"{task}", curve.of_task(d)) for d, task in enumerate(curve.task_names)]
+            shown += [(_with_share(task, part), part, look, False) for task, part in parts]
+    last = np.array([[float(part[-1]) for part in dataclasses.astuple(curve.interval)] for _, curve, _, _ in shown])
+    made = Figure(figsize=(5.8, 1.15 + 0.34 * len(shown)), layout="constrained")
     FigureCanvasAgg(made)
     ax = made.add_subplot()
-    names, drawn = labels(curves), looks(len(curves))
-    for row, i in enumerate(best_first):
-        mean, low, high = last[i]
-        ax.plot([low, high], [row, row], color=drawn[i].colour, linewidth=5, alpha=0.35, solid_capstyle="butt")
-        ax.plot([mean], [row], color=drawn[i].colour, marker="o", markersize=6, linestyle="none", label=names[i])
+    for row, (name, _, look, whole) in enumerate(shown):
+        mean, low, high = last[row]
+        ax.plot([low, high], [row, row], color=look.colour, linewidth=5, alpha=0.35, solid_capstyle="butt")
+        ax.plot(
+            [mean], [row], color=look.colour, marker="o" if whole else ".", markersize=6, linestyle="none", label=name
+        )
         beside = number(mean) if low != low else f"{number(mean)} [{number(low)}, {number(high)}]"
         ax.annotate(beside, (1.02, row), xycoords=("axes fraction", "data"), va="center", fontsize=8)
     reach = last[np.isfinite(last)]
@@ -296,9 +343,9 @@ def _draw_last(curves: Sequence[AdaptationCurve]) -> Figure:
             continue  # chance far below would leave the agents one dot
         ax.axvline(value, color=GREY, linewidth=1.2, linestyle=REFERENCE_DASHES[name], zorder=1.5)
         ax.annotate(name, (value, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8)
-    ax.set_yticks(range(len(curves)), [names[i] for i in best_first])
+    ax.set_yticks(range(len(shown)), [name for name, _, _, _ in shown])
     ax.tick_params(axis="y", length=0)
-    ax.set_ylim(len(curves) - 0.4, -0.6)
+    ax.set_ylim(len(shown) - 0.4, -0.6)
     ax.grid(visible=False, axis="y")
     ax.spines["left"].set_visible(False)
     ax.margins(x=0.08)

@@ -26,7 +26,7 @@ from metarl.comparison import Comparison, compare
 from metarl.evaluation import AdaptationCurve, comparable, merge_seeds, write_atomically
 from metarl.learner import Budget, UserError
 from metarl.runs import Run
-from metarl.tables import NONE, Table, problem, protocol_table, score_table, summary_table
+from metarl.tables import NONE, Table, formatter, problem, protocol_table, score_table, summary_table, task_table
 
 PAGE = "index.html"
 OPENED = 4  # curves whose long table is shown without a click
@@ -110,19 +110,22 @@ def _problem_section(found: Comparison) -> _Section:
         "SHA-256 of the tasks": first.task_hash,
         "budget a task": _budget(first.budget) if first.shots is None else f"{first.shots[-1]} shots",
         "training seeds": "; ".join(
-            f"{label}: {', '.join(map(str, curve.seeds))}" for label, curve in zip(found.labels, curves, strict=True)
+            f"{label}: {', '.join(map(str, curve.seeds)) if curve.trained else 'not trained'}"
+            for label, curve in zip(found.labels, curves, strict=True)
         ),
         "evaluation seed": ", ".join(map(str, sorted({curve.evaluation_seed for curve in curves}))),
     }
-    ends = "; ".join(f"{entry.label} {float(entry.curve.mean[-1]):.4g}" for entry in found.entries)
+    number = formatter(first)
+    ends = "; ".join(f"{entry.label} {number(float(entry.curve.mean[-1]))}" for entry in found.entries)
     profile = ""
     if first.tasks > 1:
         words = "Share of tasks and seeds that end with a better score than each threshold. Shading: 95 % interval."
         profile = _figure(lambda: plotting.profile_figure(curves), f"Performance profiles. {words}", words)
-    scores = score_table(found)
+    scores, each = score_table(found), task_table(curves, found.labels)
     body = [
         _figure(lambda: plotting.figure(curves, found.axis), f"Adaptation curves. Last scores: {ends}.", ""),
         dataclasses.replace(summary_table(found), title="Last scores").html(),
+        *([] if each is None else [each.html()]),
         _details(scores.title, dataclasses.replace(scores, title="", notes=()).html(), opened=len(curves) <= OPENED),
         profile,
         _definitions({name: value for name, value in facts.items() if value}),

@@ -177,6 +177,53 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+DIRECTION = "metarl/HalfCheetahDirection-v0"
+
+
+def test_a_finite_family_is_measured_whole_and_task_by_task(tmp_path: Path) -> None:
+    words = ("--family", DIRECTION, "--episodes", 1, "--steps", 0)
+    said = metarl(
+        "evaluate", "random", *words, "--tasks", 40, "--json", tmp_path / "a.json", "--plot", tmp_path / "a.svg"
+    )
+    assert said.code == 0, said.err
+    assert f"{DIRECTION} has 2 test tasks, fewer than 40: all were measured\n" in said.out
+    curve = AdaptationCurve.load(tmp_path / "a.json")
+    assert (curve.per_task.shape, curve.task_of, curve.trained) == ((1, 2, 1), (0, 1), False)
+    assert "Each task alone" in said.out
+    for name, row in zip(curve.task_names, curve.per_task[0, :, 0], strict=True):
+        assert name in said.out
+        assert f"{row:.2f}" in said.out
+        assert name in (tmp_path / "a.svg").read_text()
+    assert "gain" not in said.out  # random does not adapt
+    assert curve.random == pytest.approx(curve.mean[0])
+    quiet = metarl("evaluate", "random", *words, "--tasks", 2)
+    assert "all were measured" not in quiet.out
+    other = metarl("evaluate", "stand-still", *words, "--json", tmp_path / "b.json")
+    assert other.code == 0, other.err
+    text = tmp_path / "all.md"
+    both = metarl("compare", tmp_path / "a.json", tmp_path / "b.json", "--out", tmp_path / "c.png", "--markdown", text)
+    assert both.code == 0, both.err
+    assert f"| random, {curve.task_names[0]} | 0 |" in text.read_text()
+    assert "With 2 tasks no p can be below 0.5." in " ".join(both.out.split())
+
+
+def test_repeats_of_a_family_that_does_not_say_it_is_finite_are_one_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from metarl.envs import family_class
+
+    monkeypatch.setattr(family_class(DIRECTION), "finite", lambda self, split: None)
+    words = ("--family", DIRECTION, "--episodes", 1, "--steps", 0, "--tasks", 12)
+    said = metarl("evaluate", "random", *words, "--json", tmp_path / "a.json")
+    assert said.code == 0, said.err
+    assert "2 test tasks in 12 rows" in said.out
+    curve = AdaptationCurve.load(tmp_path / "a.json")
+    rows = np.array(curve.task_of)
+    means = [curve.per_task[0, rows == row].mean(0) for row in sorted(set(rows))]
+    assert curve.mean == pytest.approx(np.mean(means, axis=0))
+    assert curve.random == pytest.approx(curve.mean[0])  # the reference weighs tasks alike
+
+
 def test_compare_makes_seeds_one_curve(trained: Path, still: Path, tmp_path: Path) -> None:
     picture, numbers = tmp_path / "all.png", tmp_path / "all.json"
     said = metarl("compare", trained / "0", trained / "1" / "curve.json", still, "--out", picture, "--json", numbers)
@@ -201,7 +248,9 @@ def test_compare_writes_tables_and_every_number(trained: Path, still: Path, tmp_
     last = np.mean([AdaptationCurve.load(trained / seed / "curve.json").mean[-1] for seed in "01"])
     assert maml["score"]["value"][-1] == pytest.approx(last)
     assert maml["difference"]["value"] == pytest.approx(last - AdaptationCurve.load(still).mean[-1])
-    assert (other["difference"]["value"], other["p_value"]) == (0.0, 1.0)
+    assert (other["difference"]["value"], other["p_value"]) == (0.0, None)
+    assert (maml["p_value"], other["gain"]) == (None, None)
+    assert maml["without_p_value"] == "it needs at least 5 training seeds of each trained agent"
     assert maml["reached"] == {"k": 0, "gradient_steps": 0, "env_steps": 0}
     written = text.read_text()
     for value in (maml["score"]["value"][1], maml["interquartile_mean"]["low"], maml["difference"]["high"]):
@@ -648,6 +697,13 @@ def test_a_film_with_bad_options_is_refused(
     monkeypatch.chdir(tmp_path)
     assert told in refused(metarl("video", trained / "0", *words))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_film_of_a_task_that_a_finite_family_lacks_is_refused(tmp_path: Path) -> None:
+    assert train(tmp_path / "run", "--preset", "promp").code == 0
+    error = refused(metarl("video", tmp_path / "run", "--out", tmp_path / "film.gif", "--task", "4"))
+    assert f"--task is 4; {NAVIGATION} has 4 test tasks, 0 to 3" in error
+    assert not (tmp_path / "film.gif").exists()
 
 
 def test_what_is_no_filmable_run_is_refused(tmp_path: Path) -> None:

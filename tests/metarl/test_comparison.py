@@ -12,7 +12,7 @@ from rich.console import Console
 from metarl.comparison import FINAL, Comparison, common_axis, compare, first_reaching, profiles, with_common_references
 from metarl.evaluation import AdaptationCurve
 from metarl.learner import Budget, UserError
-from metarl.tables import Table, evaluation_table, formatter, protocol_table, score_table, summary_table
+from metarl.tables import Table, evaluation_table, formatter, protocol_table, score_table, summary_table, task_table
 
 
 def curve(*scores: float, agent: str = "maml", noise: float = 0.0, **changes: Any) -> AdaptationCurve:
@@ -46,11 +46,153 @@ IDLE: dict[str, Any] = {"gradient_steps": None, "env_steps": None}
 def test_differences_are_of_last_scores_to_the_agent_named() -> None:
     first, second = curve(0.0, 5.0, 7.0, noise=9.0), curve(0.0, 8.0, agent="other", noise=9.0)
     ours, theirs = compare([first, second]).entries
-    assert (float(ours.difference.value), ours.p) == (0.0, 1.0)
+    assert float(ours.difference.value) == 0.0
     assert [float(part) for part in (theirs.difference.value, theirs.difference.low)] == [1.0, 1.0]
-    assert (theirs.p, float(theirs.improvement.value)) == (2 / 16, 1.0)  # all four signs alike, or all turned
+    assert float(theirs.improvement.value) == 1.0
     ours, theirs = compare([first, second], against=1).entries
     assert (float(ours.difference.value), float(ours.improvement.value)) == (-1.0, 0.0)
+
+
+def trained(shift: float = 0.0, seeds: int = 5, **changes: Any) -> AdaptationCurve:
+    """A curve of so many seeds, each a bit better than the one before, on eight tasks."""
+    last = shift + 0.1 * np.arange(seeds)[:, None, None] + np.arange(8.0)[:, None] + np.array([-1.0, 0.0])
+    return curve(0.0, 1.0, **{"seeds": tuple(range(seeds)), "per_task": last, "agent": f"by {shift}"} | changes)
+
+
+def test_p_needs_five_seeds_of_each_trained_agent() -> None:
+    still = curve(agent="random", per_task=np.arange(8.0)[None, :, None] * np.ones(2), trained=False, **IDLE)
+    found = compare([trained(seeds=5), trained(3.0, seeds=4), trained(2.0, seeds=5), still])
+    assert [np.isfinite(entry.p) for entry in found.entries] == [False, False, True, True]
+    assert found.entries[1].without_p == "it needs at least 5 training seeds of each trained agent"
+    assert [entry.without_p for entry in found.entries[2:]] == [None, None]
+    document = found.to_dict()["agents"]
+    assert (document[1]["p_value"], document[1]["without_p_value"]) == (None, found.entries[1].without_p)
+    table = summary_table(found)
+    assert [row[table.head.index("p")] for row in table.rows][:2] == ["–", "–"]
+    assert sum(note.startswith("No p: it needs at least 5") for note in table.notes) == 1
+    assert "p" not in summary_table(compare([trained(seeds=4), still])).head
+
+
+def test_p_is_corrected_for_the_number_of_comparisons() -> None:
+    first, second, third = trained(0.0), trained(0.3), trained(0.35)
+    alone = [compare([first, other]).entries[1].p for other in (second, third)]
+    together = compare([first, second, third])
+    assert [entry.uncorrected for entry in together.entries[1:]] == alone
+    assert alone[1] < alone[0] < 0.05
+    assert [entry.p for entry in together.entries[1:]] == pytest.approx([max(alone[0], 2 * alone[1]), 2 * alone[1]])
+    assert any("corrected for 2 comparisons (Holm)" in note for note in summary_table(together).notes)
+
+
+def test_two_tasks_cannot_give_a_p_below_a_half() -> None:
+    ours, theirs = (trained(s, per_task=trained(s).per_task[:, [0, 1] * 4], task_of=(0, 1) * 4) for s in (0.0, 9.0))
+    found = compare([ours, theirs])
+    assert found.entries[1].p == 0.5
+    assert any("With 2 tasks no p can be below 0.5." in note for note in summary_table(found).notes)
+
+
+def test_what_diverged_is_the_worst_and_its_share_is_shown() -> None:
+    values = trained().per_task.copy()
+    values[0, 3, 1] = np.nan
+    whole, failed = trained(-5.0), trained(per_task=values, agent="failed")
+    found = compare([whole, failed], reach=3.0)
+    entry = found.entries[1]
+    assert float(entry.curve.mean[1]) == np.nanmean(values[..., 1])
+    assert (np.isnan(entry.p), np.isnan(entry.difference.value)) == (True, True)
+    assert float(entry.improvement.value) == pytest.approx(1 - 1 / 40)
+    assert float(entry.middle.value) > -5.0
+    assert entry.reached is None  # a mean that leaves out the worst reaches nothing
+    assert compare([whole, trained()], reach=3.0).entries[1].reached == 1
+    assert max(found.profile[1][1].value) == 1 - 1 / 40
+    document = json.loads(json.dumps(found.to_dict(), allow_nan=False))["agents"][1]
+    assert (document["diverged"], document["difference"]["value"]) == ([0.0, 1 / 40], None)
+    table = summary_table(found)
+    row = dict(zip(table.head, table.rows[1], strict=True))
+    assert (row["return"], row["diverged"]) == (f"{np.nanmean(values[..., 1]):.2f}*", "2.5 %")
+    assert row["better than by -5.0 by"] == "diverged"
+    assert row["area"].endswith("*")
+    assert any(note.startswith("* without the scores that diverged") for note in table.notes)
+    table = score_table(found)
+    assert [row[table.head.index("diverged")] for row in table.rows] == ["0 %", "0 %", "0 %", "2.5 %"]
+    assert table.rows[3][table.head.index("gain")].endswith("*")
+    assert "diverged" not in summary_table(compare([whole])).head
+
+
+def test_all_diverged_is_a_word_and_no_number() -> None:
+    found = compare([curve(0.0, 1.0), curve(0.0, np.nan, agent="failed")])
+    row = dict(zip(summary_table(found).head, summary_table(found).rows[1], strict=True))
+    assert {row["return"], row["IQM"].partition(" ")[0], row["area"]} == {"diverged"}
+    assert (row["diverged"], row["P(better)"]) == ("100 %", "0.00")
+
+
+def test_few_seeds_are_said_beside_their_intervals() -> None:
+    one, few, many = trained(seeds=1, agent="a"), trained(seeds=3, agent="b"), trained(seeds=5, agent="c")
+    notes = summary_table(compare([one, few, many])).notes
+    assert any("One training seed of a: its intervals say nothing of another training." in note for note in notes)
+    assert any("Fewer than 5 training seeds (b 3): intervals are too narrow." in note for note in notes)
+    assert not any("training seed" in note for note in evaluation_table(many).notes)
+    assert not any("training seed" in note for note in evaluation_table(trained(seeds=1, trained=False)).notes)
+
+
+def test_agents_that_do_not_adapt_have_no_gain() -> None:
+    still = curve(1.0, 4.0, agent="random", trained=False, **IDLE)
+    table = evaluation_table(still)
+    assert not {"gain", "gain, 95 %"} & set(table.head)
+    assert len(table.head) == 3
+    both = compare([curve(0.0, 5.0), still])
+    table = score_table(both)
+    gain = table.head.index("gain")
+    assert [row[gain : gain + 2] for row in table.rows[2:]] == [("", "")] * 2
+    assert table.rows[1][gain] == "5.00"
+    assert [agent["gain"] is None for agent in both.to_dict()["agents"]] == [False, True]
+
+
+def test_few_tasks_have_a_row_each() -> None:
+    values = np.array([[[-86.8, -15.4], [24.1, 217.3]]])
+    arrays = {"direction": [1.0, -1.0]}
+    found = curve(0.0, 1.0, per_task=values, task_of=(0, 1), task_arrays=arrays, env_steps=(0, 305))
+    table = task_table([found], ["maml"])
+    assert table is not None
+    assert [row[:4] for row in table.rows] == [
+        ("direction=+1", "0", "0", "-86.80"),
+        ("direction=+1", "1", "305", "-15.40"),
+        ("direction=-1", "0", "0", "24.10"),
+        ("direction=-1", "1", "305", "217.30"),
+    ]
+    assert table.head == ("task", "k", "env steps", "return", "gain")  # one seed has no interval on one task
+    seeds = curve(0.0, 1.0, per_task=np.concatenate([values, values + 1]), seeds=(0, 1), task_of=(0, 1))
+    resampled = task_table([seeds], ["maml"])
+    assert resampled is not None
+    assert resampled.rows[0][-3] == "[-86.80, -85.80]"
+    both = task_table([found, found], ["a", "b"])
+    assert both is not None
+    assert [row[0] for row in both.rows[::2]] == [f"{agent}, direction={sign}1" for agent in "ab" for sign in "+-"]
+    assert task_table([curve(0.0, 1.0)], ["maml"]) is None  # a file of old: which rows are one task is unknown
+    assert task_table([curve(0.0, 1.0, task_of=(0, 0, 0, 0))], ["maml"]) is None
+    many = curve(0.0, per_task=np.zeros((1, 7, 1)), task_of=tuple(range(7)))
+    assert task_table([many], ["maml"]) is None
+
+
+def test_a_finite_family_of_old_says_that_its_rows_may_repeat() -> None:
+    old = curve(0.0, 1.0, unseen=False)
+    assert any(note.startswith("Measured before repeats") for note in evaluation_table(old).notes)
+    assert not any("repeats" in note for note in evaluation_table(curve(0.0, task_of=(0, 1, 0, 1))).notes)
+    first, second = (trained(s, unseen=False) for s in (0.0, 1.0))
+    assert compare([first, second]).entries[1].without_p == "which rows are one task is unknown"
+    told = compare([first, trained(1.0, unseen=False, task_of=(0, 1) * 4)])  # what one curve knows, all do
+    assert [entry.curve.tasks for entry in told.entries] == [2, 2]
+    assert told.entries[1].p == 0.5
+
+
+def test_steps_need_not_be_round_nor_alike() -> None:
+    slow = curve(0.0, 2.0, 6.0, env_steps=(0, 153, 305))
+    quick = curve(0.0, 4.0, 5.0, agent="rl2", gradient_steps=None, env_steps=(0, 7, 11))
+    found = compare([slow, quick], reach=4.0)
+    assert found.axis == "env_steps"
+    expected = [(153 * 1 + 152 * 4) / 305, (7 * 2 + 4 * 4.5 + 294 * 5) / 305]
+    assert [float(entry.area.value) for entry in found.entries] == pytest.approx(expected)
+    table = summary_table(found)
+    assert [row[table.head.index("reaches 4.00 after")] for row in table.rows] == ["305 env steps", "7 env steps"]
+    assert score_table(found).rows[1][2] == "153"
 
 
 def test_a_lower_error_is_better() -> None:
@@ -154,10 +296,11 @@ def test_the_summary_says_what_each_agent_reached(compared: Comparison) -> None:
     assert rows[0]["better than maml by"] == "–"
     assert rows[0]["reaches -3.00 after"] == "200 env steps"
     assert rows[1]["better than maml by"] == "2.00 [2.00, 2.00]"
-    assert (rows[1]["p"], rows[1]["P(better)"]) == ("0.125", "1.00")
+    assert rows[1]["P(better)"] == "1.00"
     assert rows[1]["IQM"].startswith("-0.50 [")
     assert rows[1]["normalised"] == f"{59.5 / 59:.3f}"
     assert any("bootstrap" in note for note in table.notes)
+    assert "No p: it needs at least 5 training seeds of each trained agent." in table.notes
     assert table.notes[-1] == "random -60.00; oracle -1.00"
 
 

@@ -8,7 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
+from metarl.comparison import compare
 from metarl.envs import make_family
 from metarl.evaluation import (
     AdaptationCurve,
@@ -19,6 +23,7 @@ from metarl.evaluation import (
     write_atomically,
 )
 from metarl.learner import Budget, Scores, UserError
+from metarl.tasks import Tasks
 
 
 def curve(values: Any = (((0.0, 1.0), (2.0, 5.0)),), **changes: Any) -> AdaptationCurve:
@@ -116,6 +121,182 @@ def test_a_curve_checks_itself(changes: dict[str, Any], message: str) -> None:
         curve(**changes)
 
 
+# Repeats of one task
+
+
+def first_rows(labels: list[int]) -> tuple[int, ...]:
+    """Where each label was first."""
+    return tuple(labels.index(label) for label in labels)
+
+
+SCORES = st.floats(-100.0, 100.0).map(lambda x: round(x, 3))
+PATTERN = st.lists(st.integers(0, 4), min_size=2, max_size=12)
+
+
+def pair(ours: Any, theirs: Any, task_of: tuple[int, ...] | None = None, **changes: Any) -> list[AdaptationCurve]:
+    return [curve(values, agent=agent, task_of=task_of, **changes) for agent, values in (("a", ours), ("b", theirs))]
+
+
+def numbers(curves: list[AdaptationCurve]) -> dict[str, Any]:
+    """Everything that a comparison says of two agents."""
+    document = compare(curves, reach=0.0).to_dict()
+    return {"agents": document["agents"], "profile": document["performance_profile"]}
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[name], b[name]) for name in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == pytest.approx(b, rel=1e-9, abs=1e-9)) if isinstance(a, float) else bool(a == b)
+
+
+@settings(max_examples=15)
+@given(PATTERN, st.data())
+def test_any_repeats_give_the_numbers_of_the_distinct_tasks(labels: list[int], data: st.DataObject) -> None:
+    distinct = list(dict.fromkeys(labels))
+    draw = hnp.arrays(np.float64, (5, len(distinct), 2), elements=SCORES)
+    ours, theirs = data.draw(draw), data.draw(draw)
+    rows = [distinct.index(label) for label in labels]
+    changes = {"trained": data.draw(st.booleans())}
+    repeated = pair(ours[:, rows], theirs[:, rows], first_rows(labels), **changes)
+    assert same(numbers(repeated), numbers(pair(ours, theirs, tuple(range(len(distinct))), **changes)))
+
+
+def test_means_weigh_distinct_tasks_equally_and_average_repeats() -> None:
+    # One task measured three times (0, 3, 6), one once (9): (3 + 9) / 2, where rows would give 4.5.
+    found = curve([[[0.0], [9.0], [3.0], [6.0]]], task_of=(0, 1, 0, 0))
+    assert (found.tasks, found.mean.tolist(), found.to_dict()["mean"]) == (2, [6.0], [6.0])
+    assert (found.interval.low.tolist(), found.interval.high.tolist()) == ([3.0], [9.0])  # two tasks, not four
+
+
+@settings(max_examples=15)
+@given(st.permutations(range(6)), st.permutations(range(5)), hnp.arrays(np.float64, (2, 5, 6, 2), elements=SCORES))
+def test_the_order_of_tasks_and_seeds_is_nothing(tasks: list[int], seeds: list[int], both: Any) -> None:
+    ours, theirs = both + 100.0 * np.arange(2)[:, None, None, None]
+    turned = [values[seeds][:, tasks] for values in (ours, theirs)]
+    first, second = (numbers(pair(*values, tuple(range(6))))["agents"][1] for values in ((ours, theirs), turned))
+    assert first["p_value"] == pytest.approx(second["p_value"])
+    for name in ("score", "interquartile_mean", "difference", "probability_of_improvement", "area"):
+        assert np.allclose(first[name]["value"], second[name]["value"])
+        width = np.subtract(first[name]["high"], first[name]["low"])
+        for end in ("low", "high"):  # other resamples
+            assert np.all(np.abs(np.subtract(first[name][end], second[name][end])) <= 0.2 * width + 1e-9)
+
+
+@settings(max_examples=40)
+@given(
+    hnp.arrays(np.float64, (3, 4, 2), elements=SCORES | st.sampled_from([np.nan, np.inf, -np.inf])),
+    st.sampled_from(["return", "mse"]),
+    st.sampled_from([None, (0, 1, 0, 3)]),
+)
+@pytest.mark.filterwarnings("error")
+def test_any_scores_that_diverged_are_the_worst_and_make_no_other_number_nan(
+    values: Any, score: Any, task_of: tuple[int, ...] | None
+) -> None:
+    whole = curve(np.zeros((3, 4, 2)), score=score, task_of=task_of)
+    found = curve(values, score=score, task_of=task_of, agent="other", random=-1.0, oracle=1.0)
+    compared = compare([whole, found], reach=0.0)
+    entry = compared.entries[1]
+    share = np.isnan(found.scores).mean((0, 1))
+    assert found.diverged.tolist() == share.tolist()
+    finite = [found.scores[..., k][np.isfinite(found.scores[..., k])] for k in range(2)]
+    for k in range(2):
+        assert np.isnan(found.mean[k]) == (share[k] == 1)
+        assert share[k] == 1 or found.mean[k] == pytest.approx(finite[k].mean())
+    better = (finite[1] > 0) if score == "return" else (finite[1] < 0)
+    assert float(entry.improvement.value) == pytest.approx(
+        (better.sum() + 0.5 * (finite[1] == 0).sum()) / found.scores[..., 1].size
+    )
+    assert not np.isnan(entry.middle.value)
+    for profile in compared.profile[1]:
+        assert np.isfinite([profile.value, profile.low, profile.high]).all()
+    assert compared.profile[1][1].value.max() <= 1 - share[1]
+    json.dumps(compared.to_dict(), allow_nan=False)
+    again = AdaptationCurve.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False)))
+    assert np.array_equal(again.per_task, found.per_task, equal_nan=True)
+
+
+def test_one_score_that_diverged_leaves_the_other_29() -> None:
+    values = np.arange(30.0)[None, :, None] * np.ones(2)
+    values[0, 7, 1] = np.nan
+    found = curve(values)
+    assert found.mean.tolist() == [14.5, pytest.approx((435 - 7) / 29)]
+    assert found.diverged.tolist() == [0.0, 1 / 30]
+    document = found.to_dict()
+    assert document["diverged"] == [0.0, 1 / 30]
+    of_old = document | {"mean": [14.5, None]}  # what files said before
+    assert AdaptationCurve.from_dict(of_old).mean.tolist() == found.mean.tolist()
+    with pytest.raises(UserError, match="mean is not the mean"):
+        AdaptationCurve.from_dict(document | {"mean": [None, document["mean"][1]]})
+
+
+def test_a_repeat_that_diverged_makes_its_task_diverge() -> None:
+    found = curve([[[1.0], [np.inf], [3.0], [5.0]]], task_of=(0, 0, 2, 2))
+    assert (found.mean.tolist(), found.diverged.tolist()) == ([4.0], [0.5])
+
+
+def test_a_curve_knows_which_rows_are_one_task(tmp_path: Path) -> None:
+    family = make_family("metarl/HalfCheetahDirection-v0")
+    tasks = Tasks({"direction": [1.0, -1.0, 1.0]})
+    made = AdaptationCurve.from_scores(
+        scores([[0, 1], [2, 3], [4, 5]]), agent="a", source=family, split="test", tasks=tasks
+    )
+    made.save(tmp_path / "curve.json")
+    for found in (
+        made,
+        AdaptationCurve.load(tmp_path / "curve.json"),
+        merge([made, dataclasses.replace(made, seeds=(1,))]),
+    ):
+        assert (found.task_of, found.tasks, found.few_tasks) == ((0, 1, 0), 2, True)
+        assert found.task_names == ("direction=+1", "direction=-1")
+        assert found.mean.tolist() == [2.0, 3.0]
+        assert found.of_task(0).mean.tolist() == [2.0, 3.0]
+        assert found.of_task(1).mean.tolist() == [2.0, 3.0]
+        assert [found.of_task(d).task_arrays for d in range(2)] == [{"direction": [1.0]}, {"direction": [-1.0]}]
+    known = dataclasses.replace(made, seeds=(1,))
+    of_old = dataclasses.replace(made, task_of=None, task_arrays=None)
+    assert (of_old.tasks, of_old.repeats_unknown, of_old.few_tasks) == (3, True, False)
+    assert merge([of_old, known]).task_of == (0, 1, 0)
+    with pytest.raises(UserError, match="differ in which rows are one task"):
+        comparable([made, dataclasses.replace(made, task_of=(0, 1, 2), task_arrays=None)])
+    with pytest.raises(ValueError, match=r"scores of each of the 3 tasks, got \[2\]"):
+        AdaptationCurve.from_scores(scores([[0, 1], [2, 3]]), agent="a", source=family, split="test", tasks=tasks)
+
+
+def test_names_of_tasks_are_short_and_distinct() -> None:
+    def named(arrays: dict[str, Any], n: int = 2) -> tuple[str, ...]:
+        return curve(np.zeros((1, n, 1)), task_of=tuple(range(n)), task_arrays=arrays or None).task_names
+
+    assert named({"goal": [[-2.0, 2.0], [2.0, 0.5]]}) == ("goal=(-2, +2)", "goal=(+2, +0.5)")
+    assert named({"velocity": [0.5, 1.0], "slope": [3, 4]}) == ("velocity=0.5, slope=3", "velocity=1, slope=4")
+    assert named({"x": [1.0, 1.0 + 1e-9]}) == ("task 0", "task 1")  # alike to six digits
+    assert named({}) == ("task 0", "task 1")
+    large = Tasks({"transition": np.arange(14.0).reshape(2, 7)})
+    family = make_family("metarl/HalfCheetahDirection-v0")
+    made = AdaptationCurve.from_scores(scores([[0, 1], [2, 3]]), agent="a", source=family, split="test", tasks=large)
+    assert (made.task_arrays, made.few_tasks, made.task_names) == (None, True, ("task 0", "task 1"))
+    for arrays in ({"x": [1.0]}, {"x": ["a", "b"]}, {"x": 3.0}, {"x": [[0.0] * 7] * 2}, {"x": [[1.0], [1.0, 2.0]]}):
+        with pytest.raises(ValueError, match=r"task_arrays|inhomogeneous"):
+            named(arrays)
+
+
+def test_agents_that_are_not_trained_are_known_by_their_files() -> None:
+    document = curve(config={"rate": 1}).to_dict()
+    assert document["trained"]
+    of_old = {name: value for name, value in document.items() if name not in ("trained", "task_of", "task_arrays")}
+    assert AdaptationCurve.from_dict(of_old).trained
+    assert not AdaptationCurve.from_dict(of_old | {"config": {}}).trained  # as of old: only those had none
+    assert AdaptationCurve.from_dict(of_old).task_of is None
+    assert not AdaptationCurve.from_dict(document | {"trained": False}).trained
+
+
+def test_steps_consumed_are_rounded_and_never_fall() -> None:
+    assert curve(env_steps=(0, 152.7)).env_steps == (0, 153)
+    with pytest.raises(ValueError, match="env_steps counts what was consumed and cannot fall"):
+        curve(env_steps=(10, 9))
+
+
 # From scores
 
 
@@ -145,7 +326,11 @@ def test_from_scores_of_several_seeds() -> None:
     assert found.unseen
     assert found.config == {"sizes": [64, 64]}
     assert not AdaptationCurve.from_scores(
-        scores([[1, 2]]), agent="a", source=make_family("metarl/Navigation2D-v0", "promp"), split="test", tasks=tasks
+        scores([[1, 2]]),
+        agent="a",
+        source=make_family("metarl/Navigation2D-v0", "promp"),
+        split="test",
+        tasks=tasks[:1],
     ).unseen
 
 
@@ -181,6 +366,7 @@ def test_numbers_that_are_not_finite_stay_valid_json(tmp_path: Path) -> None:
     document = json.loads((tmp_path / "curve.json").read_text(), parse_constant=refuse)
     assert document["per_task"] == [[[0.0, None], [1.0, None]]]
     assert document["mean"] == [0.5, None]
+    assert document["diverged"] == [0.0, 1.0]
     loaded = AdaptationCurve.load(tmp_path / "curve.json")
     assert np.isnan(loaded.per_task[0, :, 1]).all()
 
@@ -193,6 +379,7 @@ def test_csv_has_a_row_for_each_seed_task_and_step(tmp_path: Path) -> None:
     assert rows[5] == {
         "seed": "6",
         "task": "0",
+        "repeat": "0",
         "k": "1",
         "gradient_steps": "1",
         "env_steps": "100",
@@ -219,6 +406,12 @@ DAMAGE: list[tuple[dict[str, Any], str]] = [
     ({"mean": [9.0, 9.0]}, "mean is not the mean"),
     ({"mean": None}, "mean is not the mean"),
     ({"mean": ["x"]}, "could not convert"),
+    ({"task_of": [0, 1, 2]}, "task_of must name, for each of 2 rows"),
+    ({"task_of": [1, 1]}, "task_of must name, for each of 2 rows"),
+    ({"task_of": [0.0, 1.0]}, "'task_of' must hold integers"),
+    ({"task_arrays": {"x": [1.0]}}, "numbers of each of the 2 tasks"),
+    ({"trained": 1}, "'trained' must be bool, got int"),
+    ({"env_steps": [5, 0]}, "cannot fall"),
 ]
 
 
@@ -297,7 +490,6 @@ def test_merge_seeds_keeps_the_order_of_agents() -> None:
         ({"task_hash": "cd" * 32}, r"tasks abababababab\.\.\. is not cdcdcdcdcdcd\.\.\."),
         ({"score": "mse"}, "kind of score return is not mse"),
         ({"budget": Budget(1, 7)}, "budget 1 steps of 1 episodes is not 1 steps of 7 episodes"),
-        ({"budget": None, "env_steps": (0, 999)}, 'budget {"env_steps": 100} is not {"env_steps": 999}'),
     ],
 )
 def test_comparable_names_what_differs(change: dict[str, Any], message: str) -> None:
@@ -312,6 +504,15 @@ def test_comparable_lets_agents_spend_the_budget_differently() -> None:
         comparable([])
 
 
+def test_comparable_holds_a_known_budget_against_those_that_know_none() -> None:
+    budget = {"budget": Budget(2, 3), "per_task": np.zeros((1, 2, 3)), "gradient_steps": None}
+    known = curve(env_steps=(0, 17, 31), horizon=10, **budget)  # episodes end early: counts are what they are
+    unknown = budget | {"agent": "other", "budget": None}
+    comparable([known, curve(env_steps=(0, 29, 60), **unknown)])
+    with pytest.raises(UserError, match="other: it consumed 61 environment steps a task, more than the budget of 2 "):
+        comparable([known, curve(env_steps=(0, 29, 61), **unknown)])
+
+
 def test_comparable_refuses_who_overspent() -> None:
     # Two steps of three episodes of at most 10 steps: 60 environment steps a task.
     budget = {"budget": Budget(2, 3), "per_task": np.zeros((1, 2, 3)), "gradient_steps": None}
@@ -320,7 +521,7 @@ def test_comparable_refuses_who_overspent() -> None:
     comparable([fair, thrifty])
     greedy = curve(agent="recurrent", env_steps=(0, 50, 100), **budget)
     with pytest.raises(
-        UserError, match="recurrent: it consumed 100 environment steps a task, more than its budget of 2 "
+        UserError, match="recurrent: it consumed 100 environment steps a task, more than the budget of 2 "
     ):
         comparable([fair, greedy])
     with pytest.raises(UserError, match="2 steps of 3 episodes of 10 steps, 60"):

@@ -113,6 +113,46 @@ def test_agents_without_a_common_axis_are_drawn_by_their_last_scores() -> None:
     assert any(text.startswith(f"{100 * one.interval.value[-1]:.2f} [") for text in written)
 
 
+def two_tasks(**changes: Any) -> AdaptationCurve:
+    values = np.array([[[-86.8, -40.0, -15.4], [24.1, 99.0, 217.3]]])
+    given = {"per_task": values, "seeds": (0,), "task_of": (0, 1), "task_arrays": {"direction": [1.0, -1.0]}}
+    return curve(**(given | {"random": -18.0, "oracle": None, "unseen": False} | changes))
+
+
+def test_few_tasks_have_a_panel_each() -> None:
+    drawn = two_tasks()
+    other = two_tasks(agent="other", per_task=drawn.per_task + 5)
+    panels = figure([drawn, other]).axes
+    assert [ax.get_title(loc="left") for ax in panels] == ["mean of the tasks", "direction=+1", "direction=-1"]
+    shown = [[np.asarray(line.get_ydata(), float).tolist() for line in ax.get_lines()[:2]] for ax in panels]
+    assert shown[0] == [drawn.mean.tolist(), other.mean.tolist()]
+    for d in range(2):
+        assert shown[1 + d] == [drawn.per_task[0, d].tolist(), other.per_task[0, d].tolist()]
+    assert [len(ax.get_lines()) for ax in panels] == [3, 2, 2]  # random is the mean of both tasks
+    assert len(figure(two_tasks(task_of=None, task_arrays=None)).axes) == 1  # a file of old
+
+
+def test_few_tasks_have_a_row_each_among_last_scores() -> None:
+    made = figure([two_tasks(), two_tasks(agent="better", per_task=two_tasks().per_task + 9)], axis="final")
+    (ax,) = made.axes
+    rows = [label.get_text() for label in ax.get_yticklabels()]
+    assert rows == ["better", "direction=+1", "direction=-1", "learner", "direction=+1", "direction=-1"]
+
+
+def test_what_diverged_is_said_in_the_legend_and_never_on_top() -> None:
+    values = curve().per_task.copy()
+    values[0, 1, 2] = np.nan
+    failed = curve(agent="failed", per_task=values + 50)
+    (ax,) = figure([curve(), failed]).axes
+    label = "failed (without 10 % diverged)"
+    line = next(line for line in ax.get_lines() if line.get_label() == label)
+    assert np.asarray(line.get_ydata(), float).tolist() == failed.mean.tolist()
+    (ax,) = figure([curve(), failed], axis="final").axes
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["learner", label]
+    (ax,) = profile_figure([curve(), failed]).axes
+    assert max(np.asarray(ax.get_lines()[1].get_ydata(), float)) == 0.9
+
+
 def test_an_agent_that_does_not_adapt_is_a_level_line() -> None:
     (ax,) = figure([curve(), idle(gradient_steps=None)]).axes
     level = next(line for line in ax.get_lines() if "does not adapt" in str(line.get_label()))
@@ -133,7 +173,11 @@ def test_the_title_says_what_was_measured() -> None:
     assert "5 test tasks (tasks reused, not unseen), 2 seeds" in problem([curve(unseen=False)])
     assert problem([curve(preset=None, options={"arms": 5})]).startswith("Navigation2D-v0, arms=5\n")
     one = curve(seeds=(3,), per_task=np.zeros((1, 1, 3)), split="ood")
-    assert "1 ood task, 1 seed, " in problem([one])
+    assert "1 ood task, 1 seed, mean and 95 % interval over tasks" in problem([one])
+    assert problem([two_tasks(trained=False)]).endswith(
+        "2 test tasks (tasks reused, not unseen), mean and 95 % interval over tasks"
+    )
+    assert "2 test tasks in 5 rows, " in problem([curve(task_of=(0, 0, 2, 0, 2))])
     assert ", 1 to 2 seeds, " in problem([curve(), curve(agent="b", seeds=(3,), per_task=np.zeros((1, 5, 3)))])
 
 

@@ -173,6 +173,27 @@ def test_a_curve_without_a_run_is_enough(tmp_path: Path) -> None:
     assert "-2.00" in page.text
 
 
+def test_few_tasks_have_a_row_and_a_picture_each(tmp_path: Path) -> None:
+    directions = {"task_of": (0, 1), "task_arrays": {"direction": [1.0, -1.0]}, "unseen": False}
+    values = np.array([[[-86.8, -40.0, -15.4], [24.1, 99.0, 217.3]]])
+    page = written([Subject("curve.json", None, (curve(per_task=values, **directions),))], tmp_path / "page")
+    for words in ("Each task alone", "direction=+1", "-86.80", "-15.40", "direction=-1", "24.10", "217.30"):
+        assert words in page.text
+    picture = base64.b64decode(str(page.images()[0]["src"]).partition(",")[2]).decode()
+    assert "direction=+1" in picture
+    assert "direction=-1" in picture
+
+
+def test_what_diverged_is_shown(tmp_path: Path) -> None:
+    values = curve().per_task.copy()
+    values[0, 1, 2] = np.nan
+    page = written([Subject("curve.json", None, (curve(per_task=values),))], tmp_path / "page")
+    assert f"{np.nanmean(values[..., 2]):.2f}*" in page.text
+    assert "20 %" in page.text
+    assert "without the scores that diverged" in page.text
+    assert "nan" not in page.text
+
+
 def test_each_problem_is_compared_apart() -> None:
     found = problems([curve("a"), curve("b", split="ood"), curve("c"), curve("c", seeds=(1,)), curve("d", split="ood")])
     assert [group.labels for group in found] == [["a", "c"], ["b", "d"]]

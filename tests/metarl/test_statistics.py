@@ -8,9 +8,12 @@ import pytest
 from scipy import stats
 
 from metarl.statistics import (
+    Values,
     bootstrap,
     difference,
+    holm,
     interquartile_mean,
+    least_p,
     p_value,
     performance_profile,
     probability_of_improvement,
@@ -75,10 +78,21 @@ def test_bootstrap_width_is_that_of_the_normal_approximation() -> None:
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
 
 
-def test_bootstrap_with_nan_has_no_interval_there() -> None:
-    found = bootstrap(np.array([[[0.0, 1.0], [np.nan, 2.0], [1.0, 3.0]]]))
-    assert np.isnan([found.value[0], found.low[0], found.high[0]]).all()
-    assert ends(bootstrap(np.array([[1.0, 2.0, 3.0]]))) == (found.value[1], found.low[1], found.high[1])
+def test_a_mean_leaves_out_what_diverged() -> None:
+    scores = np.arange(30.0)
+    scores[7] = np.nan
+    found = bootstrap(scores[None])
+    assert float(found.value) == np.delete(scores, 7).mean()
+    assert found.low < found.value < found.high
+    both = bootstrap(np.stack([scores, np.arange(30.0)], axis=1)[None])
+    assert ends(bootstrap(np.arange(30.0)[None])) == (both.value[1], both.low[1], both.high[1])
+
+
+def test_a_mean_whose_resamples_may_all_have_diverged_has_no_interval() -> None:
+    value, low, high = ends(bootstrap(np.array([[0.0, np.nan, 1.0]])))  # one in 27 draws the NaN alone
+    assert value == 0.5
+    assert np.isnan([low, high]).all()
+    assert np.isnan(ends(bootstrap(np.full((2, 3), np.nan)))).all()
 
 
 def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
@@ -146,6 +160,16 @@ def test_interquartile_mean_ignores_a_hopeless_task() -> None:
     assert float(bootstrap(np.array([[1.0, 2.0, 3.0, -1e9]]), statistic=interquartile_mean).value) == 1.5
 
 
+def test_what_diverged_takes_the_worst_rank_in_the_interquartile_mean() -> None:
+    scores = np.array([[-np.inf, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]])
+    assert float(bootstrap(scores, statistic=interquartile_mean).value) == 3.5  # of 2, 3, 4, 5: as with -1e9
+    scores[0, 1:3] = -np.inf
+    found = bootstrap(scores, statistic=interquartile_mean)
+    assert ends(found)[:2] == (-np.inf, -np.inf)
+    assert float(bootstrap(-scores, statistic=interquartile_mean).value) == np.inf
+    assert np.isfinite(found.high)
+
+
 # Two agents
 
 
@@ -172,36 +196,90 @@ def test_an_agent_beside_itself() -> None:
     assert float(probability_of_improvement(scores, scores).value) == 0.5
 
 
+def test_a_difference_with_what_diverged_is_none() -> None:
+    assert np.isnan(ends(difference(np.array([[np.nan, 9.0]]), np.zeros((1, 2))))).all()
+    assert np.isnan(ends(difference(np.zeros((1, 2)), np.array([[np.nan, 9.0]])))).all()
+
+
+# p-values: the larger of sign flips of tasks and of Welch's t over seeds and tasks
+
+
 def test_p_value_counts_sign_flips() -> None:
-    # Differences 1, 2, 4: of the eight sums +-1 +-2 +-4 only +-7 are as far from 0.
-    assert p_value(np.array([[1.0, 2.0, 4.0]]), np.zeros((1, 3))) == 2 / 8
-    assert p_value(np.array([[1.0, -2.0, 4.0]]), np.zeros((1, 3))) == 6 / 8  # 3: all but +-(1 + 2 - 4)
-    assert p_value(np.array([[5.0]]), np.array([[1.0]])) == 1.0  # one task proves nothing
+    # Differences 1, 2, 4 and so on: of 16 sums +-1 +-2 +-4 +-8 only +-15 are as far from 0.
+    assert p_value(np.array([[5.0, 5.01, 5.02, 5.03]]), np.zeros((1, 4))) == 2 / 16
+    assert p_value(np.array([[5.0, 5.01]]), np.zeros((1, 2))) == least_p(2) == 0.5  # whatever their size
+    assert p_value(np.array([[5.0]]), np.array([[1.0]])) == least_p(1) == 1.0  # one task proves nothing
 
 
-def test_p_value_averages_seeds() -> None:
-    ours = np.array([[1.0, 2.0, 4.0], [3.0, 4.0, 6.0]])
-    assert p_value(ours, np.ones((1, 3))) == p_value(np.array([[1.0, 2.0, 4.0]]), np.zeros((1, 3)))
+def test_p_value_is_students_where_seeds_and_tasks_are_alike() -> None:
+    # One task-free offset a seed: only seeds differ, so this is Welch's two-sample test of the seeds' means.
+    ours, theirs = np.array([0.3, 1.1, 0.7, 1.9, 0.2]), np.array([0.0, 0.4, -0.6, 0.5, 0.1, 0.9])
+    tasks = np.zeros((1, 20))
+    expected = stats.ttest_ind(ours, theirs, equal_var=False).pvalue
+    assert p_value(ours[:, None] + tasks, theirs[:, None] + tasks) == pytest.approx(expected)
+    one = p_value(ours[:, None] + tasks, np.full((1, 20), 0.2))  # an agent that is not trained
+    assert one == pytest.approx(stats.ttest_1samp(ours, 0.2).pvalue)
+
+
+def test_p_value_adds_the_variance_of_tasks_to_that_of_seeds() -> None:
+    rng = np.random.default_rng(8)
+    ours, theirs = rng.normal(0.8, 1.0, size=(5, 12)), rng.normal(size=(6, 12))
+    variances = [(ours.mean(0) - theirs.mean(0)).var(ddof=1) / 12]
+    variances += [ours.mean(1).var(ddof=1) / 5, theirs.mean(1).var(ddof=1) / 6]
+    freedom = sum(variances) ** 2 / sum(v**2 / n for v, n in zip(variances, (11, 4, 5), strict=True))
+    t = (ours.mean() - theirs.mean()) / np.sqrt(sum(variances))
+    assert p_value(ours, theirs) == pytest.approx(2 * stats.t.sf(t, freedom))
 
 
 @pytest.mark.parametrize("tasks", [9, 60])
-def test_p_value_is_scipys(tasks: int) -> None:
+def test_p_value_of_agents_without_training_is_scipys(tasks: int) -> None:
     rng = np.random.default_rng(tasks)
-    ours, theirs = rng.normal(0.25, 1.0, size=(2, tasks)), rng.normal(size=(1, tasks))
-    expected = stats.permutation_test(
-        (ours.mean(0) - theirs[0],), np.mean, permutation_type="samples", n_resamples=9999, rng=0
+    ours, theirs = rng.normal(0.25, 1.0, size=(1, tasks)), rng.normal(size=(1, tasks))
+    flipped = stats.permutation_test(
+        (ours[0] - theirs[0],), np.mean, permutation_type="samples", n_resamples=9999, rng=0
     ).pvalue
+    expected = max(flipped, stats.ttest_rel(ours[0], theirs[0]).pvalue)
     assert p_value(ours, theirs) == pytest.approx(expected, abs=1e-12 if tasks < 13 else 0.02)
-
-
-def test_p_value_of_alike_agents_is_uniform() -> None:
-    rng = np.random.default_rng(11)
-    found = [p_value(rng.normal(size=(1, 10)), rng.normal(size=(1, 10))) for _ in range(200)]
-    assert stats.kstest(found, "uniform").pvalue > 0.01
 
 
 def test_p_value_needs_finite_scores() -> None:
     assert np.isnan(p_value(np.array([[np.nan, 1.0]]), np.zeros((1, 2))))
+
+
+def world(rng: np.random.Generator, seeds: int, tasks: int, worlds: int, luck: tuple[float, float, float]) -> Values:
+    """Scores `(seeds, tasks, worlds)` of an agent whose seeds, tasks and both together differ by so much."""
+    shapes = (seeds, 1, worlds), (1, tasks, worlds), (seeds, tasks, worlds)
+    return np.asarray(sum(size * rng.normal(size=shape) for size, shape in zip(luck, shapes, strict=True)))
+
+
+LUCK = {"seeds": (1.0, 0.1, 0.1), "tasks": (0.1, 1.0, 0.1), "both": (1.0, 1.0, 0.5), "neither": (0.0, 0.0, 1.0)}
+
+
+@pytest.mark.parametrize("seeds", [(3, 3), (5, 5), (10, 10), (5, 10), (3, 1), (5, 1), (10, 1)], ids=str)
+@pytest.mark.parametrize("luck", LUCK)
+def test_alike_agents_differ_no_more_often_than_the_p_value_says(luck: str, seeds: tuple[int, int]) -> None:
+    """New seeds and new tasks in each of 4,000 worlds; a rival of one seed is not trained, and has no luck of it."""
+    rng = np.random.default_rng(sum(seeds))
+    of_seed, *rest = LUCK[luck]
+    ours, theirs = (
+        world(rng, number, 10, 4000, (of_seed if number > 1 else 0.0, rest[0], rest[1])) for number in seeds
+    )
+    assert (p_value(ours, theirs) < 0.05).mean() <= 0.06
+
+
+def test_agents_that_differ_are_told_apart() -> None:
+    rng = np.random.default_rng(3)
+    ours, theirs = (world(rng, 5, 40, 300, (0.5, 1.0, 0.5)) for _ in range(2))
+    assert (p_value(ours + 1.5, theirs) < 0.05).mean() > 0.9
+    untrained = world(rng, 1, 40, 300, (0.0, 1.0, 0.5))
+    assert (p_value(ours + 1.5, untrained) < 0.05).mean() > 0.9
+
+
+def test_holm_corrects_for_the_number_of_comparisons() -> None:
+    # Of .01, .04, .03: .01 * 3, .03 * 2, then no less than that for .04.
+    assert holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.01, np.nan, 0.03]).tolist() == pytest.approx([0.02, np.nan, 0.03], nan_ok=True)
+    assert holm([0.6, 0.7]).tolist() == [1.0, 1.0]
 
 
 def test_probability_of_improvement_pairs_tasks_and_counts_ties_half() -> None:
@@ -224,4 +302,9 @@ def test_performance_profile_falls_from_one_to_nothing() -> None:
     assert found.value.tolist() == [1.0, 0.75, 0.5, 0.0]  # above, not at
     assert found.low[2] < 0.5 < found.high[2]
     assert all(a >= b for a, b in itertools.pairwise(found.low))
-    assert np.isnan(performance_profile(np.array([[np.nan, 1.0]]), np.array([0.0])).value).all()
+    assert performance_profile(np.array([[np.nan, 1.0]]), np.array([-1e9, 0.0])).value.tolist() == [0.5, 0.5]
+
+
+def test_what_diverged_is_worse_than_anything_and_like_its_like() -> None:
+    ours, theirs = np.array([[np.nan, np.nan, 1.0, 1.0]]), np.array([[-1e9, np.nan, np.nan, 2.0]])
+    assert float(probability_of_improvement(ours, theirs).value) == (0 + 0.5 + 1 + 0) / 4
