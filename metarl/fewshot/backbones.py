@@ -301,9 +301,9 @@ def check_basis(encoder: nn.Module, mode: BatchNormMode) -> None:
     """Check that an encoder can be told which images are support images, where the mode needs it.
 
     Raises:
-        UserError: it cannot: it is not one of ours.
+        UserError: it cannot: it is not one of ours, and it normalises.
     """
-    if mode == "support" and not isinstance(encoder, OURS):
+    if mode == "support" and normalised_by(encoder, mode) != "none" and not isinstance(encoder, OURS):
         raise UserError(
             "batch norm 'support' needs a backbone of metarl: another encoder is not told which images those are; "
             "choose 'transductive' or 'running'"
