@@ -34,7 +34,7 @@ class Random(Fixed):
                 return rng.uniform(space.low, space.high, (horizon, episodes, *space.shape)).astype(np.float32)
             raise UserError(f"{self.family.name} has no bounded action space to draw from: {space}")
 
-        actions = np.stack([draw(key(task).numpy()) for task in range(len(tasks))])  # (T, H, E, ...)
+        actions = np.stack([draw(rng) for rng in tasks.streams(key)])  # (T, H, E, ...)
         return lambda obs, t: actions[:, t]
 
 

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.learner import Budget, Scores, UserError
-from metarl.seeding import Key
+from metarl.seeding import Draws, Key, Rows
 from metarl.tasks import Task, Tasks, TaskVectorEnv
 
 Values = NDArray[np.float64]
@@ -113,7 +113,7 @@ class Belief:
         """Posterior mean of the mean rewards, `(N, S, A)`."""
         return (self.prior_mean + self.total) / (1 + self.count)
 
-    def sample(self, rng: np.random.Generator) -> tuple[Values, Values]:
+    def sample(self, rng: Draws) -> tuple[Values, Values]:
         """Mean rewards `(N, S, A)` and transitions `(N, S, A, S)` drawn from the posterior."""
         reward = self.reward + rng.standard_normal(self.count.shape) / np.sqrt(1 + self.count)
         gamma = rng.standard_gamma(self.concentration)
@@ -161,7 +161,7 @@ class Strategy(ABC):
     epsilon: float = 0.0  # probability of a random action instead of the planned one
 
     @abstractmethod
-    def backup(self, belief: Belief, task: Task, t: int, rng: np.random.Generator) -> Backup:
+    def backup(self, belief: Belief, task: Task, t: int, rng: Draws) -> Backup:
         """The model to plan an episode in.
 
         Args:
@@ -171,7 +171,7 @@ class Strategy(ABC):
             rng: for strategies that draw.
         """
 
-    def worth(self, belief: Belief, task: Task, t: int, horizon: int, rng: np.random.Generator) -> Values:
+    def worth(self, belief: Belief, task: Task, t: int, horizon: int, rng: Draws) -> Values:
         """What each action is thought to be worth, `(N, H, S, A)`; arguments as for `backup`."""
         n, states, _ = belief.count.shape
         return plan(self.backup(belief, task, t, rng), n, states, horizon)
@@ -183,7 +183,7 @@ class Random(Strategy):
 
     epsilon = 1.0
 
-    def backup(self, belief: Belief, task: Task, t: int, rng: np.random.Generator) -> Backup:
+    def backup(self, belief: Belief, task: Task, t: int, rng: Draws) -> Backup:
         """Nothing to plan."""
         return lambda value: np.zeros_like(belief.count)
 
@@ -192,7 +192,7 @@ class Random(Strategy):
 class Greedy(Strategy):
     """Plans in the mean MDP."""
 
-    def backup(self, belief: Belief, task: Task, t: int, rng: np.random.Generator) -> Backup:
+    def backup(self, belief: Belief, task: Task, t: int, rng: Draws) -> Backup:
         """The posterior means."""
         return model(belief.reward, belief.transition)
 
@@ -212,7 +212,7 @@ class EpsilonGreedy(Greedy):
 class PSRL(Strategy):
     """Plans in an MDP drawn from the posterior."""
 
-    def backup(self, belief: Belief, task: Task, t: int, rng: np.random.Generator) -> Backup:
+    def backup(self, belief: Belief, task: Task, t: int, rng: Draws) -> Backup:
         """The draw."""
         return model(*belief.sample(rng))
 
@@ -227,7 +227,7 @@ class OptimisticPSRL(PSRL):
 
     samples: int
 
-    def worth(self, belief: Belief, task: Task, t: int, horizon: int, rng: np.random.Generator) -> Values:
+    def worth(self, belief: Belief, task: Task, t: int, horizon: int, rng: Draws) -> Values:
         """The upper envelope of the plans."""
         highest = super().worth(belief, task, t, horizon, rng)
         for _ in range(self.samples - 1):
@@ -245,7 +245,7 @@ class BEB(Strategy):
 
     bonus: float
 
-    def backup(self, belief: Belief, task: Task, t: int, rng: np.random.Generator) -> Backup:
+    def backup(self, belief: Belief, task: Task, t: int, rng: Draws) -> Backup:
         """The posterior means and the bonus."""
         weight = 1 + belief.concentration.shape[-1] + belief.count
         return model(belief.reward + self.bonus / weight, belief.transition)
@@ -261,7 +261,7 @@ class UCRL2(Strategy):
 
     scale: float
 
-    def backup(self, belief: Belief, task: Task, t: int, rng: np.random.Generator) -> Backup:
+    def backup(self, belief: Belief, task: Task, t: int, rng: Draws) -> Backup:
         """Extended value iteration's step (Jaksch et al. 2010, figure 2)."""
         _, states, actions = belief.count.shape
         visits, now = np.maximum(belief.count, 1), max(t, 1)
@@ -300,7 +300,7 @@ def most_hopeful(to: Values, radius: Values, value: Values) -> Values:
 class Informed(Strategy):
     """Plans in the true MDP."""
 
-    def backup(self, belief: Belief, task: Task, t: int, rng: np.random.Generator) -> Backup:
+    def backup(self, belief: Belief, task: Task, t: int, rng: Draws) -> Backup:
         """The truth."""
         return model(task["reward"], task["transition"])
 
@@ -329,14 +329,12 @@ class MDPSolver:
         """
         size = max(1, BATCH // trials)
         return np.concatenate(
-            [
-                self._play(tasks[start : start + size], trials, key("from", start))
-                for start in range(0, len(tasks), size)
-            ]
+            [self._play(tasks[start : start + size], trials, key) for start in range(0, len(tasks), size)]
         )
 
     def _play(self, tasks: Tasks, trials: int, key: Key) -> Values:
-        family, env, rng = self.family, self.family.make_vec(tasks, trials), key("choice").numpy()
+        family, env = self.family, self.family.make_vec(tasks, trials)
+        rng = Rows([key("choice", *tasks.place(t)).numpy() for t in range(len(tasks))], trials)
         n, rows = env.num_envs, np.arange(env.num_envs)
         belief = Belief.prior(n, family.states, family.actions, self.prior_mean)
         returns = np.zeros((n, family.episodes))
@@ -348,8 +346,9 @@ class MDPSolver:
             for h in range(family.steps):
                 action = policy[rows, h, state]
                 if self.strategy.epsilon:
-                    explore = rng.random(n) < self.strategy.epsilon
-                    action = np.where(explore, rng.integers(0, family.actions, n), action)
+                    explore, other = rng.random((n, 2)).T
+                    random_action = (other * family.actions).astype(np.int64)
+                    action = np.where(explore < self.strategy.epsilon, random_action, action)
                 obs, reward, *_ = env.step(action)
                 to = obs.argmax(1)
                 belief.update(state, action, reward, to)

@@ -32,10 +32,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarl import returns
-from metarl.ambient import plain_torch
 from metarl.envs.trials import Trials
 from metarl.episodes import Episodes
-from metarl.learner import Budget, Scores, UserError, check_range
+from metarl.learner import Budget, Scores, UserError, check_range, mean_steps
 from metarl.policies import MIN_STD, Params
 from metarl.recurrent import RecurrentPolicy, recurrent_policy
 from metarl.rollout import Watch, intra_op_threads, run_episodes
@@ -185,10 +184,17 @@ class Play:
 
     def returns(self) -> Tensor:
         """Undiscounted return of every inner episode, `(T, E, inner)` float64."""
+        return self._by_episode(self.episodes.rewards.double() * self.episodes.valid)
+
+    def steps(self) -> Tensor:
+        """Steps that every inner episode took, `(T, E, inner)` int64."""
+        return self._by_episode(self.episodes.valid.long())
+
+    def _by_episode(self, values: Tensor) -> Tensor:
+        """Sums of `values (T, E, H)` over the steps of every inner episode."""
         ended = self.episodes.obs[..., -1]  # at a step: whether the step before ended an inner episode
         index = ended.cumsum(-1).long()
-        rewards = self.episodes.rewards.double() * self.episodes.valid
-        return torch.zeros(*rewards.shape[:2], self.inner, dtype=rewards.dtype).scatter_add_(-1, index, rewards)
+        return torch.zeros(*values.shape[:2], self.inner, dtype=values.dtype).scatter_add_(-1, index, values)
 
     def regret(self, tasks: Tasks) -> NDArray[np.float64]:
         """Mean of a bandit's best arm minus mean of the arm pulled, `(T, E, n)`.
@@ -227,7 +233,8 @@ def play(
     n, horizon = env.num_envs, env.family.horizon
     chunk = chunk or horizon
     device = next(iter(params.values())).device
-    noise = torch.from_numpy(policy.noise(key("action").numpy(), (n, horizon))).to(device)
+    streams = env.tasks.streams(key("action"))
+    noise = torch.from_numpy(np.concatenate([policy.noise(rng, (env.replicas, horizon)) for rng in streams])).to(device)
     log_prob, values = torch.zeros(2, horizon, n, device=device)
     states = torch.zeros(math.ceil(horizon / chunk), n, policy.state_size, device=device)
     state = policy.start(n, device)
@@ -395,7 +402,6 @@ def annealed(config: Config, iteration: int) -> Config:
     return replace(config, step_size=config.step_size * left, entropy_weight=config.entropy_weight * left)
 
 
-@plain_torch()
 def train(config: Config, source: TaskFamily, run: Run) -> None:
     """Train until `config.iterations`, from the run's last checkpoint if there is one."""
     family, key = _trials(config, source), Key(run.seed)("rl2")
@@ -482,7 +488,6 @@ class Agent:
     family: TaskFamily
     likeliest: bool = False
 
-    @plain_torch()
     def play(self, tasks: Tasks, trials: int, key: Key, watch: Watch | None = None) -> Play:
         """Act in `trials` trials of each task, each from an empty memory."""
         env = _trials(self.config, self.family).make_vec(tasks, trials, threads=self.config.threads)
@@ -503,7 +508,6 @@ class Agent:
             for i in sorted({0, last})
         ]
 
-    @plain_torch()
     def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
         """Mean return of each episode of a trial, over `budget.episodes` fresh trials a task.
 
@@ -511,10 +515,11 @@ class Agent:
         """
         family, key = _trials(self.config, self.family), Key(seed)("rl2", "evaluate")
         size = max(1, EVALUATION_STEPS // (budget.episodes * family.horizon))
-        values, regret, bandit = [], [], hasattr(self.family, "likelihood")
+        values, consumed, regret, bandit = [], [], [], hasattr(self.family, "likelihood")
         for i in range(0, len(tasks), size):
-            played = self.play(some := tasks[i : i + size], budget.episodes, key("from", i))
+            played = self.play(some := tasks[i : i + size], budget.episodes, key)
             values.append(played.returns().mean(1).numpy())
+            consumed.append(played.steps().double().mean(1).numpy().cumsum(1))
             if bandit:
                 regret.append(played.regret(some).mean(1))
         what = f"{family.episodes} episodes" if family.episodes > 1 else f"{family.horizon} steps"
@@ -522,7 +527,7 @@ class Agent:
         return Scores(
             values=np.concatenate(values),
             gradient_steps=None,
-            env_steps=tuple(k * self.family.horizon for k in range(family.episodes)),
+            env_steps=mean_steps(np.concatenate(consumed)[:, :-1]),
             shots=None,
             kind="return",
             protocol=f"adapts within a trial of {what}{how}; {budget.episodes} fresh trials a score",
@@ -530,7 +535,6 @@ class Agent:
         )
 
 
-@plain_torch()
 def load(run: Run, source: TaskFamily) -> Agent:
     """The agent of a run, from its last checkpoint.
 

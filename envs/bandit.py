@@ -17,6 +17,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.special import ndtri
 
-from metarl.envs.luck import Luck
+from metarl.envs.luck import Luck, deal
 from metarl.tasks import Array, TaskFamily, Tasks, TaskVectorEnv, Uniform
 
 NARROW = (0.4, 0.6)  # ood Bernoulli arms that are hard to tell apart
@@ -78,8 +79,8 @@ class Bandit(TaskFamily):
         return lambda obs: np.broadcast_to(best, obs.shape[:2])
 
     @abstractmethod
-    def draw_luck(self, luck: Luck, reset: int, rows: int) -> Array:
-        """The random numbers of an episode, `(pulls, rows)`."""
+    def draw_luck(self, luck: Luck, episode: int) -> Array:
+        """The random numbers of an episode, `(pulls, N)`."""
 
     @abstractmethod
     def rewards(self, mean: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -105,9 +106,9 @@ class BernoulliBandit(Bandit):
         narrow = NARROW[0] + (NARROW[1] - NARROW[0]) * u
         return Tasks({"mean": np.where(uniform((n, 1)) < 0.5, arcsine, narrow)})
 
-    def draw_luck(self, luck: Luck, reset: int, rows: int) -> Array:
+    def draw_luck(self, luck: Luck, episode: int) -> Array:
         """Uniform numbers."""
-        return luck.uniform(reset, self.pulls, rows)
+        return luck.uniform(episode, self.pulls)
 
     def rewards(self, mean: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[np.float64]:
         """1 where the uniform number is below the mean."""
@@ -131,9 +132,9 @@ class GaussianBandit(Bandit):
             mean = mean * np.where(uniform((n, 1)) < 0.5, *SCALES)
         return Tasks({"mean": mean})
 
-    def draw_luck(self, luck: Luck, reset: int, rows: int) -> Array:
+    def draw_luck(self, luck: Luck, episode: int) -> Array:
         """Standard normal numbers."""
-        return luck.normal(reset, self.pulls, rows)
+        return luck.normal(episode, self.pulls)
 
     def rewards(self, mean: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[np.float64]:
         """The mean plus a standard normal number."""
@@ -143,8 +144,7 @@ class GaussianBandit(Bandit):
 class BanditVectorEnv(TaskVectorEnv):
     """N bandits pulled at once.
 
-    The luck of an episode comes in one block a reset. One clock serves all rows: a row that starts later
-    reads its block from there on and around.
+    The luck of an episode comes in one block (`luck.deal`).
     """
 
     family: Bandit
@@ -159,15 +159,13 @@ class BanditVectorEnv(TaskVectorEnv):
     def _set_tasks(self, tasks: Tasks) -> None:
         super()._set_tasks(tasks)
         self._means = self.task["mean"].ravel()
+        self._stream: Luck | None = None
 
     def _start(self, mask: NDArray[np.bool_]) -> Array:
-        if self._resets == 0:
-            self._stream = Luck(self._key("luck"))
-        drawn = self.family.draw_luck(self._stream, self._resets, self.num_envs)
-        if mask.all():
-            self._luck, self._clock = drawn, 0
-        else:
-            self._luck[:, mask] = drawn[:, mask]
+        if self._new_streams or self._stream is None:
+            self._stream = Luck(self._key("luck"), self.tasks, self.replicas)
+        draw = partial(self.family.draw_luck, self._stream)
+        self._luck, self._clock = deal(self._luck, self._clock, mask, self._episodes, draw)
         self._last = None
         return np.zeros((self.num_envs, 1))
 

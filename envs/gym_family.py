@@ -97,7 +97,8 @@ class GymVectorEnv(TaskVectorEnv):
                 self._envs[i] = self._build(self.tasks[int(i) // self.replicas])
         self._built_for = self.tasks
         for i in np.flatnonzero(mask):
-            key = self._key(self._resets, int(i) // self.replicas, int(i) % self.replicas)
+            task, replica = divmod(int(i), self.replicas)
+            key = self._key(*self.tasks.place(task), int(self._episodes[i]), replica)
             self._obs[i], _ = self._envs[i].reset(seed=key.integer() % 2**31)
         return self._obs
 

@@ -111,7 +111,7 @@ class InformedVectorEnv(TaskVectorEnv):
         self._shown = np.repeat(self.family.shown(tasks), self.replicas, axis=0)
 
     def _start(self, mask: NDArray[np.bool_]) -> Array:
-        seed = self._key("inner").integer() if self._resets == 0 else None
+        seed = self._key("inner").integer() if self._new_streams else None
         obs, _ = self.inner.reset(seed=seed, options={"reset_mask": mask})
         return np.concatenate([obs, self._shown], axis=1)
 

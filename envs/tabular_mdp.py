@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.special import gammaincinv, ndtri
 
-from metarl.envs.luck import Luck
+from metarl.envs.luck import Luck, deal
 from metarl.tasks import Array, TaskFamily, Tasks, TaskVectorEnv, Uniform
 
 REWARD_MEAN, REWARD_SCALE = 1.0, 1.0  # the prior of a mean reward; the noise around it is standard normal
@@ -92,8 +92,7 @@ class TabularMDP(TaskFamily):
 class TabularVectorEnv(TaskVectorEnv):
     """N chains stepped at once.
 
-    The luck of an episode comes in two blocks a reset, one for the next states and one for the rewards.
-    One clock serves all rows: a row that starts later reads its blocks from there on and around.
+    The luck of an episode comes in two blocks (`luck.deal`), one for the next states and one for the rewards.
     """
 
     family: TabularMDP
@@ -113,17 +112,19 @@ class TabularVectorEnv(TaskVectorEnv):
         cumulative[:, -1] = np.inf  # whatever the rounding, some state is next
         self._cumulative = cumulative
         self._mean = tasks.arrays["reward"].ravel()
+        self._streams: tuple[Luck, Luck] | None = None
         self._first = np.arange(self.num_envs) // self.replicas * pairs  # where a row's task begins
 
     def _start(self, mask: NDArray[np.bool_]) -> Array:
-        if self._resets == 0:
-            self._state_stream, self._reward_stream = Luck(self._key("next state")), Luck(self._key("reward"))
-        size = self._resets, self.family.steps, self.num_envs
-        states, rewards = self._state_stream.uniform(*size)[..., None], self._reward_stream.normal(*size)
-        if mask.all():
-            self._luck, self._reward_noise, self._clock = states, rewards, 0
-        else:
-            self._luck[:, mask], self._reward_noise[:, mask] = states[:, mask], rewards[:, mask]
+        if self._new_streams or self._streams is None:
+            keys = self._key("next state"), self._key("reward")
+            self._streams = Luck(keys[0], self.tasks, self.replicas), Luck(keys[1], self.tasks, self.replicas)
+        states, rewards = self._streams
+        begins, steps = (self._clock, mask, self._episodes), self.family.steps
+        self._luck, _ = deal(self._luck, *begins, lambda episode: states.uniform(episode, steps)[..., None])
+        self._reward_noise, self._clock = deal(
+            self._reward_noise, *begins, lambda episode: rewards.normal(episode, steps)
+        )
         self.state[mask] = 0
         return self._observe()
 

@@ -118,7 +118,7 @@ class TrialVectorEnv(TaskVectorEnv):
         self.inner._set_tasks(tasks)
 
     def _start(self, mask: NDArray[np.bool_]) -> Array:
-        seed = self._key("inner").integer() if self._resets == 0 else None
+        seed = self._key("inner").integer() if self._new_streams else None
         self.episode[mask] = 0
         inner, _ = self.inner.reset(seed=seed, options={"reset_mask": mask})
         self._seen[mask] = 0.0

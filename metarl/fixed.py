@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.ambient import plain_torch
 from metarl.learner import Budget, Scores, UserError
 from metarl.rollout import intra_op_threads, run_episodes
 from metarl.seeding import Key
@@ -47,11 +46,15 @@ class Fixed(ABC):
     def controller(self, tasks: Tasks, episodes: int, key: Key) -> Controller:
         """How to act on T tasks in `episodes` episodes each.
 
+        Args:
+            tasks: T tasks.
+            episodes: E.
+            key: names its own streams; a task's by its place, `tasks.streams(key)`.
+
         Raises:
             UserError: the family does not allow it.
         """
 
-    @plain_torch()
     def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
         """Mean undiscounted return over `budget.episodes` fresh episodes a task, K + 1 times.
 
@@ -79,11 +82,11 @@ class Fixed(ABC):
         size = max(1, BATCH // (episodes * self.family.horizon))
         parts = []
         for start in range(0, len(tasks), size):
-            batch, stream = tasks[start : start + size], key("from", start)
-            control = self.controller(batch, episodes, stream("action"))
+            batch = tasks[start : start + size]
+            control = self.controller(batch, episodes, key("action"))
             env = self.family.make_vec(batch, episodes)
             with torch.no_grad(), intra_op_threads(1):
-                parts.append(run_episodes(env, _on_tensors(control), stream).returns().mean(1).numpy())
+                parts.append(run_episodes(env, _on_tensors(control), key).returns().mean(1).numpy())
             env.close()
         return np.concatenate(parts)
 

@@ -80,7 +80,8 @@ class Scores:
     Attributes:
         values: `(T, K+1)` float64, score of task t after k bits of adaptation, on fresh data each time.
         gradient_steps: K+1 gradient steps taken before each score, or None where none are taken.
-        env_steps: K+1 environment steps a task consumed for adaptation before each score, or None.
+        env_steps: K+1 environment steps that adaptation consumed before each score, the mean over tasks, rounded
+            (`mean_steps`), or None. Steps really taken: an episode that ends early has consumed fewer.
         shots: K+1 labelled examples a class (or points) consumed before each score, or None.
         kind: what a score is; "mse" is better when lower, the others when higher.
         protocol: one line that says how the budget was spent.
@@ -95,6 +96,11 @@ class Scores:
     kind: ScoreKind
     protocol: str
     regret: NDArray[np.float64] | None = None
+
+
+def mean_steps(taken: NDArray[Any]) -> tuple[int, ...]:
+    """`Scores.env_steps` of the steps `(T, K)` that T tasks had taken before their 2nd to last score."""
+    return (0, *map(round, taken.mean(0).tolist()))
 
 
 class Source(Protocol):

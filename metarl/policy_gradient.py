@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from metarl import inner, returns
-from metarl.ambient import plain_torch
 from metarl.episodes import Episodes
-from metarl.learner import Budget, Scores, UserError, check_range
+from metarl.learner import Budget, Scores, UserError, check_range, mean_steps
 from metarl.policies import Params, Policy
 from metarl.rollout import Blocks, rollout
 from metarl.seeding import Key
@@ -72,6 +71,15 @@ def thin(batch: Batch, n: int) -> Batch:
 
 
 @dataclass(frozen=True)
+class Adapted:
+    """How adaptation went on T tasks."""
+
+    iterates: list[Params]  # K+1, each stacked (T, ...)
+    means: Tensor  # (T, K+1) float64, mean return of the episodes of each iterate
+    steps: Tensor  # (T, K+1) int64, environment steps those episodes took
+
+
+@dataclass(frozen=True)
 class Adapting:
     """A policy that adapts to new tasks by policy gradients; an `Adaptable`.
 
@@ -87,7 +95,6 @@ class Adapting:
     gae_lambda: float
     threads: int = 1  # of the environments; they change no result
 
-    @plain_torch()
     def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
         """Mean return of fresh episodes after 0..K gradient steps, `budget.episodes` a step and task.
 
@@ -96,40 +103,39 @@ class Adapting:
         """
         alpha, key = self.step_size, Key(seed)("policy-gradient", "evaluate")
         starts = range(0, len(tasks), EVALUATION_CHUNK)
-        parts = [self._adapt(tasks[i : i + EVALUATION_CHUNK], budget, key("chunk", i))[1] for i in starts]
-        steps = range(budget.steps + 1)
+        parts = [self._adapt(tasks[i : i + EVALUATION_CHUNK], budget, key) for i in starts]
         return Scores(
-            values=torch.cat(parts).numpy(),
-            gradient_steps=tuple(steps),
-            env_steps=tuple(k * budget.episodes * self.family.horizon for k in steps),
+            values=torch.cat([part.means for part in parts]).numpy(),
+            gradient_steps=tuple(range(budget.steps + 1)),
+            env_steps=mean_steps(torch.cat([part.steps for part in parts]).cumsum(1)[:, :-1].numpy()),
             shots=None,
             kind="return",
             protocol=f"policy-gradient steps of {alpha:g}, then {alpha / 2:g}; {budget.episodes} fresh episodes a step",
         )
 
-    @plain_torch()
     def film(self, task: Tasks, budget: Budget, seed: int) -> list[Take]:
         """An episode before adapting and one after `budget.steps` gradient steps, the same luck in both."""
         key = Key(seed)("policy-gradient", "film")
-        iterates, means = self._adapt(task, budget, key("adapt"))
+        adapted = self._adapt(task, budget, key("adapt"))
         takes = []
         for k in sorted({0, budget.steps}):
             camera, env = Camera(), self.family.make_vec(task, 1)
-            rollout(env, self.policy, iterates[k], key("episode"), watch=camera)
+            rollout(env, self.policy, adapted.iterates[k], key("episode"), watch=camera)
             env.close()
             when = f"after {k} gradient step{'s' if k > 1 else ''}" if k else "before adaptation"
-            takes.append(camera.take(f"{when}: mean return {float(means[0, k]):.1f}"))
+            takes.append(camera.take(f"{when}: mean return {float(adapted.means[0, k]):.1f}"))
         return takes
 
-    def _adapt(self, tasks: Tasks, budget: Budget, key: Key) -> tuple[list[Params], Tensor]:
-        """The K+1 iterates, stacked `(T, ...)`, and the mean returns `(T, K+1)` of their episodes."""
+    def _adapt(self, tasks: Tasks, budget: Budget, key: Key) -> Adapted:
         rule = inner.Rule((self.step_size, self.step_size / 2), budget.steps, order=1, project=self.policy.project)
         env = Blocks(self.family, tasks, budget.episodes, self.threads)
         means: list[Tensor] = []
+        steps: list[Tensor] = []
 
         def collect(params: Params, k: int) -> Batch:
             episodes = rollout(env, self.policy, params, key(k))
             means.append(episodes.returns().mean(1))
+            steps.append(episodes.valid.sum((1, 2)))
             return prepare(episodes, self.gamma, self.gae_lambda)
 
         def task_losses(params: Params, batch: Batch) -> Tensor:
@@ -139,7 +145,7 @@ class Adapting:
         iterates = inner.adapt(start, task_losses, collect, rule)
         collect(iterates[-1], budget.steps)
         env.close()
-        return iterates, torch.stack(means, 1)
+        return Adapted(iterates, torch.stack(means, 1), torch.stack(steps, 1))
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,6 @@ class FineTuning:
         check_range(self, "validation_tasks", "adaptation_steps", "adaptation_episodes", least=1)
         check_range(self, "adaptation_gamma", "adaptation_gae_lambda", least=0, most=1)
 
-    @plain_torch()
     def choose(self, policy: Policy, params: Params, family: TaskFamily, run: Run) -> None:
         """Try every step size on validation tasks and keep the best, and all scores, in the run's config.json."""
         tasks = family.fixed("validation", self.validation_tasks)

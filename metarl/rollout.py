@@ -57,8 +57,6 @@ class Blocks:
         self.parts = [
             family.make_vec(tasks[mine], replicas, threads=1 if blocks > 1 else threads) for mine in self._slices
         ]
-        for part, first in zip(self.parts, self._bounds, strict=False):
-            part.first = first
 
     @property
     def _slices(self) -> list[slice]:
@@ -95,8 +93,8 @@ def rollout(
         env: T tasks x E replicas; it is reset first.
         policy: called with explicit parameters.
         params: one set, or one per task, stacked `(T, ...)`; `Blocks` take stacked ones only.
-        key: names the streams of start states and actions, per task; so episodes do not depend on
-            threads, nor on what was sampled before.
+        key: names the streams of start states and actions, a task's by its place; so episodes do not depend on
+            threads, on the other tasks, nor on what was sampled before.
         threads: intra-op threads of the policy; one is fastest for small networks.
         watch: called after the reset and after every step, such as a `video.Camera`; not with `Blocks`.
 
@@ -114,9 +112,9 @@ def rollout(
 
 
 def _act_out(env: TaskVectorEnv, policy: Policy, params: Params, key: Key, watch: Watch | None = None) -> Episodes:
-    n_tasks, horizon = len(env.tasks), env.family.horizon
-    keys = [key("action", env.first + t) for t in range(n_tasks)]
-    noise = torch.from_numpy(np.stack([policy.noise(k.numpy(), (horizon, env.replicas)) for k in keys], 1))
+    horizon = env.family.horizon
+    streams = env.tasks.streams(key("action"))
+    noise = torch.from_numpy(np.stack([policy.noise(rng, (horizon, env.replicas)) for rng in streams], 1))
     device = next(iter(params.values())).device
 
     def act(obs: Tensor, t: int) -> Tensor:

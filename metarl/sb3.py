@@ -11,15 +11,34 @@ place in metarl where environments reset themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
 from metarl.seeding import Key
 from metarl.tasks import Array, Tasks, TaskVectorEnv
+
+
+@contextmanager
+def keyed_globals(key: Key) -> Iterator[None]:
+    """Give Stable-Baselines3, which draws from global generators, a stream of its own; then put theirs back.
+
+    Args:
+        key: of NumPy's and torch's (CPU) global generators within the block.
+    """
+    numpys = np.random.get_state()  # noqa: NPY002 - kept, to be put back
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(key("torch").torch().get_state())
+        np.random.set_state({**np.random.MT19937(key("numpy").integer()).state})  # noqa: NPY002 - Stable-Baselines3's
+        try:
+            yield
+        finally:
+            np.random.set_state(numpys)  # noqa: NPY002 - as it was
 
 
 class SB3VecEnv(VecEnv):
@@ -44,14 +63,14 @@ class SB3VecEnv(VecEnv):
         self.mixture = mixture
         self._actions: Array = np.zeros(0)
         self._key = Key(np.random.SeedSequence().generate_state(1, np.uint64).item())("mixture")
-        self._draws = 0
+        self._draws = np.zeros(env.num_envs, dtype=np.int64)  # tasks that each row has had
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
     def reset(self) -> Array:
         """Begin an episode in every row; the first observations `(N, ...)`."""
         seed = self._seeds[0]
         if seed is not None:
-            self._key, self._draws = Key(seed)("mixture"), 0
+            self._key, self._draws = Key(seed)("mixture"), np.zeros_like(self._draws)
         obs, _ = self.env.reset(seed=seed, options=self._fresh_tasks(np.ones(self.num_envs, bool)))
         self._reset_seeds()
         self._reset_options()
@@ -61,11 +80,12 @@ class SB3VecEnv(VecEnv):
         """Options of a reset that begins episodes where `mask` is true."""
         if not self.mixture:
             return {"reset_mask": mask}
-        drawn = self.env.family.sample(int(mask.sum()), self._key(self._draws).numpy()).arrays
-        self._draws += 1
         arrays = {name: values.copy() for name, values in self.env.tasks.arrays.items()}
-        for name, values in arrays.items():
-            values[mask] = drawn[name]
+        for i in map(int, np.flatnonzero(mask)):  # a row's tasks do not depend on when the others' episodes end
+            drawn = self.env.family.sample(1, self._key(i, int(self._draws[i])).numpy()).arrays
+            for name, values in arrays.items():
+                values[i] = drawn[name][0]
+        self._draws[mask] += 1
         return {"reset_mask": mask, "tasks": Tasks(arrays, split="train")}
 
     def step_async(self, actions: Array) -> None:

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from random import Random, getstate, setstate
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 Part = int | str
+PLACE = 2**128  # counts of the generator from one place of a stream to the next
 
 
 def _spelled(part: Part) -> str:
@@ -66,6 +64,19 @@ class Key:
         """A NumPy generator at the start of the stream."""
         return np.random.Generator(self.philox())
 
+    def at(self, places: Iterable[int]) -> Iterator[np.random.Generator]:
+        """For each place of the stream, 0, 1, ..., a NumPy generator that begins there.
+
+        Places never overlap. All are one generator, moved: five times quicker than a key for each, but each serves
+        only until the next is asked for.
+        """
+        bits = self.philox()
+        start, generator = bits.state, np.random.Generator(bits)
+        for place in places:
+            bits.state = start
+            bits.advance(int(place) * PLACE)
+            yield generator
+
     def torch(self, device: torch.device | str = "cpu") -> torch.Generator:
         """A torch generator at the start of the stream."""
         return torch.Generator(device).manual_seed(self.integer())
@@ -88,41 +99,41 @@ class Key:
         return self.uniforms()(shape)
 
 
-@contextmanager
-def keyed_globals(key: Key) -> Iterator[None]:
-    """Give code that draws from global generators a stream of its own; then put theirs back.
+class Rows:
+    """Random numbers for T x E rows in which the E rows of each task have a generator of their own.
 
-    For what takes no generator: Stable-Baselines3, `torch.nn.Dropout`, a module that a user brings.
+    It draws as `numpy.random.Generator` does; the first axis of whatever is drawn is the rows.
 
     Args:
-        key: of NumPy's, torch's (the CPU's, and CUDA's once it is in use) and Python's global generators
-            within the block. They belong to the process, so one thread at a time may borrow them.
+        generators: T, one a task.
+        replicas: E.
     """
-    numpys, pythons = np.random.get_state(), getstate()  # noqa: NPY002 - kept, to be put back
-    in_use: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    devices = range(torch.cuda.device_count() if in_use else 0)
-    with torch.random.fork_rng(devices=devices):
-        torch.set_rng_state(key("torch").torch().get_state())
-        for device in devices:
-            torch.cuda.set_rng_state(key("torch").torch(f"cuda:{device}").get_state(), device)
-        np.random.set_state({**np.random.MT19937(key("numpy").integer()).state})  # noqa: NPY002 - to others' code
-        setstate(Random(key("python").integer()).getstate())
-        try:
-            yield
-        finally:
-            np.random.set_state(numpys)  # noqa: NPY002 - as it was
-            setstate(pythons)
+
+    def __init__(self, generators: Sequence[np.random.Generator], replicas: int) -> None:
+        self._generators = generators
+        self._replicas = replicas
+
+    def _drawn(self, draw: Callable[[np.random.Generator, slice], NDArray[np.float64]]) -> NDArray[np.float64]:
+        """The numbers of all tasks; `draw` is given a task's generator and its rows."""
+        starts = range(0, len(self._generators) * self._replicas, self._replicas)
+        pairs = zip(self._generators, starts, strict=True)
+        return np.concatenate([draw(own, slice(start, start + self._replicas)) for own, start in pairs])
+
+    def random(self, size: tuple[int, ...]) -> NDArray[np.float64]:
+        """Uniform numbers in [0, 1), `(T * E, ...)`."""
+        return self._drawn(lambda own, _: own.random((self._replicas, *size[1:])))
+
+    def standard_normal(self, size: tuple[int, ...]) -> NDArray[np.float64]:
+        """Standard normal numbers, `(T * E, ...)`."""
+        return self._drawn(lambda own, _: own.standard_normal((self._replicas, *size[1:])))
+
+    def beta(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Draws from Beta(a, b), `(T * E, ...)` as `a` and `b` are."""
+        return self._drawn(lambda own, rows: own.beta(a[rows], b[rows]))
+
+    def standard_gamma(self, shape: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Draws from Gamma(shape), `(T * E, ...)` as `shape` is."""
+        return self._drawn(lambda own, rows: own.standard_gamma(shape[rows]))
 
 
-def draws(function: Callable[[], object]) -> bool:
-    """Whether a call draws from a global generator of NumPy, torch (the CPU's) or Python; their states stay."""
-    with keyed_globals(Key(0)("draws")):
-        before = _global_states()
-        function()
-        return _global_states() != before
-
-
-def _global_states() -> tuple[object, ...]:
-    numpys: Any = np.random.get_state(legacy=False)  # noqa: NPY002 - to compare
-    words = numpys["state"]["key"].tobytes(), numpys["state"]["pos"], numpys["has_gauss"]
-    return (*words, torch.get_rng_state().numpy().tobytes(), getstate())
+Draws = np.random.Generator | Rows  # what strategies draw from

@@ -51,7 +51,7 @@ class Tasks(Sequence[Task]):
     integer array gives a smaller batch, whose tasks keep their places. Equality and hash are of the arrays only.
 
     Raises:
-        ValueError: no array was given, their first axes differ, or `indices` is not one number a task.
+        ValueError: no array was given, their first axes differ, or `indices` is not one number from 0 on a task.
     """
 
     def __init__(self, arrays: Mapping[str, Any], *, split: str = "", indices: Any = None) -> None:
@@ -64,8 +64,8 @@ class Tasks(Sequence[Task]):
         self._size = sizes.pop()
         self._split = split
         self._indices = np.array(np.arange(self._size) if indices is None else indices, dtype=np.int64)
-        if self._indices.shape != (self._size,):
-            raise ValueError(f"a batch of {self._size} tasks needs as many indices, got shape {self._indices.shape}")
+        if self._indices.shape != (self._size,) or (self._indices < 0).any():
+            raise ValueError(f"a batch of {self._size} tasks needs as many indices from 0 on, got {self._indices}")
         for values in (*frozen.values(), self._indices):
             values.setflags(write=False)
 
@@ -87,6 +87,13 @@ class Tasks(Sequence[Task]):
     def place(self, t: int) -> tuple[str, int]:
         """Split and index of task t: the part of a stream's key that names the task."""
         return self._split, int(self._indices[t])
+
+    def streams(self, key: Key, rows: NDArray[np.int64] | None = None) -> Iterator[np.random.Generator]:
+        """The generator of every task, or of some `rows`, below a key: it depends on the task's place alone.
+
+        Each serves only until the next is asked for (`Key.at`).
+        """
+        return key(self._split).at(self._indices if rows is None else self._indices[rows])
 
     def at(self, split: str, indices: Any = None) -> Tasks:
         """The same tasks in other places."""
@@ -330,14 +337,13 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
     `tasks` (a `Tasks` of the same size, to re-use the environment) and `reset_mask` `(N,)` bool; with
     both, the tasks of the environments that go on must be those they have.
 
+    Streams are named by the task's place (`Tasks.place`), by how many episodes the row has begun since the streams
+    began, and by the replica: a row's luck does not depend on the other tasks, on their number or order, or on when
+    their episodes end. It may depend on the number of replicas.
+
     A subclass implements `_start` and `_advance`, and may use `task` (its tasks' arrays, repeated
-    to N rows) and `_noise`.
-
-    Attributes:
-        first: the place of its first task in a larger batch, whose streams it then continues.
+    to N rows), `_noise`, and for streams of its own `_key`, `_episodes` and `_new_streams`.
     """
-
-    first = 0
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012 - Gymnasium's declaration
 
@@ -354,7 +360,8 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
         self.elapsed = np.zeros(self.num_envs, dtype=np.int64)
         self._ended = np.ones(self.num_envs, dtype=bool)
         self._key = Key(np.random.SeedSequence().generate_state(1, np.uint64).item())
-        self._resets = 0
+        self._new_streams = True  # whether they begin with this reset
+        self._episodes = np.zeros(self.num_envs, dtype=np.int64)  # that rows have begun before, in these streams
         self._set_tasks(tasks)
 
     @property
@@ -390,14 +397,17 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
         shape: tuple[int, ...],
         mask: NDArray[np.bool_],
     ) -> Array:
-        """Random numbers `(N, *shape)`, one keyed block per task and reset; for use in `_start`.
+        """Random numbers `(N, *shape)` for the episodes that begin where `mask` `(N,)` is true; for use in `_start`.
 
-        Only tasks with a row in `mask` `(N,)` are drawn for; the other rows are 0.
+        The other rows are 0.
         """
-        found = np.zeros((len(self.tasks), self.replicas, *shape))
-        for t in np.flatnonzero(mask.reshape(-1, self.replicas).any(1)):
-            found[t] = draw(self._key(self._resets, self.first + int(t)).numpy(), (self.replicas, *shape))
-        return found.reshape(self.num_envs, *shape)
+        noise = np.zeros((len(self.tasks), self.replicas, *shape))
+        for episode in np.unique(self._episodes[mask]):
+            begun = (mask & (self._episodes == episode)).reshape(-1, self.replicas)
+            rows = np.flatnonzero(begun.any(1))
+            for t, rng in zip(rows, self.tasks.streams(self._key(int(episode)), rows), strict=True):
+                noise[t][begun[t]] = draw(rng, (self.replicas, *shape))[begun[t]]
+        return noise.reshape(self.num_envs, *shape)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -407,7 +417,8 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
         if isinstance(seed, list):
             raise ValueError("give one integer seed: the streams of all environments derive from it")
         if seed is not None:
-            self._key, self._resets = Key(seed)("env"), 0
+            self._key, self._new_streams = Key(seed)("env"), True
+            self._episodes[:] = 0
         mask, tasks = options.get("reset_mask"), options.get("tasks")
         if mask is None:
             mask = np.ones(self.num_envs, dtype=bool)
@@ -422,7 +433,8 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
         self.elapsed[mask] = 0
         self._ended[mask] = False
         obs = np.array(self._start(mask))
-        self._resets += 1
+        self._new_streams = False
+        self._episodes += mask
         return obs, {}
 
     def step(

@@ -325,7 +325,8 @@ class ImageSource(ABC):
                 "query": members[:, :, : self.queries].reshape(n, -1),
                 "query_label": np.tile(np.repeat(np.arange(ways, dtype=np.int64), self.queries), (n, 1)),
                 "data": np.full(n, self.images.fingerprint, np.int64),
-            }
+            },
+            split=split,
         )
 
 

@@ -192,7 +192,7 @@ def test_a_checkpoint_with_smaller_deviations_than_its_least_is_put_back(tmp_pat
             loop.log({}, {})
     agent = maml_trpo.load(run, FAMILY)
     assert agent.params["log_std"].tolist() == [pytest.approx(np.log(0.5)), 0.25]
-    iterates, _ = agent._adapt(FAMILY.fixed("test", 8), Budget(3, 3), Key(0))
+    iterates = agent._adapt(FAMILY.fixed("test", 8), Budget(3, 3), Key(0)).iterates
     path = torch.stack([iterate["log_std"][:, 0] for iterate in iterates])
     assert (path >= np.log(0.5) - 1e-6).all()
     assert ((path[:-1] == path[0]) & (path[1:] > path[0])).any()  # from the bound upwards
@@ -300,7 +300,7 @@ def test_tasks_do_not_see_one_another():
     policy = mlp_policy(FAMILY.observation_space, FAMILY.action_space, (5,))
     params, rule = policy.init(Key(0).torch()), inner.Rule(0.1)
     a, b = FAMILY.fixed("train", 2), FAMILY.fixed("validation", 2)
-    mixed = type(a)({"goal": np.stack([a.arrays["goal"][0], b.arrays["goal"][1]])})
+    mixed = type(a)({"goal": np.stack([a.arrays["goal"][0], b.arrays["goal"][1]])}, split="train")
     first, second = (
         maml_trpo.adapt_to_tasks(FAMILY.make_vec(tasks, 4), policy, params, rule, SMALL, Key(3)) for tasks in (a, mixed)
     )
@@ -345,6 +345,21 @@ def test_the_curve_counts_what_adaptation_consumed(tmp_path):
     other = agent.curve(FAMILY.fixed("test", 2), Budget(steps=2, episodes=3), seed=1)
     assert np.array_equal(scores.values, again.values)
     assert not np.array_equal(scores.values, other.values)
+
+
+def test_a_curve_counts_the_steps_really_taken():
+    """Hoppers fall: what an episode did not last for was not consumed."""
+    hopper = make_family("metarl/HopperRandomParams-v0")
+    policy = mlp_policy(hopper.observation_space, hopper.action_space, (4,))
+    params, tasks = policy.init(Key(0).torch()), hopper.fixed("test", 3)
+    agent = policy_gradient.Adapting(policy, params, hopper, 0.0, 0.99, 1.0)  # a step of 0: the same policy throughout
+    scores = agent.curve(tasks, Budget(steps=2, episodes=4), seed=0)
+    key = Key(0)("policy-gradient", "evaluate")
+    env = hopper.make_vec(tasks, 4)
+    lengths = [rollout(env, policy, params, key(k)).lengths().sum(1).double() for k in range(2)]
+    first, second = (float(steps.mean()) for steps in lengths)
+    assert scores.env_steps == (0, round(first), round(first + second))
+    assert scores.env_steps[-1] < 0.5 * 2 * 4 * hopper.horizon
 
 
 def test_bad_settings_say_what_is_allowed():

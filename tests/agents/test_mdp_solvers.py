@@ -179,7 +179,7 @@ def test_play_does_not_see_the_truth():
     family = TabularMDP(states=3, actions=2, episodes=2)
     for name in set(NAMES) - {"random", "informed"}:
         solver = ms.solver(name, family)
-        assert np.array_equal(solver.play(tasks[:1], 20, Key(0)), solver.play(tasks[1:], 20, Key(0)))
+        assert np.array_equal(solver.play(tasks[:1], 20, Key(0)), solver.play(tasks[1:].at(""), 20, Key(0)))
 
 
 def test_epsilon_is_the_probability_of_a_random_action():

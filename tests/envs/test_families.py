@@ -17,6 +17,7 @@ from gymnasium.utils.seeding import np_random
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from metarl.envs import FAMILIES, family_class, make_family
+from metarl.envs.trials import Trials
 from metarl.learner import UserError
 from metarl.tasks import FROZEN, SPLITS, TaskFamily, Tasks, TaskVectorEnv
 
@@ -30,6 +31,9 @@ CONSTANT_PARTS = {
     "metarl/GaussianBandit-v0": 1,
     "metarl/HumanoidDirection2D-v0": 13,  # Gymnasium's humanoid observes the masses of its bodies
 }
+
+# Where nothing is left to luck: the start is fixed, and so is what follows from an action.
+NO_LUCK = ("metarl/GridNavigation-v0", ("metarl/Navigation2D-v0", "maml2017"), ("metarl/Navigation2D-v0", "varibad"))
 
 # What the checkers may warn about: positions and velocities have no bounds, and time limits are ours.
 ALLOWED_WARNINGS = (
@@ -221,13 +225,55 @@ def test_the_same_seed_gives_the_same_episode_and_another_seed_may_not_repeat_it
     two.close()
 
 
-def test_rows_do_not_depend_on_how_many_follow(family):
-    tasks = some_tasks(family)
-    whole, part = family.make_vec(tasks, 2), family.make_vec(tasks[:2], 2)
-    actions = random_actions(whole, min(family.horizon, 20))
-    assert_same(rollout(whole, actions), rollout(part, [a[:4] for a in actions]), slice(0, 4))
-    whole.close()
-    part.close()
+def test_rows_are_by_themselves_as_they_are_in_the_batch(family):
+    """Tasks 2 and 3 of four; now the others' rows begin anew, now all of theirs, now some of each."""
+    tasks, rows = some_tasks(family, 4), np.arange(8)
+    joined = [family] if len(family.observation_space.shape or ()) != 1 else [family, Trials(family=family, episodes=9)]
+    for kind in joined:
+        whole, part = kind.make_vec(tasks, 2), kind.make_vec(tasks[2:], 2)
+        actions = random_actions(whole, min(family.horizon, 11))
+        one, other = rollout(whole, actions[:1]), rollout(part, [actions[0][4:]])
+        for t, action in enumerate(actions[1:]):
+            mask = (rows < 4, rows >= 4, rows % 5 == t % 5)[t % 3]
+            begun = [(whole.reset(options={"reset_mask": mask})[0], {}), whole.step(action)]
+            if mask[4:].any():
+                one.append(begun[0])
+                other.append((part.reset(options={"reset_mask": mask[4:]})[0], {}))
+            one.append(begun[1])
+            other.append(part.step(action[4:]))
+        assert_same(one, other, slice(4, 8))
+        whole.close()
+        part.close()
+
+
+def test_every_place_split_replica_and_seed_has_luck_of_its_own(family):
+    """One and the same task in several places: what happens differs, and is the same again in the same place."""
+    task = family.fixed("test", 1)[[0, 0]]
+    env = family.make_vec(task, 2)
+    coarse = isinstance(family.action_space, gymnasium.spaces.Discrete)  # so is what happens: look for longer
+    begun, steps = (12, 10) if coarse else (3, 1)
+    actions = [np.repeat(action[:1], 4, axis=0) for action in random_actions(env, steps)]
+
+    def streams(place: Tasks, seed: int) -> list[np.ndarray]:
+        """What each row sees and is paid in its episodes, `(begun, ...)`."""
+        seen = []
+        for episode in range(begun):
+            first, _ = env.reset(seed=None if episode else seed, options={"tasks": place})
+            steps = [first, *(np.c_[obs, reward] for obs, reward, *_ in map(env.step, actions))]
+            seen.append(np.concatenate([step.reshape(4, -1) for step in steps], axis=1))
+        return list(np.stack(seen, axis=1))
+
+    places = [(split, seed) for split in (*family.splits, "") for seed in (0, 1)]
+    every = np.stack([row for split, seed in places for row in streams(task.at(split), seed)])
+    np.testing.assert_array_equal(streams(task.at(*places[0][:1], [1, 0]), 0)[:2], every[2:4])
+    env.close()
+    distinct = len(np.unique(every.reshape(len(every), -1), axis=0))
+    if family.name in NO_LUCK or (family.name, family.preset) in NO_LUCK:
+        assert distinct == 1
+        return
+    assert distinct == len(every) == 8 * (len(family.splits) + 1)
+    episodes = [len(np.unique(episodes.reshape(begun, -1), axis=0)) for episodes in every]
+    assert min(episodes) > begun / 2, "an episode repeats the one before"
 
 
 def test_threads_change_nothing(family):
@@ -241,7 +287,7 @@ def test_threads_change_nothing(family):
 
 def test_a_single_environment_is_the_first_row(family):
     tasks = some_tasks(family)
-    vector, single = family.make_vec(tasks, 1), family.make(tasks[0])
+    vector, single = family.make_vec(tasks.at(""), 1), family.make(tasks[0])  # a task by itself is of no split
     actions = random_actions(vector, min(family.horizon, 20))
     derived = int(np_random(5)[0].integers(2**62))  # how a single environment seeds its row
     steps = rollout(vector, actions, seed=derived)
@@ -353,7 +399,7 @@ def test_the_task_is_not_in_the_first_observation(family):
     tasks = two_different_tasks(family)
     env = family.make_vec(tasks[:1], 2)
     obs, _ = env.reset(seed=0)
-    other, _ = env.reset(seed=0, options={"tasks": tasks[1:]})
+    other, _ = env.reset(seed=0, options={"tasks": tasks[1:].at(tasks.split)})  # in the same place: the same luck
     assert env.tasks == tasks[1:]
     np.testing.assert_array_equal(obs, other)
     env.close()

@@ -53,7 +53,7 @@ def test_rows_are_the_environments_themselves():
     obs, _ = env.reset(seed=0)
     twins = [family.build(task) for task in tasks for _ in range(2)]
     for i, twin in enumerate(twins):
-        key = Key(0)("env", 0, i // 2, i % 2)
+        key = Key(0)("env", "test", i // 2, 0, i % 2)  # split, index, episode, replica
         np.testing.assert_array_equal(obs[i], twin.reset(seed=key.integer() % 2**31)[0])
     assert len({float(row[2]) for row in obs}) == 4
     for k in range(family.horizon):
@@ -67,6 +67,17 @@ def test_rows_are_the_environments_themselves():
         np.testing.assert_array_equal(infos["reward_env"], rewards)
         assert not terminated.any()
         assert truncated.all() == (k == family.horizon - 1)
+
+
+def test_a_row_begins_alone_as_it_does_among_others():
+    family, tasks = Pendulums(), Pendulums().fixed("test", 4)
+    whole, part = family.make_vec(tasks, 2), family.make_vec(tasks[[3, 1]], 2)
+    whole.reset(seed=0)
+    part.reset(seed=0)
+    mask = np.array([True, True, False, True, False, False, True, True])
+    whole.reset(options={"reset_mask": mask})
+    part.reset(options={"reset_mask": mask[[6, 7, 2, 3]]})
+    np.testing.assert_array_equal(part.reset()[0], whole.reset()[0][[6, 7, 2, 3]])
 
 
 def test_the_contract_of_every_family():

@@ -65,7 +65,7 @@ def test_joined_episodes_are_the_familys_own(family):
     env = trials.make_vec(tasks, 2)
     env.reset(seed=0)
     plain = family.make_vec(tasks, 2)
-    plain._key, plain._resets = env.inner._key, 0
+    plain._key = env.inner._key
     plain.reset()
     rng = np.random.default_rng(0)
     for _ in range(trials.horizon):

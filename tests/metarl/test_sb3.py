@@ -7,8 +7,8 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecMonitor
 
 from metarl.envs import make_family
-from metarl.sb3 import SB3VecEnv
-from metarl.seeding import Key, keyed_globals
+from metarl.sb3 import SB3VecEnv, keyed_globals
+from metarl.seeding import Key
 
 
 @pytest.fixture
@@ -103,6 +103,22 @@ def test_in_a_mixture_every_episode_has_a_fresh_task_and_running_ones_keep_their
         assert len(np.unique(seen[-1], axis=0)) == len(seen[-1]) >= 9
     np.testing.assert_array_equal(seen[0], seen[1])
     assert not np.isin(seen[2], seen[0]).any()
+
+
+def test_in_a_mixture_a_rows_tasks_do_not_depend_on_the_others_ends():
+    family = make_family("metarl/Navigation2D-v0")
+    goals = []
+    for others_end in (False, True):
+        vec = SB3VecEnv(family.make_vec(family.fixed("train", 3)), mixture=True)
+        vec.seed(0)
+        vec.reset()
+        for t in range(2 * family.horizon):
+            if others_end and t in (3, 50):
+                vec.env.elapsed[1:] = family.horizon - 1
+            vec.step(np.zeros((3, 2)))
+        goals.append(vec.env.tasks.arrays["goal"][0])
+        assert vec.env.tasks.split == "train"
+    np.testing.assert_array_equal(*goals)
 
 
 def test_rows_that_share_a_task_are_no_mixture(pair):

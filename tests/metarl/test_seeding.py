@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metarl.seeding import Key
+from metarl.seeding import Key, Rows
 
 PARTS = st.one_of(st.integers(-(2**40), 2**40), st.text(max_size=5))
 
@@ -94,3 +94,38 @@ def test_uniform_numbers_look_uniform():
     assert abs(u.mean() - 0.5) < 4 * np.sqrt(1 / 12 / len(u))
     counts = np.histogram(u, bins=20, range=(0, 1))[0]
     assert ((counts - 1000) ** 2 / 1000).sum() < 45  # chi-square, 19 degrees of freedom: p < .001 above 43.8
+
+
+@given(st.lists(st.integers(0, 2**62), max_size=8))
+def test_a_place_of_a_stream_depends_on_the_key_and_the_place_alone(places):
+    alone = [next(Key(3)("x").at([place])).random(5).tolist() for place in places]
+    assert [rng.random(5).tolist() for rng in Key(3)("x").at(places)] == alone
+    assert len({tuple(numbers) for numbers in alone}) == len(set(places))
+
+
+def test_places_do_not_overlap_and_the_first_begins_the_stream():
+    first, second = (rng.random(100_000) for rng in Key(3)("x").at([0, 1]))
+    assert np.array_equal(first, Key(3)("x").numpy().random(100_000))
+    assert len(np.unique([first, second])) == 200_000
+
+
+def test_rows_are_drawn_for_each_task_from_its_own_generator():
+    def draws(*names):
+        rows = Rows([Key(0)(name).numpy() for name in names], 2)
+        size = (2 * len(names), 3)
+        shape = 1.0 + np.arange(6.0).reshape(2, 3)
+        shapes = np.concatenate([shape] * len(names))
+        parts = (
+            rows.random(size),
+            rows.standard_normal(size),
+            rows.beta(shapes, shapes + 1),
+            rows.standard_gamma(shapes),
+        )
+        return np.stack(parts, axis=1)
+
+    own = Key(0)("b").numpy()
+    shape = 1.0 + np.arange(6.0).reshape(2, 3)
+    expected = [own.random((2, 3)), own.standard_normal((2, 3)), own.beta(shape, shape + 1), own.standard_gamma(shape)]
+    assert np.array_equal(draws("a", "b")[2:], np.stack(expected, axis=1))
+    assert np.array_equal(draws("b"), draws("a", "b")[2:])
+    assert len(np.unique(draws("a", "b"))) == 4 * 4 * 3

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from metarl.learner import UserError
+from metarl.seeding import Key
 from metarl.tasks import TaskFamily, Tasks, TaskVectorEnv
 
 GOALS = [[0.5, -0.25], [1.0, 2.0], [0.1, 0.2]]
@@ -191,6 +192,15 @@ def test_tasks_keep_their_places():
     assert (again.split, again.indices.tolist()) == ("test", [4, 2])
     with pytest.raises(ValueError, match="6 tasks needs as many indices"):
         tasks.at("test", [1, 2])
+    with pytest.raises(ValueError, match="indices from 0 on"):
+        tasks.at("test", [-1, 0, 1, 2, 3, 4])
+
+
+def test_the_streams_of_tasks_are_named_by_their_places():
+    tasks = Counting().fixed("test", 6)
+    draws = [[rng.random() for rng in some.streams(Key(0))] for some in (tasks, tasks[2:5], tasks.at("train"))]
+    assert draws[1] == draws[0][2:5] == [rng.random() for rng in tasks.streams(Key(0), np.array([2, 3, 4]))]
+    assert len({*draws[0], *draws[2], *(rng.random() for rng in tasks.streams(Key(1)))}) == 18
 
 
 def test_a_finite_family_lists_its_tasks_once():

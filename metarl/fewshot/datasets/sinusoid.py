@@ -52,7 +52,8 @@ class Sinusoid:
                 "phase": math.pi * u[:, 1],
                 "support_x": points[:, : self.shots],
                 "query_x": points[:, self.shots :],
-            }
+            },
+            split=split,
         )
 
     def sample(self, n: int, rng: np.random.Generator, split: str = "train") -> Tasks:
@@ -62,7 +63,7 @@ class Sinusoid:
     def fixed(self, split: str, n: int) -> Tasks:
         """The first n of the split's frozen tasks."""
         key = Key(0)("fixed", self.name, json.dumps(self.options(), sort_keys=True), split)
-        return Tasks.stack([self.draw(1, key(i).uniform, split)[0] for i in range(n)])
+        return Tasks.stack([self.draw(1, key(i).uniform, split)[0] for i in range(n)]).at(split)
 
     def options(self) -> dict[str, Any]:
         """Shots and queries."""

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metarl.fewshot.datasets.sinusoid import Sinusoid
 from metarl.fewshot.images import Images, ImageSource, choose
 from metarl.learner import UserError
 from metarl.seeding import Key
@@ -159,6 +160,12 @@ def test_tasks_are_plain_data_and_survive_json():
 def test_fixed_tasks_are_a_prefix_of_one_sequence(source):
     assert source.fixed("test", 3) == source.fixed("test", 8)[:3]
     assert source.fixed("test", 3) != source.fixed("train", 3)
+
+
+@pytest.mark.parametrize("source", [VARIANTS[2], Sinusoid()], ids=lambda source: source.name)
+def test_tasks_have_their_places(source):
+    for tasks in (source.fixed("test", 3), source.sample(3, np.random.default_rng(0), "test")):
+        assert [tasks.place(t) for t in range(3)] == [("test", 0), ("test", 1), ("test", 2)]
 
 
 def test_fixed_tasks_are_frozen():
