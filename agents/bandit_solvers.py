@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from scipy.signal import convolve
 
 from metarl.learner import Budget, Scores, UserError
-from metarl.seeding import Draws, Key, Rows
+from metarl.seeding import AnyGenerator, Key, Rows
 from metarl.tasks import Tasks, TaskVectorEnv
 
 Values = NDArray[np.float64]
@@ -104,7 +104,7 @@ class Belief:
         """Observations behind each mean, the prior's included (2 for Bernoulli arms, 1 for Gaussian), `(N, k)`."""
         return self.count + (2 if self.likelihood == "bernoulli" else 1)
 
-    def sample(self, rng: Draws) -> Values:
+    def sample(self, rng: AnyGenerator) -> Values:
         """A draw from each arm's posterior, `(N, k)`."""
         if self.likelihood == "bernoulli":
             return rng.beta(self.total + 1, self.count - self.total + 1)
@@ -115,7 +115,7 @@ class Strategy(ABC):
     """How to choose an arm."""
 
     @abstractmethod
-    def index(self, belief: Belief, t: int, rng: Draws) -> Values:
+    def index(self, belief: Belief, t: int, rng: AnyGenerator) -> Values:
         """The worth of each arm `(N, k)` before pull t = 0, 1, ...; the highest is pulled.
 
         Raises:
@@ -127,7 +127,7 @@ class Strategy(ABC):
 class Random(Strategy):
     """Any arm."""
 
-    def index(self, belief: Belief, t: int, rng: Draws) -> Values:
+    def index(self, belief: Belief, t: int, rng: AnyGenerator) -> Values:
         """The same for all arms."""
         return np.zeros_like(belief.count)
 
@@ -136,7 +136,7 @@ class Random(Strategy):
 class Greedy(Strategy):
     """The arm with the highest posterior mean."""
 
-    def index(self, belief: Belief, t: int, rng: Draws) -> Values:
+    def index(self, belief: Belief, t: int, rng: AnyGenerator) -> Values:
         """The posterior mean."""
         return belief.mean
 
@@ -151,7 +151,7 @@ class EpsilonGreedy(Strategy):
 
     epsilon: float
 
-    def index(self, belief: Belief, t: int, rng: Draws) -> Values:
+    def index(self, belief: Belief, t: int, rng: AnyGenerator) -> Values:
         """The posterior mean, or the same for all arms where exploring."""
         explore = rng.random((len(belief.count), 1)) < self.epsilon
         return np.where(explore, 0.0, belief.mean)
@@ -167,7 +167,7 @@ class UCB1(Strategy):
 
     width: float
 
-    def index(self, belief: Belief, t: int, rng: Draws) -> Values:
+    def index(self, belief: Belief, t: int, rng: AnyGenerator) -> Values:
         """The upper confidence bound."""
         return belief.mean + self.width * np.sqrt(2 * math.log(t + 1) / belief.weight)
 
@@ -176,7 +176,7 @@ class UCB1(Strategy):
 class Thompson(Strategy):
     """A draw from each arm's posterior."""
 
-    def index(self, belief: Belief, t: int, rng: Draws) -> Values:
+    def index(self, belief: Belief, t: int, rng: AnyGenerator) -> Values:
         """The draw."""
         return belief.sample(rng)
 
@@ -185,7 +185,7 @@ class Thompson(Strategy):
 class OptimisticThompson(Strategy):
     """A draw from each arm's posterior, but not less than its mean."""
 
-    def index(self, belief: Belief, t: int, rng: Draws) -> Values:
+    def index(self, belief: Belief, t: int, rng: AnyGenerator) -> Values:
         """The draw or the mean, whichever is higher."""
         return np.maximum(belief.sample(rng), belief.mean)
 
@@ -202,7 +202,7 @@ class Gittins(Strategy):
     discount: float
     pulls: int
 
-    def index(self, belief: Belief, t: int, rng: Draws) -> Values:
+    def index(self, belief: Belief, t: int, rng: AnyGenerator) -> Values:
         """From the table."""
         count = belief.count.astype(np.int64)
         if belief.likelihood == "bernoulli":
@@ -369,7 +369,7 @@ class BayesOptimum(Strategy):
             worth[arm] = p * (1 + success) + (1 - p) * failure
         return worth
 
-    def index(self, belief: Belief, t: int, rng: Draws) -> Values:
+    def index(self, belief: Belief, t: int, rng: AnyGenerator) -> Values:
         """Expected reward of the arm and of all that follows it."""
         if belief.likelihood != "bernoulli":
             raise UserError(f"the exact optimum is computed for Bernoulli arms, not {belief.likelihood} ones")

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from metarl import inner, policy_gradient, trust_region
+from metarl.ambient import plain_torch
 from metarl.learner import Budget, UserError, check_range
 from metarl.outer import sum_in_order
 from metarl.policies import Params, Policy, flatten, mlp_policy, unflatten
@@ -278,6 +279,7 @@ def meta_step(
     return unflatten(projected(found.theta), params), diagnostics
 
 
+@plain_torch()
 def train(config: Config, source: TaskFamily, run: Run) -> None:
     """Train until `config.iterations`, from the run's last checkpoint if there is one."""
     family, key = source, Key(run.seed)("maml-trpo")
@@ -325,6 +327,7 @@ def _adapting(policy: Policy, params: Params, config: Config, family: TaskFamily
     return Adapting(policy, params, family, config.inner_step_size, config.gamma, config.gae_lambda, config.threads)
 
 
+@plain_torch()
 def load(run: Run, source: TaskFamily) -> Adapting:
     """The agent of a run, from its last checkpoint.
 

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.learner import Budget, Scores, UserError
-from metarl.seeding import Draws, Key, Rows
+from metarl.seeding import AnyGenerator, Key, Rows
 from metarl.tasks import Task, Tasks, TaskVectorEnv
 
 Values = NDArray[np.float64]
@@ -113,7 +113,7 @@ class Belief:
         """Posterior mean of the mean rewards, `(N, S, A)`."""
         return (self.prior_mean + self.total) / (1 + self.count)
 
-    def sample(self, rng: Draws) -> tuple[Values, Values]:
+    def sample(self, rng: AnyGenerator) -> tuple[Values, Values]:
         """Mean rewards `(N, S, A)` and transitions `(N, S, A, S)` drawn from the posterior."""
         reward = self.reward + rng.standard_normal(self.count.shape) / np.sqrt(1 + self.count)
         gamma = rng.standard_gamma(self.concentration)
@@ -161,7 +161,7 @@ class Strategy(ABC):
     epsilon: float = 0.0  # probability of a random action instead of the planned one
 
     @abstractmethod
-    def backup(self, belief: Belief, task: Task, t: int, rng: Draws) -> Backup:
+    def backup(self, belief: Belief, task: Task, t: int, rng: AnyGenerator) -> Backup:
         """The model to plan an episode in.
 
         Args:
@@ -171,7 +171,7 @@ class Strategy(ABC):
             rng: for strategies that draw.
         """
 
-    def worth(self, belief: Belief, task: Task, t: int, horizon: int, rng: Draws) -> Values:
+    def worth(self, belief: Belief, task: Task, t: int, horizon: int, rng: AnyGenerator) -> Values:
         """What each action is thought to be worth, `(N, H, S, A)`; arguments as for `backup`."""
         n, states, _ = belief.count.shape
         return plan(self.backup(belief, task, t, rng), n, states, horizon)
@@ -183,7 +183,7 @@ class Random(Strategy):
 
     epsilon = 1.0
 
-    def backup(self, belief: Belief, task: Task, t: int, rng: Draws) -> Backup:
+    def backup(self, belief: Belief, task: Task, t: int, rng: AnyGenerator) -> Backup:
         """Nothing to plan."""
         return lambda value: np.zeros_like(belief.count)
 
@@ -192,7 +192,7 @@ class Random(Strategy):
 class Greedy(Strategy):
     """Plans in the mean MDP."""
 
-    def backup(self, belief: Belief, task: Task, t: int, rng: Draws) -> Backup:
+    def backup(self, belief: Belief, task: Task, t: int, rng: AnyGenerator) -> Backup:
         """The posterior means."""
         return model(belief.reward, belief.transition)
 
@@ -212,7 +212,7 @@ class EpsilonGreedy(Greedy):
 class PSRL(Strategy):
     """Plans in an MDP drawn from the posterior."""
 
-    def backup(self, belief: Belief, task: Task, t: int, rng: Draws) -> Backup:
+    def backup(self, belief: Belief, task: Task, t: int, rng: AnyGenerator) -> Backup:
         """The draw."""
         return model(*belief.sample(rng))
 
@@ -227,7 +227,7 @@ class OptimisticPSRL(PSRL):
 
     samples: int
 
-    def worth(self, belief: Belief, task: Task, t: int, horizon: int, rng: Draws) -> Values:
+    def worth(self, belief: Belief, task: Task, t: int, horizon: int, rng: AnyGenerator) -> Values:
         """The upper envelope of the plans."""
         highest = super().worth(belief, task, t, horizon, rng)
         for _ in range(self.samples - 1):
@@ -245,7 +245,7 @@ class BEB(Strategy):
 
     bonus: float
 
-    def backup(self, belief: Belief, task: Task, t: int, rng: Draws) -> Backup:
+    def backup(self, belief: Belief, task: Task, t: int, rng: AnyGenerator) -> Backup:
         """The posterior means and the bonus."""
         weight = 1 + belief.concentration.shape[-1] + belief.count
         return model(belief.reward + self.bonus / weight, belief.transition)
@@ -261,7 +261,7 @@ class UCRL2(Strategy):
 
     scale: float
 
-    def backup(self, belief: Belief, task: Task, t: int, rng: Draws) -> Backup:
+    def backup(self, belief: Belief, task: Task, t: int, rng: AnyGenerator) -> Backup:
         """Extended value iteration's step (Jaksch et al. 2010, figure 2)."""
         _, states, actions = belief.count.shape
         visits, now = np.maximum(belief.count, 1), max(t, 1)
@@ -300,7 +300,7 @@ def most_hopeful(to: Values, radius: Values, value: Values) -> Values:
 class Informed(Strategy):
     """Plans in the true MDP."""
 
-    def backup(self, belief: Belief, task: Task, t: int, rng: Draws) -> Backup:
+    def backup(self, belief: Belief, task: Task, t: int, rng: AnyGenerator) -> Backup:
         """The truth."""
         return model(task["reward"], task["transition"])
 

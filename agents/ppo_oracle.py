@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 
 from metarl import ppo
+from metarl.ambient import plain_torch
 from metarl.envs.informed import Informed
 from metarl.fixed import Controller, Fixed
 from metarl.policies import CategoricalPolicy, GaussianPolicy, Params
@@ -31,6 +32,7 @@ class Config(ppo.Config):
 DEFAULTS = {"mujoco": Config(iterations=400, step_size=3e-4)}  # about 10 minutes on one core
 
 
+@plain_torch()
 def train(config: Config, source: TaskFamily, run: Run) -> None:
     """Train until `config.iterations`, from the run's last checkpoint if there is one."""
     ppo.train(config, Informed(family=source), run, Key(run.seed)("ppo-oracle"))
@@ -51,6 +53,7 @@ class Oracle(Fixed):
         return lambda obs, t: self.policy.distribution(self.params, torch.from_numpy(obs)).mode().numpy()
 
 
+@plain_torch()
 def load(run: Run, source: TaskFamily) -> Oracle:
     """The oracle of a run, from its last checkpoint.
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from metarl import ppo
+from metarl.ambient import plain_torch
 from metarl.policy_gradient import Adapting, FineTuning
 from metarl.runs import Run
 from metarl.seeding import Key
@@ -33,12 +34,14 @@ DEFAULTS = {
 }  # about 10 minutes on one core; 4,000 steps a gradient step
 
 
+@plain_torch()
 def train(config: Config, source: TaskFamily, run: Run) -> None:
     """Train until `config.iterations`, from the run's last checkpoint if there is one; then choose the step size."""
     params = ppo.train(config, source, run, Key(run.seed)("ppo-pretrained"))
     config.choose(config.policy(source), params, source, run)
 
 
+@plain_torch()
 def load(run: Run, source: TaskFamily) -> Adapting:
     """The pre-trained policy of a run, from its last checkpoint.
 

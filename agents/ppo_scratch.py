@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from metarl import ppo
+from metarl.ambient import plain_torch
 from metarl.learner import check_range
 from metarl.policy_gradient import Adapting, FineTuning
 from metarl.runs import Run
@@ -32,6 +33,7 @@ class Config(FineTuning, ppo.Actor):
 DEFAULTS = {"mujoco": Config(validation_tasks=20, adaptation_episodes=20)}  # 4,000 steps a gradient step
 
 
+@plain_torch()
 def train(config: Config, source: TaskFamily, run: Run) -> None:
     """Draw the initial policy and choose its step size."""
     state = config.initial(source, Key(run.seed)("ppo-scratch"))
@@ -42,6 +44,7 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
     config.choose(config.policy(source), config.params(state), source, run)
 
 
+@plain_torch()
 def load(run: Run, source: TaskFamily) -> Adapting:
     """The initial policy of a run and the step size chosen for it.
 

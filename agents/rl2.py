@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarl import returns
+from metarl.ambient import plain_torch
 from metarl.envs.trials import Trials
 from metarl.episodes import Episodes
 from metarl.learner import Budget, Scores, UserError, check_range, mean_steps
@@ -402,6 +403,7 @@ def annealed(config: Config, iteration: int) -> Config:
     return replace(config, step_size=config.step_size * left, entropy_weight=config.entropy_weight * left)
 
 
+@plain_torch()
 def train(config: Config, source: TaskFamily, run: Run) -> None:
     """Train until `config.iterations`, from the run's last checkpoint if there is one."""
     family, key = _trials(config, source), Key(run.seed)("rl2")
@@ -488,6 +490,7 @@ class Agent:
     family: TaskFamily
     likeliest: bool = False
 
+    @plain_torch()
     def play(self, tasks: Tasks, trials: int, key: Key, watch: Watch | None = None) -> Play:
         """Act in `trials` trials of each task, each from an empty memory."""
         env = _trials(self.config, self.family).make_vec(tasks, trials, threads=self.config.threads)
@@ -508,6 +511,7 @@ class Agent:
             for i in sorted({0, last})
         ]
 
+    @plain_torch()
     def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
         """Mean return of each episode of a trial, over `budget.episodes` fresh trials a task.
 
@@ -535,6 +539,7 @@ class Agent:
         )
 
 
+@plain_torch()
 def load(run: Run, source: TaskFamily) -> Agent:
     """The agent of a run, from its last checkpoint.
 

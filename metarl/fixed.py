@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metarl.ambient import plain_torch
 from metarl.learner import Budget, Scores, UserError
 from metarl.rollout import intra_op_threads, run_episodes
 from metarl.seeding import Key
@@ -55,6 +56,7 @@ class Fixed(ABC):
             UserError: the family does not allow it.
         """
 
+    @plain_torch()
     def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
         """Mean undiscounted return over `budget.episodes` fresh episodes a task, K + 1 times.
 

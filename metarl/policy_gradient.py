@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from metarl import inner, returns
+from metarl.ambient import plain_torch
 from metarl.episodes import Episodes
 from metarl.learner import Budget, Scores, UserError, check_range, mean_steps
 from metarl.policies import Params, Policy
@@ -95,6 +96,7 @@ class Adapting:
     gae_lambda: float
     threads: int = 1  # of the environments; they change no result
 
+    @plain_torch()
     def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
         """Mean return of fresh episodes after 0..K gradient steps, `budget.episodes` a step and task.
 
@@ -113,6 +115,7 @@ class Adapting:
             protocol=f"policy-gradient steps of {alpha:g}, then {alpha / 2:g}; {budget.episodes} fresh episodes a step",
         )
 
+    @plain_torch()
     def film(self, task: Tasks, budget: Budget, seed: int) -> list[Take]:
         """An episode before adapting and one after `budget.steps` gradient steps, the same luck in both."""
         key = Key(seed)("policy-gradient", "film")
@@ -175,6 +178,7 @@ class FineTuning:
         check_range(self, "validation_tasks", "adaptation_steps", "adaptation_episodes", least=1)
         check_range(self, "adaptation_gamma", "adaptation_gae_lambda", least=0, most=1)
 
+    @plain_torch()
     def choose(self, policy: Policy, params: Params, family: TaskFamily, run: Run) -> None:
         """Try every step size on validation tasks and keep the best, and all scores, in the run's config.json."""
         tasks = family.fixed("validation", self.validation_tasks)

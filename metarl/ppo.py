@@ -30,8 +30,8 @@ from metarl.learner import UserError, check_range
 from metarl.policies import CategoricalPolicy, GaussianPolicy, Params, mlp_policy, project_std
 from metarl.rollout import intra_op_threads
 from metarl.runs import Run
-from metarl.sb3 import SB3VecEnv, keyed_globals
-from metarl.seeding import Key
+from metarl.sb3 import SB3VecEnv
+from metarl.seeding import Key, keyed_globals
 from metarl.tasks import TaskFamily
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}

@@ -11,34 +11,15 @@ place in metarl where environments reset themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
 from metarl.seeding import Key
 from metarl.tasks import Array, Tasks, TaskVectorEnv
-
-
-@contextmanager
-def keyed_globals(key: Key) -> Iterator[None]:
-    """Give Stable-Baselines3, which draws from global generators, a stream of its own; then put theirs back.
-
-    Args:
-        key: of NumPy's and torch's (CPU) global generators within the block.
-    """
-    numpys = np.random.get_state()  # noqa: NPY002 - kept, to be put back
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(key("torch").torch().get_state())
-        np.random.set_state({**np.random.MT19937(key("numpy").integer()).state})  # noqa: NPY002 - Stable-Baselines3's
-        try:
-            yield
-        finally:
-            np.random.set_state(numpys)  # noqa: NPY002 - as it was
 
 
 class SB3VecEnv(VecEnv):

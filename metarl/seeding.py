@@ -11,7 +11,10 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from random import Random, getstate, setstate
+from typing import Any
 
 import numpy as np
 import torch
@@ -136,4 +139,44 @@ class Rows:
         return self._drawn(lambda own, rows: own.standard_gamma(shape[rows]))
 
 
-Draws = np.random.Generator | Rows  # what strategies draw from
+AnyGenerator = np.random.Generator | Rows  # what strategies draw from
+
+
+@contextmanager
+def keyed_globals(key: Key) -> Iterator[None]:
+    """Give code that draws from global generators a stream of its own; then put theirs back.
+
+    For what takes no generator: Stable-Baselines3, `torch.nn.Dropout`, a module that a user brings.
+
+    Args:
+        key: of NumPy's, torch's (the CPU's, and CUDA's once it is in use) and Python's global generators
+            within the block. They belong to the process, so one thread at a time may borrow them.
+    """
+    numpys, pythons = np.random.get_state(), getstate()  # noqa: NPY002 - kept, to be put back
+    in_use: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    devices = range(torch.cuda.device_count() if in_use else 0)
+    with torch.random.fork_rng(devices=devices):
+        torch.set_rng_state(key("torch").torch().get_state())
+        for device in devices:
+            torch.cuda.set_rng_state(key("torch").torch(f"cuda:{device}").get_state(), device)
+        np.random.set_state({**np.random.MT19937(key("numpy").integer()).state})  # noqa: NPY002 - to others' code
+        setstate(Random(key("python").integer()).getstate())
+        try:
+            yield
+        finally:
+            np.random.set_state(numpys)  # noqa: NPY002 - as it was
+            setstate(pythons)
+
+
+def draws(function: Callable[[], object]) -> bool:
+    """Whether a call draws from a global generator of NumPy, torch (the CPU's) or Python; their states stay."""
+    with keyed_globals(Key(0)("draws")):
+        before = _global_states()
+        function()
+        return _global_states() != before
+
+
+def _global_states() -> tuple[object, ...]:
+    numpys: Any = np.random.get_state(legacy=False)  # noqa: NPY002 - to compare
+    words = numpys["state"]["key"].tobytes(), numpys["state"]["pos"], numpys["has_gauss"]
+    return (*words, torch.get_rng_state().numpy().tobytes(), getstate())

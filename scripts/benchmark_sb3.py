@@ -25,8 +25,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, Ve
 
 from metarl import ppo
 from metarl.envs.half_cheetah import CONTROL_COST, HalfCheetahVelocity
-from metarl.sb3 import SB3VecEnv, keyed_globals
-from metarl.seeding import Key
+from metarl.sb3 import SB3VecEnv
+from metarl.seeding import Key, keyed_globals
 from metarl.tasks import Array, Task
 
 FAMILY, CONFIG = HalfCheetahVelocity(), ppo.Config(step_size=3e-4)

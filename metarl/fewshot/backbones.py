@@ -14,6 +14,7 @@ parameters. The ones here have no hidden state in two of their three modes, so t
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metarl.learner import UserError
+from metarl.seeding import Key, keyed_globals
 
 BatchNormMode = Literal["transductive", "support", "running"]
 Backbone = Literal["conv4", "conv4-strided", "resnet12", "mlp"]
@@ -248,22 +250,61 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+OURS = (Conv4, ResNet12, MLP)  # encoders whose second argument is a `basis`
+NORMS = (BatchNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
 def feature_size(encoder: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """F, the features of any encoder; found by encoding two blank images.
+    """F, the features of any encoder; of one that is not ours, by encoding two blank images with a copy of it.
 
     Raises:
         UserError: it does not turn `(B, C, H, W)` into `(B, F)`.
     """
-    if isinstance(known := getattr(encoder, "features", None), int):
-        return known
-    was_training = encoder.training
+    if isinstance(encoder, OURS):
+        return encoder.features
+    trial = copy.deepcopy(encoder).eval()
+    like = next((p for p in trial.parameters() if p.is_floating_point()), torch.zeros(()))
     try:
-        with torch.no_grad():
-            features = encoder.eval()(torch.zeros(2, *image_shape))
+        with torch.no_grad(), keyed_globals(Key(0)("feature size")):
+            features = trial(torch.zeros(2, *image_shape, dtype=like.dtype, device=like.device))
     except (RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"the encoder does not take images of shape {image_shape}: {error}") from error
-    finally:
-        encoder.train(was_training)
+        raise UserError(f"the encoder does not take images of shape {image_shape}: {first_line(error)}") from error
     if not isinstance(features, Tensor) or features.dim() != 2 or len(features) != 2:
         raise UserError("an encoder turns (B, C, H, W) into (B, F); this one returns something else")
     return int(features.shape[1])
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, as far as it fits into a line."""
+    return str(error).partition("\n")[0]
+
+
+def batch_dependent(encoder: nn.Module) -> bool:
+    """Whether an image's features depend, in evaluation mode too, on the images beside it: by batch normalisation."""
+    return any(
+        module.mode != "running" if isinstance(module, BatchNorm) else module.running_mean is None
+        for module in encoder.modules()
+        if isinstance(module, NORMS)
+    )
+
+
+def normalised_by(encoder: nn.Module, mode: BatchNormMode) -> str:
+    """What images are normalised with when judged, for the protocol: the mode of ours, the nature of any other."""
+    if not any(isinstance(module, NORMS) for module in encoder.modules()):
+        return "none"
+    if isinstance(encoder, OURS):
+        return mode
+    return "transductive" if batch_dependent(encoder) else "running"
+
+
+def check_basis(encoder: nn.Module, mode: BatchNormMode) -> None:
+    """Check that an encoder can be told which images are support images, where the mode needs it.
+
+    Raises:
+        UserError: it cannot: it is not one of ours, and it normalises.
+    """
+    if mode == "support" and normalised_by(encoder, mode) != "none" and not isinstance(encoder, OURS):
+        raise UserError(
+            "batch norm 'support' needs a backbone of metarl: another encoder is not told which images those are; "
+            "choose 'transductive' or 'running'"
+        )

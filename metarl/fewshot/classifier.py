@@ -32,6 +32,7 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor, nn
 
+from metarl.ambient import plain_torch
 from metarl.fewshot import LEARNERS, baseline_plus, embedding, maml
 from metarl.fewshot.backbones import BatchNormMode
 from metarl.fewshot.batch import Batch
@@ -128,6 +129,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self.batch_norm = batch_norm
         self.preparation = preparation
 
+    @plain_torch()
     def fit(self, X: Any, y: Any) -> FewShotClassifier:  # noqa: N803 - scikit-learn's name
         """Learn classes from labelled pictures.
 
@@ -157,6 +159,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self._labels = torch.from_numpy(index.astype(np.int64)).to(self._support.device)
         return self
 
+    @plain_torch()
     def predict_proba(self, X: Any) -> NDArray[np.float64]:  # noqa: N803 - scikit-learn's name
         """Probabilities `(N, classes)`, in the order of `classes_`; a row sums to 1.
 

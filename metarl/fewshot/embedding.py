@@ -15,14 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metarl.fewshot.backbones import BatchNorm, BatchNormMode
+from metarl.ambient import plain_torch, usable
+from metarl.fewshot.backbones import OURS, BatchNormMode, check_basis, normalised_by
 from metarl.fewshot.batch import Batch
 from metarl.fewshot.images import ImageSource
 from metarl.fewshot.networks import features
 from metarl.learner import Budget, Scores
+from metarl.seeding import Key, keyed_globals
 from metarl.tasks import Tasks
 
-NORMS = (BatchNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 EVALUATION_IMAGES = 2000  # encoded together when a curve is measured
 
 
@@ -31,12 +32,16 @@ class EmbeddingNetwork(nn.Module, ABC):
 
     Args:
         encoder: any module from images `(B, C, H, W)` to features `(B, F)`.
-        batch_norm: in the modes `transductive` and `support` every task is normalised by itself; in
-            `running`, and with an encoder that is not ours, all images go through it as one batch.
+        batch_norm: in the modes `transductive` and `support` (ours alone) every task goes through the encoder by
+            itself; in `running` all images do as one batch.
+
+    Raises:
+        UserError: the encoder cannot be told which images are support images.
     """
 
     def __init__(self, encoder: nn.Module, batch_norm: BatchNormMode) -> None:
         super().__init__()
+        check_basis(encoder, batch_norm)
         self.encoder = channels_last(encoder)
         self.batch_norm = batch_norm
 
@@ -60,6 +65,8 @@ class EmbeddingNetwork(nn.Module, ABC):
         images = torch.cat([batch.support_x, batch.query_x], 1)
         if self.batch_norm == "running":
             found = features(self.encoder, images.flatten(0, 1)).view(*images.shape[:2], -1)
+        elif not isinstance(self.encoder, OURS):  # it may do what vmap cannot, such as changing its buffers
+            found = torch.stack([features(self.encoder, task) for task in images])
         else:
             basis = shots if self.batch_norm == "support" else None
             found = torch.func.vmap(lambda task: features(self.encoder, task, basis))(images)
@@ -70,10 +77,11 @@ class EmbeddingNetwork(nn.Module, ABC):
         support, query = self.embed(batch)
         return self.compare(support, batch.support_y, query, ways)
 
+    @plain_torch()
     def log_probabilities(self, batch: Batch, ways: int) -> Tensor:
         """The same without a gradient; query labels are not used."""
-        with torch.no_grad():
-            found: Tensor = self(batch, ways)
+        with torch.no_grad(), keyed_globals(Key(0)("judged")):
+            found: Tensor = self(usable(batch), ways)
         return found
 
 
@@ -114,12 +122,14 @@ class Trained:
     source: ImageSource
     rule: str
 
+    @plain_torch()
     def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
         """Accuracy with the first 0..K support images of each class, K being all (an unbalanced set: none, and all).
 
         With none it is chance, 1/N. These learners take no gradient steps, so `budget.steps` has no meaning.
         """
         ways = int(tasks.arrays["classes"].shape[1])
+        norm = normalised_by(self.network.encoder, self.network.batch_norm)
         images = tasks.arrays["support"].shape[1] + tasks.arrays["query"].shape[1]
         chunk = max(1, EVALUATION_IMAGES // images)
         rows = []
@@ -135,12 +145,8 @@ class Trained:
             env_steps=None,
             shots=shown,
             kind="accuracy",
-            protocol=f"{ways}-way, {self.rule}, without support images chance; batch norm: {self._batch_norm()}",
+            protocol=f"{ways}-way, {self.rule}, without support images chance; batch norm: {norm}",
         )
-
-    def _batch_norm(self) -> str:
-        normalises = any(isinstance(module, NORMS) for module in self.network.encoder.modules())
-        return self.network.batch_norm if normalises else "none"
 
     def _accuracies(self, batch: Batch, ways: int, shown: tuple[int, ...]) -> list[Tensor]:
         """Of each task `(T,)`, with the first k support images of each class, for every k shown."""
@@ -155,6 +161,7 @@ class Trained:
             parts = [first_shots(replace(batch, support_x=support), ways, k) for k in shown]
             return [accuracy(self.network.compare(p.support_x, p.support_y, query, ways)) for p in parts]
 
+    @plain_torch()
     def log_probabilities(self, batch: Batch, ways: int) -> Tensor:
         """Of the classes for the query images, `(T, R, ways)`; query labels are not used."""
         return self.network.log_probabilities(batch, ways)

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from metarl import inner, outer
-from metarl.fewshot import training
+from metarl.ambient import plain_torch, usable
+from metarl.fewshot import encoders, training
 from metarl.fewshot.backbones import Backbone, make_backbone
 from metarl.fewshot.batch import Batch
 from metarl.fewshot.embedding import halving
@@ -105,6 +106,7 @@ _MINI_IMAGENET = Config(
     width=32,
     clip=10 / 75,
 )
+Query = tuple[Any, ...]  # a task, and the seed of its draws where the network draws
 DEFAULTS = {  # a data set's name, or a setting of one; step sizes in mean-cross-entropy terms
     "sinusoid": Config(),
     "omniglot": _OMNIGLOT,
@@ -120,16 +122,46 @@ DEFAULTS = {  # a data set's name, or a setting of one; step sizes in mean-cross
 def objective(network: Network, rule: inner.Rule, *, lean: bool = False) -> outer.Objective:
     """The MAML objective on tasks as `pairs` gives them; reports loss and score on the query data."""
 
-    def query_loss(params: Params, task: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, score = network.query_loss(params, task)
-        return loss, {"loss/query": loss.detach(), f"score/{network.metric}": score}
+    def query_loss(params: Params, query: Query) -> tuple[Tensor, dict[str, Tensor]]:
+        return network.judge(params, query[0], query[1] if len(query) > 1 else None)
 
     return outer.maml(network.support_loss, query_loss, rule, lean=lean)
 
 
-def pairs(batch: Batch) -> tuple[Data, Batch]:
-    """Support data, and all data: the query images may be normalised with the support images."""
-    return (batch.support_x, batch.support_y), batch
+def pairs(batch: Batch, seeds: Tensor | None = None) -> tuple[Data, Query]:
+    """Support data, and all data: the query images may be normalised with the support images.
+
+    Args:
+        batch: T tasks.
+        seeds: `(T,)` int64, of what the network draws at random on each.
+    """
+    more = () if seeds is None else (seeds,)
+    return (batch.support_x, batch.support_y, *more), (batch, *more)
+
+
+def seeds(network: Network, key: Key, tasks: int, device: str) -> Tensor | None:
+    """A seed for each task `(T,)`; None where the network draws nothing."""
+    if not network.draws:
+        return None
+    return torch.tensor([key(task).integer() for task in range(tasks)], device=device)
+
+
+def learn(network: Network, aux: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Scalars to log, means over the tasks; the buffers among what tasks report go back into the network."""
+    network.follow({name.removeprefix("buffer/"): v for name, v in aux.items() if name.startswith("buffer/")})
+    return {name: values.mean() for name, values in aux.items() if not name.startswith("buffer/")}
+
+
+def check_moves(moves: str, params: Params) -> None:
+    """Check that some parameter adapts.
+
+    Raises:
+        UserError: none does.
+    """
+    try:
+        inner.Rule(0.0, moves=moves).moving(list(params))
+    except ValueError as error:
+        raise UserError(f"--moves: {error}") from None
 
 
 class NetworkSettings(Protocol):
@@ -192,6 +224,7 @@ def named(meta: dict[str, Any]) -> dict[str, Tensor]:
     return model | {f"rule/{name}": value for name, value in meta.get("rule", {}).items()}
 
 
+@plain_torch()
 def train(config: Config, source: SupervisedSource, run: Run, encoder: nn.Module | None = None) -> None:
     """Train until `config.iterations`, from the run's last checkpoint if there is one.
 
@@ -199,31 +232,36 @@ def train(config: Config, source: SupervisedSource, run: Run, encoder: nn.Module
         config: the settings.
         source: tasks of images, or of numbers.
         run: where it is logged and saved.
-        encoder: images: a module to start from, in place of the config's backbone. Of its parameters those adapt
-            whose names match `config.moves`; "*" is all of them.
+        encoder: images: a module to start from, in place of the config's backbone; see `encoders`. Of its
+            parameters that require a gradient those adapt whose names match `config.moves`; "*" is all of them.
     """
     key = Key(run.seed)("maml")
-    network = make_network(config, source, key, encoder)
+    encoder = encoders.to_train(run, source, encoder, config.batch_norm)
+    network = make_network(config, source, key, encoder).to(run.device)
     if config.train_queries is not None and isinstance(source, ImageSource):
         source = replace(source, queries=config.train_queries)
     rule = inner.Rule(config.inner_step_size, config.inner_steps, config.moves, config.order)
+    check_moves(config.moves, network.init(key("init").torch()))
     meta = first_parameters(config, network, key, run.device)
     goal = objective(network, rule, lean=config.lean)
-    first = source.batch(source.fixed("train", config.tasks), run.device)
-    plan = training.plan(run, config.strategy, goal, meta, pairs(first))
+
+    def data(tasks: Tasks, of: Key) -> tuple[Data, Query]:
+        return pairs(source.batch(tasks, run.device), seeds(network, of, config.tasks, run.device))
+
+    first = data(source.fixed("train", config.tasks), key("first"))
+    plan = training.plan(run, config.strategy, goal, meta, first, network.draws)
     tensors = named(meta)
     adam = torch.optim.Adam(tensors.values(), lr=config.outer_step_size)
 
     def step(iteration: int) -> dict[str, Tensor]:
         tasks = source.sample(config.tasks, key("tasks", iteration).numpy())
-        found = outer.meta_gradient(goal, meta, pairs(source.batch(tasks, run.device)), plan)
+        found = outer.meta_gradient(goal, meta, data(tasks, key("draws", iteration)), plan)
         for name, gradient in named(found.gradient).items():
             tensors[name].grad = gradient if config.clip is None else gradient.clamp(-config.clip, config.clip)
-        return {name: values.mean() for name, values in found.aux.items()}
+        return learn(network, found.aux)
 
-    training.fit(
-        run, config, training.Learnable(tensors, adam, halving(config.outer_step_size, config.halve_every)), step
-    )
+    rate = halving(config.outer_step_size, config.halve_every)
+    training.fit(run, config, training.Learnable(lambda: tensors | network.still, adam, rate), step)
 
 
 @dataclass(frozen=True)
@@ -242,11 +280,14 @@ class Trained:
     rule: inner.Rule
     source: SupervisedSource
 
+    @plain_torch()
     def adapt(self, task: Batch, steps: int) -> list[Params]:
         """The K+1 iterates of a task, without the task axis."""
+        task = usable(task)
         data = (task.support_x, task.support_y)
         return inner.adapt(self.params, self.network.support_loss, data, replace(self.rule, steps=steps, order=1))
 
+    @plain_torch()
     def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
         """Score on the query data after 0..K gradient steps on the support set.
 
@@ -287,9 +328,10 @@ class Trained:
         ways = self.network.ways
         return points // ways, (
             f"{ways}-way {points // ways}-shot, gradient steps{size} on {points} support images; "
-            f"batch norm: {self.network.batch_norm}"
+            f"batch norm: {self.network.normalised_by}"
         )
 
+    @plain_torch()
     def log_probabilities(self, batch: Batch, ways: int) -> Tensor:
         """Of the first `ways` classes for the query images, `(T, R, ways)`; query labels are not used.
 
@@ -307,6 +349,7 @@ class Trained:
         return torch.stack(logits)[..., :ways].log_softmax(-1)
 
 
+@plain_torch()
 def load(run: Run, source: SupervisedSource, encoder: nn.Module | None = None) -> Trained:
     """The learner of a run, from its last checkpoint.
 
@@ -314,8 +357,22 @@ def load(run: Run, source: SupervisedSource, encoder: nn.Module | None = None) -
         UserError: the run has no checkpoint yet.
     """
     config: Config = run.config
-    held = training.saved(run)
+    encoder = encoders.to_judge(run, source, encoder, config.batch_norm)
+    return restored(make_network(config, source, Key(run.seed)("maml"), encoder), run, source)
+
+
+def restored(network: Network, run: Run, source: SupervisedSource) -> Trained:
+    """A network with the tensors of the run's last checkpoint, in evaluation mode.
+
+    Raises:
+        UserError: the run has no checkpoint yet, or it does not fit.
+    """
+    config, held = run.config, training.saved(run)
     learned = {name.removeprefix("rule/"): value for name, value in held.items() if name.startswith("rule/")}
-    params = {name: value for name, value in held.items() if not name.startswith("rule/")}
+    params = network.init(Key(run.seed)("loaded").torch())
+    tensors = {name: value for name, value in held.items() if not name.startswith("rule/")}
+    training.put_back(params | network.still, tensors, run)
+    if isinstance(network, Classifier):
+        network.eval()
     rule = inner.Rule(learned or config.inner_step_size, TEST_STEPS, config.moves, 1)
-    return Trained(make_network(config, source, Key(run.seed)("maml"), encoder), params, rule, source)
+    return Trained(network, params, rule, source)

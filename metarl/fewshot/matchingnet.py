@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metarl.fewshot import metric
+from metarl.ambient import plain_torch
+from metarl.fewshot import encoders, metric
 from metarl.fewshot.backbones import BatchNormMode, feature_size
 from metarl.fewshot.embedding import EmbeddingNetwork, Trained
 from metarl.fewshot.images import ImageSource
@@ -106,24 +107,36 @@ class MatchingNet(EmbeddingNetwork):
 def make(config: Config, source: ImageSource, seed: int, encoder: nn.Module | None = None) -> MatchingNet:
     """The network before training."""
     key = Key(seed)("matchingnet")
-    encoder = encoder or metric.make_encoder(config, source, key)
+    if encoder is None:
+        encoder = metric.make_encoder(config, source, key)
     context = None
     if config.full_context:
         context = FullContext(feature_size(encoder, source.image_shape), config.context_steps, key("context").torch())
     return MatchingNet(encoder, config.batch_norm, config.scale, context)
 
 
+@plain_torch()
 def train(config: Config, source: ImageSource, run: Run, encoder: nn.Module | None = None) -> None:
-    """Train until `config.iterations`, from the run's last checkpoint if there is one; `encoder` starts it."""
+    """Train until `config.iterations`, from the run's last checkpoint if there is one.
+
+    Args:
+        config: the settings.
+        source: tasks of images.
+        run: where it is logged and saved.
+        encoder: a module to start from, in place of the config's backbone; see `encoders`.
+    """
+    encoder = encoders.to_train(run, source, encoder, config.batch_norm)
     metric.train(config, source, run, make(config, source, run.seed, encoder), Key(run.seed)("matchingnet"))
 
 
+@plain_torch()
 def load(run: Run, source: ImageSource, encoder: nn.Module | None = None) -> Trained:
     """The learner of a run, from its last checkpoint.
 
     Raises:
         UserError: the run has no checkpoint yet.
     """
+    encoder = encoders.to_judge(run, source, encoder, run.config.batch_norm)
     network = metric.restored(make(run.config, source, run.seed, encoder), run)
     rule = "attention over support images" + (" in full context" if run.config.full_context else "")
     return Trained(network, source, rule)

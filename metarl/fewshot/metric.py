@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from metarl.fewshot import training
 from metarl.fewshot.backbones import Backbone, BatchNormMode, make_backbone
 from metarl.fewshot.embedding import EmbeddingNetwork, halving, loss_and_accuracy
+from metarl.fewshot.encoders import tensors
 from metarl.fewshot.images import ImageSource
-from metarl.learner import check_range
+from metarl.learner import UserError, check_range
 from metarl.runs import Run
-from metarl.seeding import Key
+from metarl.seeding import Key, keyed_globals
 
 
 @dataclass(frozen=True)
@@ -63,22 +64,30 @@ def make_encoder(config: Config, source: ImageSource, key: Key) -> nn.Module:
 
 
 def train(config: Config, source: ImageSource, run: Run, network: EmbeddingNetwork, key: Key) -> None:
-    """Train a network on episodes until `config.iterations`, from the run's last checkpoint if there is one."""
-    network.to(run.device).train()
+    """Train a network on episodes until `config.iterations`, from the run's last checkpoint if there is one.
+
+    Raises:
+        UserError: none of its parameters learns.
+    """
+    network.to(run.device)
     source = training_source(config, source)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise UserError(
+            "every parameter of the encoder is frozen, so nothing would learn; FewShotClassifier(encoder) needs no run"
+        )
     adam = torch.optim.Adam(network.parameters(), lr=config.step_size)
-    tensors = network.state_dict(keep_vars=True)
 
     def step(iteration: int) -> dict[str, Tensor]:
         tasks = source.sample(config.tasks, key("tasks", iteration).numpy())
         batch = source.batch(tasks, run.device)
         ways = tasks.arrays["classes"].shape[1]
-        loss, accuracy = loss_and_accuracy(network(batch, ways), batch.query_y)
-        adam.zero_grad()
-        torch.autograd.backward(loss)
+        with keyed_globals(key("draws", iteration)):
+            loss, accuracy = loss_and_accuracy(network(batch, ways), batch.query_y)
+            adam.zero_grad()
+            torch.autograd.backward(loss)
         return {"loss/query": loss, "score/query_accuracy": accuracy}
 
-    what = training.Learnable(tensors, adam, halving(config.step_size, config.halve_every))
+    what = training.Learnable(lambda: tensors(network), adam, halving(config.step_size, config.halve_every))
     training.fit(run, config, what, step)
 
 
@@ -86,7 +95,7 @@ def restored(network: EmbeddingNetwork, run: Run) -> EmbeddingNetwork:
     """The network with the tensors of the run's last checkpoint, in evaluation mode.
 
     Raises:
-        UserError: the run has no checkpoint yet.
+        UserError: the run has no checkpoint yet, or it does not fit.
     """
-    network.load_state_dict(training.saved(run))
+    training.put_back(tensors(network), training.saved(run), run)
     return network.eval()

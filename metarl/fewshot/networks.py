@@ -6,6 +6,7 @@ size means the same whatever the number of ways and shots.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
 from dataclasses import dataclass
@@ -15,14 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metarl.fewshot import backbones
-from metarl.fewshot.backbones import feature_size, initialise
+from metarl.fewshot.backbones import OURS, check_basis, feature_size, initialise, normalised_by
 from metarl.fewshot.batch import Batch
+from metarl.fewshot.encoders import draws_in
 from metarl.learner import UserError
 from metarl.policies import MLP, Params
+from metarl.seeding import Key, keyed_globals
 
-Data = tuple[Tensor, Tensor]  # inputs and targets of one task
-OURS = (backbones.Conv4, backbones.ResNet12, backbones.MLP)  # encoders whose second argument is a `basis`
+Data = tuple[Tensor, ...]  # inputs and targets of one task; where the network draws, the seed `()` of its draws
 
 
 class Network(Protocol):
@@ -32,14 +33,31 @@ class Network(Protocol):
     def metric(self) -> str:
         """The name of its score in the log."""
 
+    @property
+    def still(self) -> dict[str, Tensor]:
+        """What a checkpoint holds beside the parameters, changed in place: frozen parameters and buffers."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether it draws random numbers in training, so wants a seed with a task's data."""
+
     def init(self, generator: torch.Generator) -> Params:
         """Fresh parameters."""
+
+    def to(self, device: str) -> Network:
+        """Itself, what it holds being moved."""
 
     def support_loss(self, params: Params, data: Data) -> Tensor:
         """Mean loss over a task's support data."""
 
     def query_loss(self, params: Params, task: Batch) -> tuple[Tensor, Tensor]:
         """Mean loss and mean score over a task's query data."""
+
+    def judge(self, params: Params, task: Batch, seed: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """In training: mean loss over the query data, and what to report: scalars, and `buffer/NAME` afterwards."""
+
+    def follow(self, buffers: dict[str, Tensor]) -> None:
+        """Take over what the tasks of a meta-batch made of the buffers, `(T, ...)`."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +66,16 @@ class Regressor:
 
     mlp: MLP
     metric: str = "query_mse"
+    draws: bool = False
+
+    @property
+    def still(self) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
+
+    def to(self, device: str) -> Regressor:
+        """Itself."""
+        return self
 
     def init(self, generator: torch.Generator) -> Params:
         """Fresh parameters."""
@@ -55,13 +83,21 @@ class Regressor:
 
     def support_loss(self, params: Params, data: Data) -> Tensor:
         """Mean squared error over the points of one task."""
-        x, y = data
+        x, y = data[:2]
         return ((self.mlp(params, x) - y) ** 2).mean()
 
     def query_loss(self, params: Params, task: Batch) -> tuple[Tensor, Tensor]:
         """Mean squared error, twice: it is the score too."""
         loss = self.support_loss(params, (task.query_x, task.query_y))
         return loss, loss.detach()
+
+    def judge(self, params: Params, task: Batch, seed: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `query_loss`, with the numbers to report."""
+        loss, score = self.query_loss(params, task)
+        return loss, {"loss/query": loss.detach(), f"score/{self.metric}": score}
+
+    def follow(self, buffers: dict[str, Tensor]) -> None:
+        """There are none."""
 
 
 def features(encoder: nn.Module, x: Tensor, basis: int | None = None) -> Tensor:
@@ -88,7 +124,12 @@ class _Skeleton(threading.local):
     """A module without data, one for each thread: calling it with given parameters changes it for a while."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = copy.deepcopy(module).to("meta")
+        # Tensor by tensor, so that tied ones stay one; `module.to("meta")` would part them.
+        empty: dict[int, Tensor] = {id(b): torch.empty_like(b, device="meta") for b in module.buffers()}
+        for parameter in module.parameters():
+            blank = torch.empty_like(parameter, device="meta")
+            empty[id(parameter)] = nn.Parameter(blank, requires_grad=parameter.requires_grad)
+        self.module = copy.deepcopy(module, empty)  # the copies made so far, by id
 
     def __reduce__(self) -> tuple[type[_Skeleton], tuple[nn.Module]]:
         """Copies and pickles begin with this thread's module."""
@@ -98,13 +139,25 @@ class _Skeleton(threading.local):
 class Classifier:
     """An encoder and a linear head for N classes, with mean cross-entropy.
 
+    A loss is a function of the parameters alone: buffers are as they were at each call. In training, what the query
+    pass makes of them (running statistics, say) is reported, and `follow` takes it over between meta-batches.
+
     Args:
-        encoder: any module from images `(B, C, H, W)` to features `(B, F)`. Its buffers stay as they
-            are: with running batch-norm statistics, use it in evaluation mode.
+        encoder: any module from images `(B, C, H, W)` to features `(B, F)`, used in the mode it is in; it is
+            copied. Its parameters that require no gradient are no parameters here.
         image_shape: (channels, height, width).
         ways: N.
         batch_norm: what the query images are normalised with: `transductive`, themselves;
             `support`, the support images. See `metarl.fewshot.backbones`.
+
+    Attributes:
+        frozen: parameters that require no gradient.
+        buffers: of the encoder, changed in place by `follow`.
+        draws: whether it draws random numbers.
+        normalised_by: what images are normalised with when it is judged, in words.
+
+    Raises:
+        UserError: the encoder does not fit.
     """
 
     metric = "query_accuracy"
@@ -116,13 +169,23 @@ class Classifier:
         ways: int,
         batch_norm: Literal["transductive", "support"] = "transductive",
     ) -> None:
+        check_basis(encoder, batch_norm)
         self.ways = ways
         self.batch_norm = batch_norm
+        self.normalised_by = normalised_by(encoder, batch_norm)
+        self.draws = not isinstance(encoder, OURS) and draws_in(encoder, image_shape, training=True)
         module = EncoderAndHead(encoder, image_shape, ways)
-        self._encoder = {f"encoder.{name}": value.detach().clone() for name, value in encoder.named_parameters()}
-        self._buffers = dict(module.named_buffers())
+        held = {f"encoder.{name}": value for name, value in encoder.named_parameters()}
+        self._encoder = {name: value.detach().clone() for name, value in held.items() if value.requires_grad}
+        self.frozen = {name: value.detach().clone() for name, value in held.items() if not value.requires_grad}
+        self.buffers = {name: value.detach().clone() for name, value in module.named_buffers()}
         self._head = copy.deepcopy(module.head)
         self._skeleton = _Skeleton(module)
+
+    @property
+    def still(self) -> dict[str, Tensor]:
+        """What a checkpoint holds beside the parameters, changed in place: frozen parameters and buffers."""
+        return self.frozen | self.buffers
 
     def init(self, generator: torch.Generator) -> Params:
         """The encoder's parameters as they were given, and a fresh head."""
@@ -130,30 +193,74 @@ class Classifier:
         head = {f"head.{name}": value.detach().clone() for name, value in self._head.named_parameters()}
         return {name: value.clone() for name, value in self._encoder.items()} | head
 
+    def to(self, device: str) -> Classifier:
+        """Itself, what it holds being moved."""
+        self.frozen = {name: value.to(device) for name, value in self.frozen.items()}
+        self.buffers = {name: value.to(device) for name, value in self.buffers.items()}
+        return self
+
+    def eval(self) -> Classifier:
+        """Itself in evaluation mode, in which it adapts to new tasks and is judged."""
+        self._skeleton = _Skeleton(self._skeleton.module.eval())
+        self.draws = False  # what draws there too is refused by `encoders.own`
+        return self
+
     def logits(self, params: Params, x: Tensor, basis: int | None = None) -> Tensor:
         """`(B, N)` from images `(B, C, H, W)`."""
-        held: Tensor = torch.func.functional_call(
-            self._skeleton.module, {**self._buffers, **params}, (x, basis), strict=True
-        )
-        return held
+        return self._call(params, x, basis, None)[0]
+
+    def _call(self, params: Params, x: Tensor, basis: int | None, key: Key | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits, and the buffers after the call."""
+        # Copies that the module may change in place; under vmap they are batched as the images are, or it could not.
+        one = torch.zeros_like(x.flatten()[0], dtype=torch.bool)
+        tensors = {name: torch.where(one, value, value) for name, value in self.buffers.items()} if self.buffers else {}
+        tensors |= {**self.frozen, **params}
+        with contextlib.nullcontext() if key is None else keyed_globals(key):
+            logits: Tensor = torch.func.functional_call(self._skeleton.module, tensors, (x, basis), strict=True)
+        return logits, {name: tensors[name] for name in self.buffers}
 
     def query_logits(self, params: Params, task: Batch) -> Tensor:
         """`(R, N)` for a task's query images."""
+        return self._query(params, task, None)[0]
+
+    def _query(self, params: Params, task: Batch, key: Key | None) -> tuple[Tensor, dict[str, Tensor]]:
         if self.batch_norm == "transductive":
-            return self.logits(params, task.query_x)
+            return self._call(params, task.query_x, None, key)
         basis = task.support_x.shape[0]
-        return self.logits(params, torch.cat([task.support_x, task.query_x]), basis)[basis:]
+        logits, buffers = self._call(params, torch.cat([task.support_x, task.query_x]), basis, key)
+        return logits[basis:], buffers
 
     def support_loss(self, params: Params, data: Data) -> Tensor:
-        """Mean cross-entropy over the support images, normalised with themselves."""
-        x, y = data
-        return F.cross_entropy(self.logits(params, x), y)
+        """Mean cross-entropy over the support images, normalised with themselves; every step draws alike."""
+        x, y = data[:2]
+        key = Key(int(data[2]))("support") if len(data) > 2 else None
+        return F.cross_entropy(self._call(params, x, None, key)[0], y)
 
     def query_loss(self, params: Params, task: Batch) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy and accuracy over the query images."""
         logits = self.query_logits(params, task)
-        accuracy = (logits.argmax(-1) == task.query_y).to(logits.dtype).mean()
-        return F.cross_entropy(logits, task.query_y), accuracy.detach()
+        return F.cross_entropy(logits, task.query_y), _accuracy(logits, task.query_y)
+
+    def judge(self, params: Params, task: Batch, seed: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """In training: mean loss over the query images, and what to report: scalars, and `buffer/NAME` afterwards."""
+        logits, buffers = self._query(params, task, None if seed is None else Key(int(seed))("query"))
+        loss = F.cross_entropy(logits, task.query_y)
+        report = {"loss/query": loss.detach(), f"score/{self.metric}": _accuracy(logits, task.query_y)}
+        return loss, report | {f"buffer/{name}": value.detach() for name, value in buffers.items()}
+
+    def follow(self, buffers: dict[str, Tensor]) -> None:
+        """Take over what the tasks made of the buffers, `(T, ...)`: the mean change; of whole numbers, the sum."""
+        for name, each in buffers.items():
+            value = self.buffers[name]
+            if value.dtype == torch.bool:
+                value.logical_xor_((each != value).any(0))
+                continue
+            change = torch.where(each == value, torch.zeros_like(each), each - value)  # also where it is infinite
+            value.add_(change.mean(0) if value.is_floating_point() else change.sum(0))
+
+
+def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    return (logits.argmax(-1) == labels).to(logits.dtype).mean().detach()
 
 
 def check_ways(ways: int, known: int) -> None:

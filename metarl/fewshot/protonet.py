@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from metarl.fewshot import metric
+from metarl.ambient import plain_torch
+from metarl.fewshot import encoders, metric
 from metarl.fewshot.embedding import EmbeddingNetwork, Trained, class_means, squared_distances
 from metarl.fewshot.images import ImageSource
 from metarl.runs import Run
@@ -42,19 +43,32 @@ class ProtoNet(EmbeddingNetwork):
 
 def make(config: Config, source: ImageSource, seed: int, encoder: nn.Module | None = None) -> ProtoNet:
     """The network before training."""
-    return ProtoNet(encoder or metric.make_encoder(config, source, Key(seed)("protonet")), config.batch_norm)
+    if encoder is None:
+        encoder = metric.make_encoder(config, source, Key(seed)("protonet"))
+    return ProtoNet(encoder, config.batch_norm)
 
 
+@plain_torch()
 def train(config: Config, source: ImageSource, run: Run, encoder: nn.Module | None = None) -> None:
-    """Train until `config.iterations`, from the run's last checkpoint if there is one; `encoder` starts it."""
+    """Train until `config.iterations`, from the run's last checkpoint if there is one.
+
+    Args:
+        config: the settings.
+        source: tasks of images.
+        run: where it is logged and saved.
+        encoder: a module to start from, in place of the config's backbone; see `encoders`.
+    """
+    encoder = encoders.to_train(run, source, encoder, config.batch_norm)
     metric.train(config, source, run, make(config, source, run.seed, encoder), Key(run.seed)("protonet"))
 
 
+@plain_torch()
 def load(run: Run, source: ImageSource, encoder: nn.Module | None = None) -> Trained:
     """The learner of a run, from its last checkpoint.
 
     Raises:
         UserError: the run has no checkpoint yet.
     """
+    encoder = encoders.to_judge(run, source, encoder, run.config.batch_norm)
     network = metric.restored(make(run.config, source, run.seed, encoder), run)
     return Trained(network, source, "nearest class mean")

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from metarl import inner, outer
-from metarl.fewshot import training
+from metarl.ambient import plain_torch
+from metarl.fewshot import encoders, training
 from metarl.fewshot.backbones import Backbone
-from metarl.fewshot.batch import Batch
 from metarl.fewshot.images import ImageSource
-from metarl.fewshot.maml import Trained, make_network
+from metarl.fewshot.maml import Trained, check_moves, learn, make_network, restored, seeds
 from metarl.fewshot.networks import Data, Network
 from metarl.learner import check_range
 from metarl.policies import Params
@@ -100,23 +100,23 @@ DEFAULTS = {  # by data set
 }
 TEST_STEPS = 50  # of `log_probabilities` (Nichol et al. 2018)
 
-Task = tuple[Batch, Tensor]  # data, and the indices `(K, B)` of each step's minibatch
+# Data, the indices `(K, B)` of each step's minibatch, and the seed of its draws where the network draws.
+Task = tuple[Any, ...]
 
 
 def objective(network: Network, rule: inner.Rule) -> outer.Objective:
     """Reptile as an objective: its "gradient" of a task is the way back from where training on it ends."""
 
     def ended(params: Params, task: Task) -> Params:
-        batch, index = task
+        batch, index, *seed = task
 
         def collect(_: Params, k: int) -> Data:
-            return batch.support_x[index[k]], batch.support_y[index[k]]
+            return (batch.support_x[index[k]], batch.support_y[index[k]], *seed)
 
         return inner.adapt(params, network.support_loss, collect, rule)[-1]
 
     def judged(params: Params, task: Task) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, score = network.query_loss(params, task[0])
-        return loss, {"loss/query": loss, f"score/{network.metric}": score}
+        return network.judge(params, task[0], task[2] if len(task) > 2 else None)
 
     def loss(meta: dict[str, Params], task: Task) -> tuple[Tensor, dict[str, Tensor]]:
         return judged(ended(meta["model"], task), task)
@@ -137,6 +137,7 @@ def minibatches(rng: np.random.Generator, tasks: int, images: int, steps: int, s
     return torch.from_numpy(orders.reshape(tasks, -1)[:, : steps * size].reshape(tasks, steps, size).copy())
 
 
+@plain_torch()
 def train(config: Config, source: Any, run: Run, encoder: nn.Module | None = None) -> None:
     """Train until `config.iterations`, from the run's last checkpoint if there is one.
 
@@ -144,47 +145,50 @@ def train(config: Config, source: Any, run: Run, encoder: nn.Module | None = Non
         config: the settings.
         source: tasks of images, or of numbers; trained on with `config.train_shots` shots.
         run: where it is logged and saved.
-        encoder: images: a module to start from, in place of the config's backbone.
+        encoder: images: a module to start from, in place of the config's backbone; see `encoders`.
     """
     key = Key(run.seed)("reptile")
-    network = make_network(config, source, key, encoder)
+    encoder = encoders.to_train(run, source, encoder, config.batch_norm)
+    network = make_network(config, source, key, encoder).to(run.device)
     wanted: dict[str, Any] = {"shots": config.train_shots}
     if isinstance(source, ImageSource):
         wanted |= {"queries": 1, "min_shots": None, "min_ways": None, "unbalanced": False}
     source = replace(source, **wanted)
     params = {name: value.to(run.device) for name, value in network.init(key("init").torch()).items()}
+    check_moves(config.moves, params)
     goal = objective(network, inner.Rule(config.inner_step_size, config.inner_steps, config.moves, order=1))
     descent = torch.optim.SGD(params.values(), lr=config.outer_step_size)
 
-    def data(tasks: Any, rng: np.random.Generator) -> Task:
+    def data(tasks: Any, rng: np.random.Generator, of: Key) -> Task:
         batch = source.batch(tasks, run.device)
         sizes = (len(batch), batch.support_x.shape[1], config.inner_steps, config.minibatch)
-        return batch, minibatches(rng, *sizes).to(run.device)
+        drawn = seeds(network, of, len(batch), run.device)
+        return (batch, minibatches(rng, *sizes).to(run.device), *(() if drawn is None else (drawn,)))
 
-    first = data(source.fixed("train", config.tasks), key("first").numpy())
-    plan = training.plan(run, config.strategy, goal, {"model": params}, first)
+    first = data(source.fixed("train", config.tasks), key("first").numpy(), key("first draws"))
+    plan = training.plan(run, config.strategy, goal, {"model": params}, first, network.draws)
 
     def step(iteration: int) -> dict[str, Tensor]:
         rng = key("tasks", iteration).numpy()
-        tasks = data(source.sample(config.tasks, rng), rng)
+        tasks = data(source.sample(config.tasks, rng), rng, key("draws", iteration))
         found = outer.meta_gradient(goal, {"model": params}, tasks, plan)
         for name, value in params.items():
             value.grad = found.gradient["model"][name]
-        return {name: values.mean() for name, values in found.aux.items()}
+        return learn(network, found.aux)
 
     def epsilon(iteration: int) -> float:
         return config.outer_step_size * (1 - iteration / config.iterations)
 
-    training.fit(run, config, training.Learnable(params, descent, epsilon), step)
+    training.fit(run, config, training.Learnable(lambda: params | network.still, descent, epsilon), step)
 
 
+@plain_torch()
 def load(run: Run, source: Any, encoder: nn.Module | None = None) -> Trained:
     """The learner of a run, from its last checkpoint.
 
     Raises:
         UserError: the run has no checkpoint yet.
     """
-    config: Config = run.config
-    rule = inner.Rule(config.inner_step_size, TEST_STEPS, config.moves, order=1)
-    network = make_network(config, source, Key(run.seed)("reptile"), encoder)
-    return Trained(network, training.saved(run), rule, source)
+    encoder = encoders.to_judge(run, source, encoder, run.config.batch_norm)
+    loaded = restored(make_network(run.config, source, Key(run.seed)("reptile"), encoder), run, source)
+    return replace(loaded, rule=replace(loaded.rule, steps=TEST_STEPS))

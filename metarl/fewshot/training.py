@@ -59,12 +59,13 @@ class Learnable:
     """What training changes.
 
     Attributes:
-        tensors: every tensor a checkpoint must hold, by name: parameters and buffers, changed in place.
+        tensors: every tensor a checkpoint must hold, by name: parameters, frozen ones too, and buffers. Asked anew
+            each time, since a module may replace a buffer rather than change it in place.
         optimiser: made over the parameters among them.
         step_size: the optimiser's step size in an iteration, counted from 0.
     """
 
-    tensors: Mapping[str, Tensor]
+    tensors: Callable[[], Mapping[str, Tensor]]
     optimiser: torch.optim.Optimizer
     step_size: Callable[[int], float]
 
@@ -83,14 +84,12 @@ def fit(run: Run, config: Settings, what: Learnable, step: Callable[[int], Mappi
     restored = run.restore()
     if restored is not None:
         held = restored[1]
-        with torch.no_grad():
-            for name, value in what.tensors.items():
-                value.copy_(held["params"][name])
+        put_back(what.tensors(), held["params"], run)
         what.optimiser.load_state_dict(held["optimiser"])
         recent = held["recent"]
 
     def state() -> dict[str, Any]:
-        return {"params": dict(what.tensors), "optimiser": what.optimiser.state_dict(), "recent": recent}
+        return {"params": dict(what.tensors()), "optimiser": what.optimiser.state_dict(), "recent": recent}
 
     started = time.perf_counter()
     with run.loop(config.iterations, checkpoint_every=config.checkpoint_every, state=state) as loop:
@@ -106,18 +105,55 @@ def fit(run: Run, config: Settings, what: Learnable, step: Callable[[int], Mappi
                 recent, started = {}, time.perf_counter()
 
 
-def plan(run: Run, strategy: Strategy, objective: outer.Objective, meta: Any, batch: Any) -> outer.Plan:
-    """The run's remembered plan for its meta-gradients, or a new one: given, or measured on `batch`."""
+def put_back(tensors: Mapping[str, Tensor], held: Mapping[str, Tensor], run: Run) -> None:
+    """Copy the tensors of a run's checkpoint into those of the same names.
+
+    Raises:
+        UserError: they have other names or shapes.
+    """
+    for name in sorted(tensors.keys() | held.keys()):
+        here, there = (tuple(each[name].shape) if name in each else "nothing" for each in (tensors, held))
+        if here != there:
+            raise UserError(
+                f"the checkpoint in {run.folder} does not fit: {name} is {there} there and {here} here; "
+                "give the encoder and the config it was trained with"
+            )
+    with torch.no_grad():
+        for name, value in tensors.items():
+            value.copy_(held[name])
+
+
+def plan(
+    run: Run, strategy: Strategy, objective: outer.Objective, meta: Any, batch: Any, draws: bool = False
+) -> outer.Plan:
+    """The run's remembered plan for its meta-gradients, or a new one: given, or measured on `batch`.
+
+    Raises:
+        UserError: tasks cannot be computed together so, or not where the network `draws` random numbers: they come
+            from generators that belong to the process.
+    """
     stored = run.recall("meta_gradient")
     if stored is not None:
         return outer.Plan(**stored)
-    if strategy == "auto":
+    if draws and strategy not in ("auto", "loop"):
+        raise UserError(f"--strategy {strategy} is not for an encoder that draws random numbers (dropout): use loop")
+    if strategy == "auto" and not draws:
         found = outer.choose(objective, meta, batch)
     else:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        found = outer.Plan(strategy, threads=cores if strategy == "threads" else torch.get_num_threads())
+        name: outer.Strategy = "loop" if strategy == "auto" else strategy
+        found = outer.Plan(name, threads=_cores() if name == "threads" else torch.get_num_threads())
+    if strategy == "vmap":
+        try:
+            outer.meta_gradient(objective, meta, batch, found)
+        except (RuntimeError, NotImplementedError) as error:
+            line = str(error).partition("\n")[0]
+            raise UserError(f"--strategy vmap cannot compute this ({line}); use loop or threads") from error
     run.remember("meta_gradient", found.to_json())
     return found
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def saved(run: Run) -> dict[str, Tensor]:

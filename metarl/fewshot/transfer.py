@@ -15,14 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metarl.fewshot import training
+from metarl.ambient import plain_torch
+from metarl.fewshot import encoders, training
 from metarl.fewshot.backbones import Backbone, BatchNormMode, feature_size, make_backbone
 from metarl.fewshot.embedding import EmbeddingNetwork, Trained, channels_last
 from metarl.fewshot.images import ImageSource
 from metarl.fewshot.networks import features
 from metarl.learner import check_range
 from metarl.runs import Run
-from metarl.seeding import Key
+from metarl.seeding import Key, keyed_globals
 
 QUARTERS = 4  # rotations of a class
 
@@ -137,6 +138,7 @@ def make_encoder(config: Config, source: ImageSource, seed: int) -> nn.Module:
     return make_backbone(config.backbone, source.image_shape, generator, config.width, config.batch_norm)
 
 
+@plain_torch()
 def train(
     config: Config, source: ImageSource, run: Run, encoder: nn.Module | None = None, *, cosine: bool = False
 ) -> None:
@@ -146,29 +148,33 @@ def train(
         config: the settings.
         source: its train classes are the base classes.
         run: where it is logged and saved.
-        encoder: a module to start from, in place of the config's backbone.
+        encoder: a module to start from, in place of the config's backbone; see `encoders`.
         cosine: with a cosine head (Baseline++).
     """
     key, base = Key(run.seed)("transfer"), BaseClasses.of(source)
-    encoder = encoder or make_encoder(config, source, run.seed)
+    encoder = encoders.to_train(run, source, encoder, config.batch_norm)
+    if encoder is None:
+        encoder = make_encoder(config, source, run.seed)
     size = feature_size(encoder, source.image_shape)
     head = Head(size, base.count, key("head").torch(), base_scale(base.count) if cosine else None)
     network = nn.ModuleDict({"encoder": channels_last(encoder), "head": head})
-    network.to(run.device).train()
+    network.to(run.device)
     adam = torch.optim.Adam(network.parameters(), lr=config.step_size)
 
     def step(iteration: int) -> dict[str, Tensor]:
         x, y = (part.to(run.device) for part in base.draw(config.minibatch, key("images", iteration).numpy()))
-        found = head(features(encoder, x))
-        loss = F.cross_entropy(found, y)
-        adam.zero_grad()
-        torch.autograd.backward(loss)
+        with keyed_globals(key("draws", iteration)):
+            found = head(features(encoder, x))
+            loss = F.cross_entropy(found, y)
+            adam.zero_grad()
+            torch.autograd.backward(loss)
         return {"loss/train": loss, "score/train_accuracy": (found.argmax(-1) == y).float().mean()}
 
-    what = training.Learnable(network.state_dict(keep_vars=True), adam, lambda _: config.step_size)
+    what = training.Learnable(lambda: encoders.tensors(network), adam, lambda _: config.step_size)
     training.fit(run, config, what, step)
 
 
+@plain_torch()
 def load(
     run: Run,
     source: ImageSource,
@@ -182,9 +188,12 @@ def load(
         UserError: the run has no checkpoint yet.
     """
     config: Config = run.config
-    encoder = encoder or make_encoder(config, source, run.seed)
+    encoder = encoders.to_judge(run, source, encoder, config.batch_norm)
+    if encoder is None:
+        encoder = make_encoder(config, source, run.seed)
     held = training.saved(run).items()
-    encoder.load_state_dict({n.removeprefix("encoder."): v for n, v in held if n.startswith("encoder.")})
+    mine = {name.removeprefix("encoder."): value for name, value in held if name.startswith("encoder.")}
+    training.put_back(encoders.tensors(encoder), mine, run)
     return Trained(network(encoder, config.batch_norm).eval(), source, rule)
 
 

@@ -167,8 +167,8 @@ GLOBAL_STATE = {
     "np.random": "default_rng|Generator|Philox|SeedSequence|PCG64|MT19937|BitGenerator|RandomState",
     "numpy.random": "default_rng|Generator|Philox|SeedSequence|PCG64|MT19937|BitGenerator|RandomState",
 }
-# Stable-Baselines3 draws from the global generators; one place lends them keyed states and puts theirs back.
-LENDERS = {"metarl.sb3": {"np.random.get_state", "np.random.set_state"}}
+# Others' code draws from the global generators; one place lends them keyed states and puts theirs back.
+LENDERS = {"metarl.seeding": {"np.random.get_state", "np.random.set_state"}}
 SEEDING = {"torch.manual_seed", "torch.seed", "torch.cuda.manual_seed", "torch.cuda.manual_seed_all", "random.seed"}
 
 

@@ -7,8 +7,8 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecMonitor
 
 from metarl.envs import make_family
-from metarl.sb3 import SB3VecEnv, keyed_globals
-from metarl.seeding import Key
+from metarl.sb3 import SB3VecEnv
+from metarl.seeding import Key, keyed_globals
 
 
 @pytest.fixture

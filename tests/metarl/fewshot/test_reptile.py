@@ -19,18 +19,13 @@ from metarl.seeding import Key
 class Line:
     """w x with squared errors: one parameter, gradient mean of 2 x (w x - y)."""
 
-    metric = "query_mse"
-
-    def init(self, generator):
-        return {"w": torch.zeros(1)}
-
     def support_loss(self, params, data):
         x, y = data
         return ((params["w"] * x - y) ** 2).mean()
 
-    def query_loss(self, params, task):
+    def judge(self, params, task, seed):
         loss = self.support_loss(params, (task.query_x, task.query_y))
-        return loss, loss.detach()
+        return loss, {"loss/query": loss}
 
 
 def test_the_outer_move_by_hand():
@@ -124,7 +119,7 @@ def test_training_tasks_are_balanced_and_of_its_own_shots(tmp_path, monkeypatch)
     source = Glyphs(ways=4, min_ways=2, shots=2, min_shots=1, unbalanced=True, queries=3)
     seen = []
 
-    def first_task(run, strategy, objective, meta, batch):
+    def first_task(run, strategy, objective, meta, batch, draws):
         seen.append(batch[0].support_y)
         return outer.Plan()
 
