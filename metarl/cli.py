@@ -7,13 +7,15 @@ Torch, matplotlib and the environments load only when a command needs them.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import importlib
 import json
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
@@ -274,7 +276,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words[0] not in COMMANDS:
             refuse("command", words[0], COMMANDS)
         keep_freed_memory()
-        return COMMANDS[words[0]][0](words[1:])
+        with _warnings_in_one_line():
+            return COMMANDS[words[0]][0](words[1:])
     except KeyboardInterrupt:
         complain("interrupted")
         return 130
@@ -287,6 +290,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         complain(str(error))
         return 2
+
+
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Show each warning of ours as it comes, in one line; those of others as ever."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if category.__module__.startswith("metarl."):
+                complain(f"warning: {message}")
+            else:
+                shown(message, category, *where, **more)
+
+        warnings.showwarning = show
+        warnings.filterwarnings("always", category=UserWarning, module=r"metarl\.")
+        yield
 
 
 def _usage() -> str:
@@ -622,6 +642,11 @@ def _evaluate_run(folder: Path, options: EvaluateOptions) -> None:
     stem = "curve" + _apart(options)
     _check_outputs(options)
     check_output(folder / f"{stem}.json")
+    if source.name in DATASETS:
+        from metarl.fewshot.training import check_unseen
+
+        if options.split in source.splits:
+            check_unseen(run, source, options.split)
     config = dataclasses.asdict(run.config)
     curve = _measure(learner.load(run, trained_on), run.learner, source, options, seed=run.seed, config=config)
     files = {"json": folder / f"{stem}.json", "plot": folder / f"{stem}.png"}
@@ -775,6 +800,13 @@ def predict(words: Sequence[str]) -> int:
     from metarl.fewshot.classifier import FewShotClassifier, load_run
 
     run, learner = load_run(target, options.batch_norm)
+    from metarl.fewshot.datasets.archives import some
+
+    known = [label for label in files if label in (run.recall("trained_on") or {}).get("classes", ())]
+    if known:
+        complain(
+            f"warning: {target} was trained on {len(known)} of these classes ({some(known)}): they are not new to it"
+        )
     pictures = [path for members in files.values() for path in members]
     labels = [name for name, members in files.items() for _ in members]
     classifier = FewShotClassifier(learner).fit(pictures, labels)
@@ -812,20 +844,19 @@ def predict(words: Sequence[str]) -> int:
 
 
 def _class_folders(folder: Path) -> dict[str, list[Path]]:
-    """The pictures in each subfolder, in the order of names."""
-    from metarl.fewshot.datasets.archives import SUFFIXES
+    """The pictures of each class, in the order of names."""
+    from metarl.fewshot.datasets.archives import FolderStore, some, warn
+    from metarl.fewshot.datasets.folder import EMPTY, classes_of
 
     if not folder.is_dir():
         fail(f"there is no folder {folder}; give --support a folder with a folder of pictures for each class")
-    found = {}
-    for inner in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        members = sorted(path for path in inner.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
-        if not members:
-            fail(f"{inner} holds no picture ({', '.join(SUFFIXES)}); put some in, or remove the folder")
-        found[inner.name] = members
-    if len(found) < 2:
-        fail(f"{folder} holds folders of pictures of {len(found)} classes; at least 2 are needed")
-    return found
+    members, passed_over = classes_of(FolderStore(folder))
+    if empty := passed_over[EMPTY]:
+        fail(f"{folder} has folders without a picture: {some(empty)}; put some in, or remove them")
+    if len(members) < 2:
+        fail(f"{folder} holds folders of pictures of {len(members)} classes; at least 2 are needed")
+    warn(str(folder), passed_over)
+    return {label: [folder / name for name in names] for label, names in members.items()}
 
 
 def compare(words: Sequence[str]) -> int:

@@ -9,9 +9,12 @@ one task, before the trained learner: the same computation as in the learner's e
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
-from collections.abc import Callable, Sequence
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,11 +36,22 @@ from sklearn.utils.validation import (
 from torch import Tensor, nn
 
 from metarl.ambient import plain_torch
-from metarl.fewshot import LEARNERS, baseline_plus, embedding, maml
+from metarl.fewshot import LEARNERS, baseline_plus, chunks, embedding, maml
 from metarl.fewshot.backbones import BatchNormMode
 from metarl.fewshot.batch import Batch
 from metarl.fewshot.datasets import make_dataset
-from metarl.fewshot.datasets.archives import Preparation, opened, reading
+from metarl.fewshot.datasets.archives import read_file, reading, warn
+from metarl.fewshot.datasets.pictures import (
+    ADVICE,
+    BLANK,
+    FRAMES,
+    Preparation,
+    blank,
+    check_whole,
+    has_frames,
+    is_grey,
+    opened,
+)
 from metarl.fewshot.embedding import EmbeddingNetwork
 from metarl.fewshot.images import ImageSource
 from metarl.fewshot.logistic import Logistic
@@ -48,7 +62,8 @@ from metarl.learner import UserError
 from metarl.runs import Run
 
 Trained = embedding.Trained | maml.Trained
-QUERIES = 1000  # pictures classified together, so that memory does not grow with their number
+QUERIES = 1000  # pictures classified together at most, so that memory does not grow with their number
+Remarks = dict[str, list[str]]  # what stands out about which pictures
 RULES: dict[str, Callable[[nn.Module, BatchNormMode], EmbeddingNetwork]] = {
     "centroid": ProtoNet,
     "logistic": partial(Logistic, c=1.0),
@@ -92,10 +107,12 @@ def load_run(folder: str | Path, batch_norm: BatchNormMode | None = None) -> tup
 class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     """Learns classes from a few pictures each, as a scikit-learn estimator.
 
-    Pictures are a list of files or of PIL images, or an array: `(N, height, width)`, `(N, height, width,
-    channels)`, or flat `(N, height * width * channels)`, of bytes 0..255 (uint8) or floats in [0, 1]. They are prepared
-    as the learner's data set prepared its own: size, channels, and for letters the ink turned light (Omniglot,
-    glyphs: give dark ink on light paper). Classes may have different numbers of pictures.
+    Pictures are files or PIL images in any sequence or iterator (a list, tuple, array, pandas.Series, generator, ...),
+    of any sizes and modes where the learner or `size` says how large they become; or an array: `(N, height, width)`,
+    `(N, height, width, channels)`, or flat `(N, height * width * channels)`, of bytes 0..255 (uint8) or floats in
+    [0, 1]. They are seen as a person sees them (`metarl.fewshot.datasets.pictures`) and prepared as the learner's data
+    set prepared its own: size, channels, and for letters the ink turned light (Omniglot, glyphs: give dark ink on light
+    paper). A picture of a single colour is named in a warning. Classes may have different numbers of pictures.
 
     A learner that compares embeddings takes any number of classes; one that adapts a head (MAML, FOMAML,
     ANIL, Meta-SGD, Reptile) takes up to the ways it was trained with. In the batch-norm mode `transductive` a
@@ -110,6 +127,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             trained; `running` for an encoder. A learner that is already loaded keeps its own.
         preparation: how pictures become images. None: as the learner's data set has it. An encoder without one gets
             pictures as they are: bytes in units of 255, other numbers unchanged, flat rows flat.
+        size: an encoder's pictures are resized to it, (height, width) or one number for both, with Pillow's LANCZOS
+            filter. None: they stay as large as they are, and must be equally large.
+        grey: an encoder's pictures get one channel (True) or three (False). None: one if all of those learned from
+            are grey, else three.
+        device: where it computes, such as "cuda". None: where the learner lies.
 
     Attributes:
         classes_: the labels, sorted.
@@ -123,11 +145,17 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         rule: str | None = None,
         batch_norm: BatchNormMode | None = None,
         preparation: Preparation | None = None,
+        size: int | tuple[int, int] | None = None,
+        grey: bool | None = None,
+        device: str | torch.device | None = None,
     ) -> None:
         self.learner = learner
         self.rule = rule
         self.batch_norm = batch_norm
         self.preparation = preparation
+        self.size = size
+        self.grey = grey
+        self.device = device
 
     @plain_torch()
     def fit(self, X: Any, y: Any) -> FewShotClassifier:  # noqa: N803 - scikit-learn's name
@@ -139,8 +167,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
         Raises:
             ValueError: pictures or labels are not as described.
-            UserError: a picture or the run cannot be read, or there are more classes than a head tells apart.
+            UserError: pictures (all of them are named) or the run cannot be read, or there are more classes than a
+                head tells apart.
         """
+        X, y = listed(X, "pictures"), listed(y, "labels")  # noqa: N806 - scikit-learn's name
         if _flat(X):
             X, y = validate_data(self, X, y, dtype="numeric")  # noqa: N806 - scikit-learn's name
         else:
@@ -148,6 +178,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             check_consistent_length(X, y)
         check_classification_targets(y)
         self._model, self._preparation = self._loaded()
+        self._mode_seen = self._preparation is None and self.grey is None  # taken from the pictures learned from
+        if self._preparation is None:
+            self._preparation = self._asked_for(X)
         self.classes_, index = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise InputError("these labels are of 1 class; a classifier needs at least 2")
@@ -156,6 +189,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             check_ways(len(self.classes_), network.ways)
         self.batch_norm_ = network.batch_norm
         self._support = self._tensor(images(X, self._preparation))
+        self._together = min(QUERIES, self._affordable(network))
         self._labels = torch.from_numpy(index.astype(np.int64)).to(self._support.device)
         return self
 
@@ -165,16 +199,27 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
         Raises:
             ValueError: the pictures are not as described, or do not fit those learned from.
-            UserError: a picture cannot be read.
+            UserError: pictures cannot be read (all of them are named), or a feature of one is not finite.
         """
         check_is_fitted(self)
+        X = listed(X, "pictures")  # noqa: N806 - scikit-learn's name
         if _flat(X):
             X = validate_data(self, X, dtype="numeric", reset=False)  # noqa: N806 - scikit-learn's name
-        query = self._tensor(images(X, self._preparation))
-        if query.shape[1:] != self._support.shape[1:]:
-            shapes = [tuple(each.shape[1:]) for each in (query, self._support)]
-            raise InputError(f"these images are {shapes[0]}, those learned from are {shapes[1]}; give a preparation")
-        return np.concatenate([self._probabilities(part) for part in torch.split(query, QUERIES)])
+        preparation = self._preparation
+        if preparation is None and _named_or_opened(X):  # learned from numbers, asked about files
+            preparation = Preparation("L" if self._support.shape[1] == 1 else "RGB", None)
+        if self._mode_seen and preparation is not None and preparation.mode == "L" and _coloured(X, preparation.size):
+            raise InputError("these pictures have colours, those learned from are grey: give grey=True or grey=False")
+        found, errors = [], []
+        remarks: Remarks = defaultdict(list)
+        for start in range(0, max(len(X), 1), self._together):
+            values, broken = _images(X[start : start + self._together], preparation, remarks, start)
+            errors += broken
+            if not errors:
+                found.append(self._probabilities(self._fitting(values)))
+        check_whole(errors, len(X))
+        warn("the pictures to classify", remarks)
+        return np.concatenate(found)
 
     def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803 - scikit-learn's name
         """The likeliest label of each picture `(N,)`; raises what `predict_proba` raises."""
@@ -185,31 +230,72 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def _probabilities(self, query: Tensor) -> NDArray[np.float64]:
         blank = torch.zeros(1, len(query), dtype=torch.int64, device=query.device)
         batch = Batch(self._support[None], self._labels[None], query[None], blank)
-        found = self._model.log_probabilities(batch, len(self.classes_))[0]
-        return np.asarray(found.double().softmax(-1).cpu().numpy())
+        found = self._model.log_probabilities(batch, len(self.classes_))[0].double().softmax(-1)
+        if not bool(found.isfinite().all()):
+            raise InputError(
+                f"the learner's answers to {int((~found.isfinite()).any(1).sum())} pictures are not numbers"
+            )
+        return np.asarray(found.cpu().numpy())
+
+    def _fitting(self, values: NDArray[Any]) -> Tensor:
+        """Images to classify as tensors, if they are as large as those learned from."""
+        query = self._tensor(values)
+        if query.shape[1:] != self._support.shape[1:]:
+            shapes = [tuple(each.shape[1:]) for each in (query, self._support)]
+            raise InputError(
+                f"these images are {shapes[0]}, those learned from are {shapes[1]}; give a preparation with one size"
+            )
+        return query
+
+    def _asked_for(self, pictures: Any) -> Preparation | None:
+        """How an encoder's pictures become images; None: numbers, taken as they are."""
+        size = (self.size, self.size) if isinstance(self.size, int) else self.size
+        if size is None and self.grey is None and not _named_or_opened(pictures):
+            return None
+        colours = _coloured(pictures, size) if self.grey is None else not self.grey
+        return Preparation("RGB" if colours else "L", size)
+
+    def _affordable(self, network: Any) -> int:
+        """Pictures that may be classified together within `chunks.BYTES`."""
+        model: Any = self._model
+        shape, like = self._support.shape[1:], self._support
+        each = chunks.COPIES * like[0].numel() * like.element_size()
+        if network.batch_norm != "running":
+            encode = partial(network.logits, model.params) if isinstance(model, maml.Trained) else network.encoder
+            each += chunks.bytes_per_image(encode, shape, like)
+        return max(1, chunks.BYTES // each)
 
     def _loaded(self) -> tuple[Trained | EmbeddingNetwork, Preparation | None]:
         """The learner under its rule, and how pictures become its images."""
-        given, rule = self.learner, self.rule
+        given, rule, device = self.learner, self.rule, self.device
+        if self.preparation is not None and (self.size is not None or self.grey is not None):
+            raise InputError("preparation already says size and mode: give it, or size and grey")
         if rule is not None and rule not in RULES:
             raise InputError(f"there is no rule {rule!r}; choose from {', '.join(RULES)}")
         if given is None or isinstance(given, nn.Module):
             encoder = nn.Flatten() if given is None else copy.deepcopy(given)
-            return RULES[rule or "centroid"](encoder, self.batch_norm or "running").eval(), self.preparation
+            return _moved(
+                RULES[rule or "centroid"](encoder, self.batch_norm or "running").eval(), device
+            ), self.preparation
         if isinstance(given, str | Path):
             given = load_run(given, self.batch_norm)[1]
+        elif device is not None:
+            given = copy.deepcopy(given)  # the caller's stays where it is
         if not isinstance(given, Trained) or not isinstance(given.source, ImageSource):
             raise InputError(
                 f"a learner is a run folder, a loaded learner of images or an nn.Module, not {given!r:.100}"
             )
+        if self.size is not None or self.grey is not None:
+            raise InputError("size and grey are for an encoder: a learner prepares pictures as its data set did")
         preparation = self.preparation or given.source.preparation
         if rule is None:
-            return given, preparation
+            return _moved(given, device), preparation
         if isinstance(given, maml.Trained):
             raise InputError(
                 f"rule {rule!r} is for learners with an encoder; this one adapts its network, leave it out"
             )
-        return RULES[rule](given.network.encoder, given.network.batch_norm).eval(), preparation
+        made = RULES[rule](given.network.encoder, given.network.batch_norm).eval()
+        return _moved(made, device), preparation
 
     def _tensor(self, values: NDArray[Any]) -> Tensor:
         """Images as the learner takes them: its device and its floating-point type, bytes in units of 255."""
@@ -223,20 +309,76 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         return tensor / 255 if values.dtype == np.uint8 else tensor
 
 
+def _moved(model: Any, device: str | torch.device | None) -> Any:
+    """A model on a device; it is moved itself.
+
+    Raises:
+        InputError: this machine has no such device.
+    """
+    if device is None:
+        return model
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise InputError(f"this machine has no device {str(device)!r}; device='cpu' always works") from None
+    if isinstance(model, maml.Trained):
+        model.network.to(str(device))
+        return replace(model, params={name: value.to(device) for name, value in model.params.items()})
+    (model.network if isinstance(model, embedding.Trained) else model).to(device)
+    return model
+
+
+def listed(values: Any, what: str) -> Any:
+    """Pictures or labels in something that has a length and can be cut: arrays and tables as they are, else a list.
+
+    Raises:
+        InputError: it is a single picture, or has no order.
+    """
+    if isinstance(values, str | bytes | os.PathLike | Image.Image):
+        raise InputError(f"{what} come as a list, also where there is only one; got {values!r:.100}")
+    if isinstance(values, Mapping | Set) and not hasattr(values, "shape"):
+        raise InputError(f"{what} come in an order, which a {type(values).__name__} has not; give a list")
+    if hasattr(values, "__array__") and getattr(values, "ndim", None) == 1:  # pandas.Series and its like
+        return np.asarray(values)
+    if hasattr(values, "shape") or isinstance(values, list | tuple) or not isinstance(values, Iterable):
+        return values
+    return list(values)
+
+
 def images(pictures: Any, preparation: Preparation | None) -> NDArray[Any]:
     """Pictures as images `(N, channels, height, width)`; flat rows stay flat where there is no preparation.
 
     Raises:
         InputError: they are not as `FewShotClassifier` describes them.
-        UserError: one cannot be read.
+        UserError: some cannot be read.
+    """
+    remarks: Remarks = defaultdict(list)
+    made, broken = _images(pictures, preparation, remarks)
+    check_whole(broken, len(pictures))
+    warn("the pictures", remarks)
+    return made
+
+
+def _images(
+    pictures: Any, preparation: Preparation | None, remarks: Remarks, first: int = 0
+) -> tuple[NDArray[Any], list[str]]:
+    """`images`, and what was wrong with pictures that cannot be read (then there may be no images).
+
+    Args:
+        pictures: some of all that were given.
+        preparation: see `FewShotClassifier`.
+        remarks: what stands out is added.
+        first: the place of the first of them.
     """
     if _named_or_opened(pictures):
-        return _same_shape([_image(i, picture, preparation) for i, picture in enumerate(pictures)])
+        return _read(pictures, preparation or Preparation("RGB", None), remarks, first)
     values = check_array(pictures, dtype="numeric", ensure_2d=False, allow_nd=True)
     if preparation is None:
-        return np.array(values if values.ndim == 2 else _with_channels(values).transpose(0, 3, 1, 2))
-    channels, height, width = preparation.image_shape
+        return np.array(values if values.ndim == 2 else _with_channels(values).transpose(0, 3, 1, 2)), []
     if values.ndim == 2:
+        if preparation.size is None:
+            raise InputError("flat pictures have no height and width: give size, or pictures of two dimensions")
+        channels, height, width = preparation.image_shape
         if values.shape[1] != channels * height * width:
             raise InputError(
                 f"flat pictures for this learner have {height} x {width} x {channels} numbers, not {values.shape[1]}"
@@ -245,7 +387,69 @@ def images(pictures: Any, preparation: Preparation | None) -> NDArray[Any]:
     values = _with_channels(values)
     if values.shape[3] not in (1, 3):
         raise InputError(f"a picture has 1 or 3 channels, on the last axis; these are {values.shape[1:]}")
-    return np.stack([preparation.of(Image.fromarray(each)) for each in _bytes(values)])
+    made = np.stack([preparation.of(Image.fromarray(each)) for each in _bytes(values)])
+    remarks[BLANK] += [f"picture {first + i}" for i in np.flatnonzero(blank(made))]
+    return made, []
+
+
+def _read(
+    pictures: Sequence[Any], preparation: Preparation, remarks: Remarks, first: int
+) -> tuple[NDArray[np.uint8], list[str]]:
+    """`_images` of files or PIL images."""
+    made, names, broken = [], [], []
+    for i, picture in enumerate(pictures, first):
+        name = picture if isinstance(picture, str) else os.fspath(picture) if _is_file(picture) else f"picture {i}"
+        try:
+            with _seen(picture, str(name)) as each:
+                if has_frames(each):
+                    remarks[FRAMES].append(str(name))
+                made.append(preparation.of(each))
+                names.append(str(name))
+        except InputError:
+            raise
+        except UserError as error:
+            broken.append(str(error))
+    if broken:
+        return np.empty(0, np.uint8), broken
+    shapes = sorted({each.shape for each in made})
+    if len(shapes) > 1:
+        raise InputError(f"pictures of different shapes, {shapes[0]} and {shapes[-1]}: give size=, such as size=84")
+    stacked = np.stack(made)
+    remarks[BLANK] += [name for name, single in zip(names, blank(stacked), strict=True) if single]
+    return stacked, []
+
+
+def _is_file(picture: Any) -> bool:
+    return isinstance(picture, str | os.PathLike)
+
+
+@contextlib.contextmanager
+def _seen(picture: Any, name: str) -> Iterator[Image.Image]:
+    """A file or a PIL image, opened; any damage that shows is a `UserError` that names it."""
+    if _is_file(picture):
+        with reading(name, ADVICE):
+            data = read_file(Path(picture))
+        with opened(data, name) as file:
+            yield file
+    elif isinstance(picture, Image.Image):
+        with reading(name, ADVICE):
+            yield picture
+    else:
+        raise InputError(f"{name} is a {type(picture).__name__}; give only files, or only PIL images, or one array")
+
+
+def _coloured(pictures: Any, size: tuple[int, int] | None) -> bool:
+    """Whether any of the pictures has colours; those that cannot be read have none, and are refused elsewhere."""
+    if _named_or_opened(pictures):
+        for i, picture in enumerate(pictures):
+            with contextlib.suppress(UserError), _seen(picture, f"picture {i}") as each:
+                if not is_grey(each):
+                    return True
+        return False
+    shape = np.shape(pictures)
+    if len(shape) == 2 and size is not None:
+        return bool(shape[1] == 3 * size[0] * size[1])
+    return len(shape) == 4 and shape[3] != 1
 
 
 def _with_channels(values: NDArray[Any]) -> NDArray[Any]:
@@ -266,39 +470,9 @@ def _named_or_opened(pictures: Any) -> bool:
     """Whether pictures come as files or PIL images rather than as numbers."""
     if not isinstance(pictures, list | tuple | np.ndarray) or len(pictures) == 0:
         return False
-    return isinstance(pictures[0], str | Path | Image.Image)
+    return isinstance(pictures[0], str | os.PathLike | Image.Image)
 
 
 def _flat(pictures: Any) -> bool:
     """Whether scikit-learn's rules for tables apply."""
     return not _named_or_opened(pictures) and np.asarray(pictures).ndim not in (3, 4)
-
-
-def _image(i: int, picture: Any, preparation: Preparation | None) -> NDArray[np.uint8]:
-    """One file or PIL image as `(channels, height, width)`."""
-    advice = "replace or remove this picture"
-    if isinstance(picture, str | Path):
-        with reading(str(picture), advice):
-            data = Path(picture).read_bytes()
-        with opened(data, str(picture)) as file:
-            return (preparation or _as_is(file)).of(file)
-    if not isinstance(picture, Image.Image):
-        raise InputError(
-            f"picture {i} is a {type(picture).__name__}; give only files, or only PIL images, or one array"
-        )
-    with reading(f"picture {i}", advice):
-        return (preparation or _as_is(picture)).of(picture)
-
-
-def _as_is(picture: Image.Image) -> Preparation:
-    """A preparation that changes nothing."""
-    return Preparation("L" if picture.mode in ("1", "L", "I;16", "I", "F") else "RGB", picture.size[::-1])
-
-
-def _same_shape(found: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    shapes = sorted({each.shape for each in found})
-    if len(shapes) > 1:
-        raise InputError(
-            f"pictures of different shapes, {shapes[0]} and {shapes[-1]}: give a preparation with one size"
-        )
-    return np.stack(found)

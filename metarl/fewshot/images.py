@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,8 @@ import torch
 from numpy.typing import NDArray
 
 from metarl.fewshot.batch import Batch
-from metarl.fewshot.datasets.archives import Preparation
+from metarl.fewshot.datasets.archives import some
+from metarl.fewshot.datasets.pictures import Preparation
 from metarl.learner import ScoreKind, UserError
 from metarl.seeding import Key
 from metarl.tasks import Tasks, Uniform
@@ -123,6 +124,7 @@ class ImageSource(ABC):
 
     name: ClassVar[str]
     kind: ClassVar[ScoreKind] = "accuracy"
+    more_classes: ClassVar[str] = ""  # how a split that has too few classes gets more, for the message
 
     ways: int = 5
     shots: int = 1
@@ -282,6 +284,21 @@ class ImageSource(ABC):
             self._tables[split, ways] = self._make_pools(split, ways)
         return self._tables[split, ways]
 
+    def _check_images(self, split: str, pools: Iterable[Index], needed: int) -> None:
+        """Check that every class a task may draw has enough images; all that have not are named."""
+        counts = sorted((int(self.images.counts[i]), self.images.classes[i]) for pool in pools for i in pool)
+        few = [f"{name}: {count}" for count, name in counts if count < needed]
+        if not few:
+            return
+        if len(few) == len(counts):
+            which, cure = f"no {split} class has more than {counts[-1][0]}", ""
+        else:
+            which, cure = f"{len(few)} {split} classes have fewer ({some(few)})", ", or take these classes out"
+        raise UserError(
+            f"{self.name}: {needed - self.queries} shots and {self.queries} queries need {needed} images a class, "
+            f"{which}; lower --shots or --queries{cure}"
+        )
+
     def _make_pools(self, split: str, ways: int) -> tuple[Index, Index, int]:
         ids = self._split_ids[split]
         labels = np.array(self.images.groups)[ids] if self.within_groups else np.zeros(len(ids), np.int64)
@@ -289,7 +306,12 @@ class ImageSource(ABC):
         large = [pool for pool in pools if len(pool) >= ways]
         if not large:
             most, where = max(map(len, pools), default=0), "one group" if self.within_groups else "all"
-            raise UserError(f"{self.name}: {ways} ways asked for, the {split} split has {most} classes in {where}")
+            works = f"at most --ways {most}" if most > 1 else "no task can be made of it"
+            others = ", ".join(f"{name} {len(self._split_ids[name])}" for name in self.splits if name != split)
+            raise UserError(
+                f"{self.name}: {ways} ways asked for, the {split} split has {most} classes in {where} ({others}): "
+                f"{works}{self.more_classes}"
+            )
         table = np.zeros((len(large), max(map(len, large))), np.int64)
         for row, pool in zip(table, large, strict=True):
             row[: len(pool)] = pool
@@ -299,10 +321,8 @@ class ImageSource(ABC):
     def _draw(self, n: int, uniform: Uniform, split: str, ways: int, shots: int) -> Tasks:
         table, lengths, fewest = self._pools(split, ways)
         if fewest < shots + self.queries:
-            raise UserError(
-                f"{self.name}: {shots} shots and {self.queries} queries need {shots + self.queries} images a class, "
-                f"a {split} class has {fewest}; lower --shots or --queries"
-            )
+            pools = (row[:length] for row, length in zip(table, lengths, strict=True))
+            self._check_images(split, pools, shots + self.queries)
         group = (uniform((n, 1))[:, 0] * len(table)).astype(np.int64)
         classes = table[group[:, None], choose(uniform((n, ways)), lengths[group])]
         rotation = np.zeros((n, ways), np.int8)

@@ -21,9 +21,10 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from metarl.fewshot.batch import Batch
-from metarl.fewshot.datasets.archives import ZipStore, decode, read_text, reading
+from metarl.fewshot.datasets.archives import ZipStore, read_text, reading
 from metarl.fewshot.datasets.downloads import Remote, data_folder, obtain
 from metarl.fewshot.datasets.omniglot import MIRRORS, PREPARATION
+from metarl.fewshot.datasets.pictures import decode
 
 RUNS, WAYS = 20, 20
 PIXELS = 105

@@ -235,6 +235,7 @@ def train(config: Config, source: SupervisedSource, run: Run, encoder: nn.Module
         encoder: images: a module to start from, in place of the config's backbone; see `encoders`. Of its
             parameters that require a gradient those adapt whose names match `config.moves`; "*" is all of them.
     """
+    training.remember_classes(run, source)
     key = Key(run.seed)("maml")
     encoder = encoders.to_train(run, source, encoder, config.batch_norm)
     network = make_network(config, source, key, encoder).to(run.device)

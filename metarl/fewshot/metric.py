@@ -69,6 +69,7 @@ def train(config: Config, source: ImageSource, run: Run, network: EmbeddingNetwo
     Raises:
         UserError: none of its parameters learns.
     """
+    training.remember_classes(run, source)
     network.to(run.device)
     source = training_source(config, source)
     if not any(parameter.requires_grad for parameter in network.parameters()):

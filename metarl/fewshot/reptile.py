@@ -147,6 +147,7 @@ def train(config: Config, source: Any, run: Run, encoder: nn.Module | None = Non
         run: where it is logged and saved.
         encoder: images: a module to start from, in place of the config's backbone; see `encoders`.
     """
+    training.remember_classes(run, source)
     key = Key(run.seed)("reptile")
     encoder = encoders.to_train(run, source, encoder, config.batch_norm)
     network = make_network(config, source, key, encoder).to(run.device)

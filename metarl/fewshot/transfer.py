@@ -151,6 +151,7 @@ def train(
         encoder: a module to start from, in place of the config's backbone; see `encoders`.
         cosine: with a cosine head (Baseline++).
     """
+    training.remember_classes(run, source)
     key, base = Key(run.seed)("transfer"), BaseClasses.of(source)
     encoder = encoders.to_train(run, source, encoder, config.batch_norm)
     if encoder is None:

@@ -1,4 +1,4 @@
-"""Reading other people's files: folders, zip and tar archives, pictures, lists.
+"""Reading other people's files: folders, zip and tar archives, lists. Pictures are in `pictures`.
 
 Archives are read where they lie and never unpacked, so nothing in one can be written anywhere. What
 is refused all the same: names that would escape, links, encryption, and anything larger than the
@@ -11,30 +11,26 @@ import contextlib
 import csv
 import gzip
 import hashlib
-import io
 import os
 import stat
 import struct
 import tarfile
+import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from metarl.learner import UserError
 
 MAX_MEMBERS = 2_000_000
-MAX_MEMBER_BYTES = 1 << 30
+MAX_MEMBER_BYTES = 1 << 28  # a file: 256 MiB
 MAX_TOTAL_BYTES = 64 << 30
-MAX_PIXELS = 1 << 26  # 67 million a picture
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")  # decoders that only decode (EPS would run Ghostscript)
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+SHOWN = 8  # names that fit into a line
 
 # What the standard library and Pillow raise on bytes that are not what they should be.
 DAMAGE = (
@@ -67,6 +63,46 @@ def reading(what: str, advice: str = "replace it with an intact copy") -> Iterat
     except DAMAGE as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{what} cannot be read ({reason}); {advice}") from error
+
+
+class DataWarning(UserWarning):
+    """Something in a user's files that was passed over or stands out; the command line prints it as one line."""
+
+
+Remarks = Mapping[str, Sequence[str]]  # what about which files, such as {"passed over as no pictures": ["notes.txt"]}
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of many names, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def warn(where: str, remarks: Remarks) -> None:
+    """Say what stands out in a place, in one `DataWarning`; nothing where there is nothing to say."""
+    parts = [
+        f"{len(names)} {what} ({'the first ' if len(names) > 1 else ''}{names[0]})"
+        for what, names in remarks.items()
+        if names
+    ]
+    if parts:
+        warnings.warn(f"{where}: {'; '.join(parts)}", DataWarning, stacklevel=2)
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a regular file of at most `MAX_MEMBER_BYTES`; nothing else is opened, so nothing hangs.
+
+    Raises:
+        OSError: it is missing or cannot be read.
+        ValueError: it is a folder, a pipe or a device, or too large.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not a regular file")
+    if status.st_size > MAX_MEMBER_BYTES:
+        raise ValueError(f"{status.st_size} bytes, at most {MAX_MEMBER_BYTES} are read")
+    with path.open("rb") as file:
+        return file.read(MAX_MEMBER_BYTES)
 
 
 def check_name(name: str) -> str:
@@ -145,7 +181,7 @@ class ZipStore:
 
 @dataclass(frozen=True)
 class FolderStore:
-    """The files below a folder.
+    """The regular files below a folder, those in linked folders too; hidden ones are left out.
 
     Attributes:
         path: the folder.
@@ -154,17 +190,27 @@ class FolderStore:
     path: Path
 
     @cached_property
+    def _listing(self) -> _Listing:
+        return _list(self.path)
+
+    @property
     def names(self) -> tuple[str, ...]:
-        """The relative names of all files, with forward slashes, sorted; hidden ones are left out."""
-        with reading(str(self.path)):
-            found: list[str] = []
-            for folder, subfolders, files in os.walk(self.path):
-                subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-                base = Path(folder).relative_to(self.path)
-                found += [(base / name).as_posix() for name in files if not name.startswith(".")]
-                if len(found) > MAX_MEMBERS:
-                    raise ValueError(f"it holds more than {MAX_MEMBERS} files")
-            return tuple(sorted(found))
+        """The relative names of all files, with forward slashes, sorted.
+
+        Raises:
+            UserError: a folder cannot be listed, or there are too many files.
+        """
+        return self._listing.files
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The relative names of all folders below this one, sorted."""
+        return self._listing.folders
+
+    @property
+    def passed_over(self) -> Remarks:
+        """What is neither a file nor a folder to read."""
+        return self._listing.passed_over
 
     def where(self, name: str) -> str:
         """A file's place, for messages."""
@@ -173,9 +219,7 @@ class FolderStore:
     def read(self, name: str) -> bytes:
         """The bytes of one file."""
         with reading(self.where(name)):
-            if (self.path / name).stat().st_size > MAX_MEMBER_BYTES:
-                raise ValueError(f"larger than {MAX_MEMBER_BYTES} bytes")
-            return (self.path / name).read_bytes()
+            return read_file(self.path / name)
 
     def fingerprint(self) -> str:
         """A SHA-256 of all names, sizes and times of change."""
@@ -185,6 +229,60 @@ class FolderStore:
                 status = (self.path / name).stat()
                 digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """What lies below a folder."""
+
+    files: tuple[str, ...]
+    folders: tuple[str, ...]
+    passed_over: Remarks
+
+
+def _list(root: Path) -> _Listing:
+    """Walk through a folder, through links last: a folder that is reached twice is read where it really lies."""
+    files: list[str] = []
+    folders: list[str] = []
+    dead: list[str] = []
+    odd: list[str] = []
+    twice: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    real, linked = [root], list[Path]()
+    around = {_identity(folder) for folder in root.resolve().parents}
+    while real or linked:
+        folder = real.pop() if real else linked.pop(0)
+        base = folder.relative_to(root)
+        with reading(str(folder), "allow it to be read, or remove it"):
+            identity = _identity(folder)
+            if identity in seen or identity in around:
+                twice.append(base.as_posix())
+                continue
+            seen.add(identity)
+            if folder != root:
+                folders.append(base.as_posix())
+            for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    (linked if entry.is_symlink() else real).append(folder / entry.name)
+                elif entry.is_file():
+                    files.append((base / entry.name).as_posix())
+                else:
+                    (dead if entry.is_symlink() else odd).append((base / entry.name).as_posix())
+            if len(files) > MAX_MEMBERS:
+                raise ValueError(f"{root} holds more than {MAX_MEMBERS} files")
+    passed_over = {
+        "links that lead nowhere": dead,
+        "passed over as neither files nor folders": odd,
+        "links passed over, to folders that are read already or lie around this one": sorted(twice),
+    }
+    return _Listing(tuple(sorted(files)), tuple(sorted(folders)), passed_over)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 Store = ZipStore | FolderStore
@@ -227,84 +325,6 @@ def read_tar_gz(path: Path, wanted: tuple[str, ...], max_bytes: int) -> dict[str
         if missing := sorted(set(wanted) - set(found)):
             raise ValueError(f"it lacks {', '.join(missing)}")
     return found
-
-
-def decode(data: bytes, what: str, mode: str) -> NDArray[np.uint8]:
-    """A picture's pixels.
-
-    Args:
-        data: the file's bytes.
-        what: its name, for the error.
-        mode: Pillow's mode to convert to, "L" or "RGB".
-
-    Returns:
-        `(channels, height, width)` uint8.
-
-    Raises:
-        UserError: it is not a readable picture.
-    """
-    with opened(data, what) as picture:
-        return pixels_of(picture, mode)
-
-
-@contextlib.contextmanager
-def opened(data: bytes, what: str) -> Iterator[Image.Image]:
-    """A picture file's bytes as a PIL image; see `decode`."""
-    with reading(what, "replace or remove this picture"), Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-        if picture.width * picture.height > MAX_PIXELS:
-            raise ValueError(f"{picture.width}x{picture.height} is more than {MAX_PIXELS} pixels")
-        yield picture
-
-
-def pixels_of(picture: Image.Image, mode: str) -> NDArray[np.uint8]:
-    """A picture's pixels `(channels, height, width)` in Pillow's mode "L" or "RGB"."""
-    pixels = np.asarray(picture.convert(mode), dtype=np.uint8)
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
-
-def shrink(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Pixels `(channels, height, width)` resized to `size` (height, width) with Pillow's LANCZOS filter."""
-    if pixels.shape[1:] == size:
-        return pixels
-    resized = [np.asarray(Image.fromarray(plane).resize(size[::-1], Image.Resampling.LANCZOS)) for plane in pixels]
-    return np.stack(resized)
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """How a data set turns a picture into one of its images; a classifier does the same to a user's pictures.
-
-    Attributes:
-        mode: Pillow's mode, "L" or "RGB".
-        size: (height, width) of the images.
-        inverted: pictures show dark ink on light paper, images have ink 255 on paper 0.
-    """
-
-    mode: str
-    size: tuple[int, int]
-    inverted: bool = False
-
-    def __post_init__(self) -> None:
-        if self.mode not in ("L", "RGB") or min(self.size) < 1:
-            raise UserError(f"a preparation has mode L or RGB and a positive size, got {self.mode!r} and {self.size}")
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the images."""
-        return (1 if self.mode == "L" else 3, *self.size)
-
-    def read(self, data: bytes, what: str) -> NDArray[np.uint8]:
-        """The image `(channels, height, width)` of a picture file's bytes; see `decode`."""
-        return self.finish(decode(data, what, self.mode))
-
-    def of(self, picture: Image.Image) -> NDArray[np.uint8]:
-        """The image `(channels, height, width)` of an open picture."""
-        return self.finish(pixels_of(picture, self.mode))
-
-    def finish(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Pixels `(planes, height, width)` in the right mode to images: shrunk, then inverted."""
-        small = shrink(pixels, self.size)
-        return 255 - small if self.inverted else small
 
 
 def read_text(data: bytes, what: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import math
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +37,7 @@ def decoded(name: str, key: str, shape: tuple[int, ...], fill: Callable[[Pixels]
     Returns:
         The array; mapped copy-on-write, so that nothing written to it reaches the file.
     """
-    path = cache_folder() / "pixels" / f"{name}-{hashlib.sha256(f'{key} {shape}'.encode()).hexdigest()[:32]}.npy"
+    path = _place(name, key, shape)
     found = _load(path, shape)
     if found is not None:
         return found
@@ -62,6 +64,33 @@ def decoded(name: str, key: str, shape: tuple[int, ...], fill: Callable[[Pixels]
     if made is None:
         raise OSError(f"{path} changed while it was written")
     return made
+
+
+def described(name: str, key: str, shape: tuple[int, ...], fill: Callable[[Pixels], Any]) -> tuple[Pixels, Any]:
+    """As `decoded`, for a `fill` that returns something to say (JSON), which is kept beside the array.
+
+    Returns:
+        The array, and what filling it returned; None where that was nothing.
+    """
+    path, said = _place(name, key, shape).with_suffix(".json"), []
+
+    def fill_and_note(out: Pixels) -> None:
+        said.append(fill(out))
+        if said[0]:
+            with contextlib.suppress(OSError):
+                path.write_text(json.dumps(said[0]))  # before the array takes its name
+
+    pixels = decoded(name, key, shape, fill_and_note)
+    if said:
+        return pixels, said[0]
+    try:
+        return pixels, json.loads(path.read_text())
+    except (OSError, ValueError):
+        return pixels, None
+
+
+def _place(name: str, key: str, shape: tuple[int, ...]) -> Path:
+    return cache_folder() / "pixels" / f"{name}-{hashlib.sha256(f'{key} {shape}'.encode()).hexdigest()[:32]}.npy"
 
 
 def _load(path: Path, shape: tuple[int, ...]) -> Pixels | None:

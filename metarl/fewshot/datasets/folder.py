@@ -1,39 +1,50 @@
 """Any folder of pictures: a subfolder a class.
 
-Either `DIR/CLASS/*.png`, and the classes are split 64/16/20 % into train, validation and test by a keyed
-permutation of their names; or `DIR/train/CLASS/*`, `DIR/validation/CLASS/*` (or `val`), `DIR/test/CLASS/*`.
-Classes of the same name in two of these are refused: they would leak.
+A class is a folder that holds pictures: `DIR/CLASS/*`, or below folders that group classes, `DIR/GROUP/CLASS/*`; its
+name is its path below DIR. All classes lie at one depth, that of most folders with pictures; what lies elsewhere, or is
+no picture, is passed over and named in a warning.
+
+Classes are split 64/16/20 % into train, validation and test by a hash of their names, so that a class stays in its
+split whatever becomes of the others; or as they lie, in `DIR/train`, `DIR/validation` and `DIR/test` (`training`,
+`val`, `valid`, `dev`, `testing`, and so on). Classes of the same name in two of these are refused: they would leak.
 """
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
+import hashlib
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
-from metarl.fewshot.datasets.archives import SUFFIXES, FolderStore, Preparation
-from metarl.fewshot.datasets.cache import Pixels, decoded
+from metarl.fewshot.datasets.archives import FolderStore, Remarks, some, warn
+from metarl.fewshot.datasets.cache import described
 from metarl.fewshot.datasets.downloads import data_folder
+from metarl.fewshot.datasets.pictures import Preparation, head_of, is_picture, prepare_all
 from metarl.fewshot.images import SPLITS, Images, ImageSource
 from metarl.learner import UserError
-from metarl.seeding import Key
 
 LAYOUT = (
     "a folder for each class with its pictures (DIR/CLASS/*.png or *.jpg), or DIR/train, DIR/validation and DIR/test "
     "with such folders; give it with --data-root DIR"
 )
-NAMES = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+SPELLINGS = {
+    "train": ("train", "training", "trn", "meta-train", "metatrain"),
+    "validation": ("validation", "valid", "val", "validate", "dev", "meta-val", "metaval", "meta-validation"),
+    "test": ("test", "testing", "tst", "meta-test", "metatest"),
+}
+NAMES = {spelling: split for split, spellings in SPELLINGS.items() for spelling in spellings}
+EMPTY = "folders without a picture"
+TEST, VALIDATION = 0.2, 0.16  # shares of the classes
+LEAST = 2  # classes that training and test have at least, of four or more: fewer make no task
 
 
 @dataclass(frozen=True, kw_only=True)
 class Folder(ImageSource):
-    """Your own pictures.
+    """Your own pictures; groups are the folders around the classes.
 
     Attributes:
         size: pictures are resized to size x size with Pillow's LANCZOS filter (aspect is not kept).
@@ -41,6 +52,9 @@ class Folder(ImageSource):
     """
 
     name: ClassVar[str] = "folder"
+    more_classes: ClassVar[str] = (
+        ", or more classes, or lay them out in DIR/train, DIR/validation and DIR/test yourself"
+    )
 
     size: int = 84
     grey: bool = False
@@ -60,7 +74,7 @@ class Folder(ImageSource):
         return self._read()[0]
 
     def split_classes(self, images: Images) -> Mapping[str, Sequence[int]]:
-        """The folder's own split, or the keyed one."""
+        """The folder's own split, or the one by name."""
         return self._read()[1]
 
     def _read(self) -> tuple[Images, dict[str, tuple[int, ...]]]:
@@ -72,55 +86,109 @@ class Folder(ImageSource):
 def read(root: Path, preparation: Preparation) -> tuple[Images, dict[str, tuple[int, ...]]]:
     """All pictures, by class, and the class indices of each split.
 
+    What is passed over or stands out is a `DataWarning`.
+
     Raises:
-        UserError: the folder is not laid out as expected, or a picture is damaged.
+        UserError: the folder is not laid out as expected, or pictures are damaged.
     """
     if not root.is_dir():
         raise UserError(f"{root} is not a folder; expected: {LAYOUT}")
     store = FolderStore(root)
-    members = _members(store)
-    files = [name for names in members.values() for name in names]
-    shape = (len(files), *preparation.image_shape)
-    key = f"{root} {store.fingerprint()} LANCZOS {preparation.mode}"
-    pixels = decoded("folder", key, shape, partial(_fill, store, files, preparation))
-    classes = tuple(label for _, label in members)
-    counts = tuple(len(names) for names in members.values())
-    return Images(pixels, classes, counts, classes), _split([split for split, _ in members], classes)
-
-
-def _members(store: FolderStore) -> dict[tuple[str, str], list[str]]:
-    """The pictures of each (split or "", class)."""
-    pictures = [name.split("/") for name in store.names if name.lower().endswith(SUFFIXES)]
-    own_split = {parts[0] for parts in pictures} <= set(NAMES) and any(len(parts) == 3 for parts in pictures)
-    depth = 3 if own_split else 2
-    members: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for parts in pictures:
-        if len(parts) != depth:
-            raise UserError(f"{store.where('/'.join(parts))} is not in a class's folder; expected: {LAYOUT}")
-        members[NAMES[parts[0]] if own_split else "", parts[-2]].append("/".join(parts))
+    members, passed_over = classes_of(store)
     if len(members) < 2:
+        seen = "; ".join(f"{len(names)} {what}, the first {names[0]}" for what, names in passed_over.items() if names)
         raise UserError(
-            f"{store.path} holds pictures of {len(members)} classes, at least 2 are needed; expected: {LAYOUT}"
+            f"{root} holds pictures of {len(members)} classes, at least 2 are needed{seen and f' ({seen})'}; "
+            f"expected: {LAYOUT}"
         )
-    labels = [label for _, label in members]
-    if twice := sorted({label for label in labels if labels.count(label) > 1}):
-        raise UserError(f"{store.path}: class {twice[0]} is in two splits; its test tasks would be trained on")
-    return dict(sorted(members.items()))
+    own, outside = _own_split(root, members)
+    members = {folder: names for folder, names in members.items() if folder not in outside}
+    files = [name for names in members.values() for name in names]
+    counts = tuple(len(names) for names in members.values())
+    key = f"{root} {store.fingerprint()} LANCZOS {preparation.mode} rendered {len(counts)}"
+    fill = partial(prepare_all, store, files, counts, preparation)
+    pixels, remarks = described("folder", key, (len(files), *preparation.image_shape), fill)
+    warn(str(root), {"classes passed over beside the folders of splits": outside, **passed_over, **(remarks or {})})
+    classes = tuple(own) if own else tuple(members)
+    groups = tuple(label.rpartition("/")[0] or label for label in classes)
+    splits = split_by_name(classes) if not own else {s: _indices(list(own.values()), s) for s in SPLITS}
+    return Images(pixels, classes, counts, groups), splits
 
 
-def _split(given: Sequence[str], classes: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """The folder's own split, or 64/16/20 % of a keyed permutation; of few classes each split gets one."""
-    if any(given):
-        return {split: tuple(i for i, own in enumerate(given) if own == split) for split in SPLITS}
-    order = np.argsort(Key(0)("folder split").uniform((len(classes),)), kind="stable").tolist()
-    test, validation = (math.ceil(share * len(classes)) for share in (0.2, 0.16))
-    return {
-        "test": tuple(order[:test]),
-        "validation": tuple(order[test : test + validation]),
-        "train": tuple(order[test + validation :]),
+def classes_of(store: FolderStore) -> tuple[dict[str, list[str]], Remarks]:
+    """The pictures of each class, by the path of its folder below the store, and what was passed over.
+
+    Raises:
+        UserError: the folder cannot be listed.
+    """
+    by_folder: dict[str, list[str]] = defaultdict(list)
+    others: list[str] = []
+    for name in store.names:
+        if is_picture(name, partial(head_of, store.path / name)):
+            by_folder[name.rpartition("/")[0]].append(name)
+        else:
+            others.append(name)
+    depths = Counter(folder.count("/") + 1 for folder in by_folder if folder)
+    depth = min(depths, key=lambda each: (-depths[each], each), default=1)
+    members = {folder: by_folder[folder] for folder in sorted(by_folder) if folder and folder.count("/") + 1 == depth}
+    stray = [name for folder, names in by_folder.items() if folder not in members for name in names]
+    empty = [
+        folder
+        for folder in store.folders
+        if folder.count("/") + 1 == depth and not any(f"{held}/".startswith(f"{folder}/") for held in by_folder)
+    ]
+    return members, {
+        f"pictures passed over outside of folders as deep as {next(iter(members), 'classes')}": sorted(stray),
+        EMPTY: empty,
+        "passed over as no pictures": others,
+        **store.passed_over,
     }
 
 
-def _fill(store: FolderStore, names: Sequence[str], preparation: Preparation, out: Pixels) -> None:
-    for i, name in enumerate(names):
-        out[i] = preparation.read(store.read(name), store.where(name))
+def _own_split(root: Path, members: Mapping[str, Sequence[str]]) -> tuple[dict[str, str], list[str]]:
+    """Where classes lie in folders of splits: the split of each, without its folder, and the classes beside these.
+
+    Raises:
+        UserError: a class is in two splits.
+    """
+    parts = {folder: folder.partition("/") for folder in members}
+    tops = {folder: NAMES.get(top.lower().replace("_", "-")) for folder, (top, _, label) in parts.items() if label}
+    if len({split for split in tops.values() if split}) < 2:
+        return {}, []
+    inside = {folder: split for folder, split in tops.items() if split}
+    counts = Counter(parts[folder][2] for folder in inside)
+    if twice := [label for label, count in counts.items() if count > 1]:
+        raise UserError(
+            f"{root}: {len(twice)} classes are in two splits ({some(twice)}), so test tasks would be trained on; give "
+            "one of its folders as --data-root and its classes are split"
+        )
+    return {parts[folder][2]: split for folder, split in inside.items()}, [f for f in members if f not in inside]
+
+
+def _indices(own: Sequence[str], split: str) -> tuple[int, ...]:
+    return tuple(i for i, each in enumerate(own) if each == split)
+
+
+def split_by_name(classes: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Class indices of each split, by a hash of each class's name.
+
+    The hash is a number in [0, 1): below `TEST` the class is tested on, up to `VALIDATION` above it validated on, else
+    trained on. Only where that leaves training or test with fewer than `LEAST` of four or more classes, those next to
+    the limit change sides, which more classes may undo; a run remembers what it was trained on.
+    """
+    order = sorted(range(len(classes)), key=lambda i: place(classes[i]))
+    places = [place(classes[i]) for i in order]
+    most = max(len(classes) - LEAST, 0)
+    test = min(max(sum(each < TEST for each in places), LEAST), most)
+    seen = min(max(sum(each < TEST + VALIDATION for each in places), test), most)
+    return {
+        "train": tuple(sorted(order[seen:])),
+        "validation": tuple(sorted(order[test:seen])),
+        "test": tuple(sorted(order[:test])),
+    }
+
+
+def place(name: str) -> float:
+    """Where in [0, 1) a class's name falls: 48 bits of a SHA-256, the same however its letters are composed."""
+    text = unicodedata.normalize("NFC", name).encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.sha256(text).digest()[:6], "big") / 2**48

@@ -28,8 +28,8 @@ from fontTools.ttLib import TTFont  # type: ignore[import-untyped]  # as above
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from metarl.fewshot.datasets.archives import Preparation
 from metarl.fewshot.datasets.cache import Pixels
+from metarl.fewshot.datasets.pictures import Preparation
 from metarl.fewshot.images import Images, ImageSource
 from metarl.seeding import Key
 

@@ -2,8 +2,8 @@
 
 ImageNet's licence does not let anybody hand its pictures on: bring your own. Expected below the data
 folder: `mini_imagenet/train.csv`, `val.csv`, `test.csv` (filename,label) and the pictures they name in
-`mini_imagenet/images/` or `mini_imagenet/images.zip`, of any size: they are resized to 84 x 84 with
-Pillow's LANCZOS filter, once, into a file that later runs map into memory.
+`mini_imagenet/images/` (or folders in it) or `mini_imagenet/images.zip`, of any size: they are resized to 84 x 84
+with Pillow's LANCZOS filter, once, into a file that later runs map into memory.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from metarl.fewshot.datasets.archives import FolderStore, Preparation, Store, open_store, read_text, reading
-from metarl.fewshot.datasets.cache import Pixels, decoded
+from metarl.fewshot.datasets.archives import Store, open_store, read_text, reading, warn
+from metarl.fewshot.datasets.cache import described
 from metarl.fewshot.datasets.downloads import data_folder
+from metarl.fewshot.datasets.pictures import Preparation, prepare_all
 from metarl.fewshot.images import Images, ImageSource
 from metarl.learner import UserError
 
@@ -72,15 +73,14 @@ def read(root: Path) -> tuple[Images, dict[str, tuple[str, ...]]]:
     folder = root / "mini_imagenet"
     lists = {split: read_list(folder / name, split) for split, name in FILES.items()}
     store = _pictures(folder)
-    where = _locate(store)
     wanted = [name for members in lists.values() for names in members.values() for name in names]
-    if missing := [name for name in wanted if name not in where]:
-        raise UserError(f"{store.path} lacks {len(missing)} pictures, the first {missing[0]}; expected: {LAYOUT}")
-    key = f"{store.fingerprint()} {hashlib.sha256(chr(10).join(wanted).encode()).hexdigest()} LANCZOS RGB"
-    fill = partial(_fill, store, [where[name] for name in wanted])
-    pixels = decoded("mini-imagenet", key, (len(wanted), 3, SIZE, SIZE), fill)
+    files = _locate(store, wanted)
     classes = tuple(label for members in lists.values() for label in members)
     counts = tuple(len(names) for members in lists.values() for names in members.values())
+    key = f"{store.fingerprint()} {hashlib.sha256(chr(10).join(files).encode()).hexdigest()} LANCZOS RGB rendered"
+    fill = partial(prepare_all, store, files, counts, PREPARATION)
+    pixels, remarks = described("mini-imagenet", key, (len(wanted), 3, SIZE, SIZE), fill)
+    warn(str(store.path), remarks or {})
     return Images(pixels, classes, counts, classes), {split: tuple(members) for split, members in lists.items()}
 
 
@@ -120,13 +120,16 @@ def _pictures(folder: Path) -> Store:
     raise UserError(f"{folder / 'images'} is missing; expected: {LAYOUT}")
 
 
-def _locate(store: Store) -> dict[str, str]:
-    """Where each picture is, by its bare name: archives often have a folder inside."""
-    if isinstance(store, FolderStore):
-        return {name: name for name in store.names}
-    return {PurePosixPath(name).name: name for name in store.names}
-
-
-def _fill(store: Store, names: Sequence[str], out: Pixels) -> None:
-    for i, name in enumerate(names):
-        out[i] = PREPARATION.read(store.read(name), store.where(name))
+def _locate(store: Store, wanted: Sequence[str]) -> list[str]:
+    """Where each wanted picture is, found by its bare name: there are often folders around them."""
+    where: dict[str, str] = {}
+    listed, twice = set(wanted), []
+    for name in store.names:
+        bare = PurePosixPath(name).name
+        if bare in listed and where.setdefault(bare, name) != name:
+            twice.append(f"{where[bare]} and {name}")
+    if missing := [name for name in wanted if name not in where]:
+        raise UserError(f"{store.path} lacks {len(missing)} pictures, the first {missing[0]}; expected: {LAYOUT}")
+    if twice:
+        raise UserError(f"{store.path} holds {len(twice)} pictures twice, the first {twice[0]}; expected: {LAYOUT}")
+    return [where[name] for name in wanted]

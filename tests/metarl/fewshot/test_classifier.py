@@ -20,9 +20,9 @@ from torch import nn
 from metarl import cli
 from metarl.fewshot import LEARNERS, maml, protonet
 from metarl.fewshot.classifier import RULES, FewShotClassifier, images, load_run
-from metarl.fewshot.datasets.archives import Preparation
 from metarl.fewshot.datasets.glyphs import Glyphs
 from metarl.fewshot.datasets.omniglot import Omniglot
+from metarl.fewshot.datasets.pictures import Preparation
 from metarl.learner import Budget, UserError
 from metarl.runs import Run
 from metarl.seeding import Key
@@ -272,8 +272,8 @@ def test_pictures_are_prepared_as_the_data_set_prepares_its_own():
         (np.zeros((2, 8, 8, 5)), "1 or 3 channels, on the last axis; these are \\(8, 8, 5\\)"),
         (np.zeros((2, 100)), "flat pictures for this learner have 28 x 28 x 1 numbers, not 100"),
         (np.full((2, 8, 8), np.nan), "NaN"),
-        (["missing.png", "missing.png"], "missing.png cannot be read .*replace or remove this picture"),
-        (["text.png", "text.png"], "text.png cannot be read .*replace or remove this picture"),
+        (["missing.png", "missing.png"], "2 of 2 pictures: missing.png cannot be read .*replace or remove them"),
+        (["text.png", "text.png"], "2 of 2 pictures: text.png cannot be read .*replace or remove them"),
         ([Image.new("L", (8, 8)), 3], "picture 1 is a int"),
         ([], "got 1D array"),
     ],
@@ -287,7 +287,7 @@ def test_bad_pictures(x, message, runs, tmp_path, monkeypatch):
 
 def test_pictures_of_other_sizes():
     mixed = [Image.new("RGB", (8, 8)), Image.new("RGB", (9, 9), "white")]
-    with pytest.raises(ValueError, match=r"different shapes, \(3, 8, 8\) and \(3, 9, 9\): give a preparation"):
+    with pytest.raises(ValueError, match=r"different shapes, \(3, 8, 8\) and \(3, 9, 9\): give size="):
         FewShotClassifier().fit(mixed, [0, 1])
     model = FewShotClassifier(preparation=Preparation("L", (4, 4))).fit(mixed, [0, 1])
     assert model.predict([Image.new("L", (30, 20), 250)]).tolist() == [1]
@@ -376,14 +376,14 @@ def test_predict_refuses_in_one_line(runs, letters, tmp_path, monkeypatch):
     mine = tmp_path / "mine"
     (mine / "a").mkdir(parents=True)
     said = metarl("predict", run, "--support", mine, "--query", query)
-    assert "a holds no picture (.png, " in refused(said)
-    Image.new("L", (8, 8)).save(mine / "a/1.png")
+    assert "mine has folders without a picture: a; put some in" in refused(said)
+    Image.linear_gradient("L").save(mine / "a/1.png")
     said = metarl("predict", run, "--support", mine, "--query", query)
     assert "of 1 classes; at least 2 are needed" in refused(said)
     (mine / "b").mkdir()
     (mine / "b/1.png").write_bytes(b"no picture")
     assert "b/1.png cannot be read" in refused(metarl("predict", run, "--support", mine, "--query", query))
-    Image.new("L", (8, 8)).save(mine / "b/1.png")
+    Image.linear_gradient("L").save(mine / "b/1.png")
     assert metarl("predict", run, "--support", mine, "--query", query)[0] == 0
     (tmp_path / "q.png").write_bytes(b"no picture")
     assert "q.png cannot be read" in refused(metarl("predict", run, "--support", mine, "--query", "q.png"))

@@ -13,15 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from metarl.fewshot.datasets import DATASETS, cifar_fs, folder, glyphs, make_dataset, mini_imagenet, omniglot
-from metarl.fewshot.datasets.archives import Preparation
+from metarl.fewshot.datasets.archives import DataWarning
 from metarl.fewshot.datasets.cifar_fs import CifarFS
 from metarl.fewshot.datasets.folder import Folder
 from metarl.fewshot.datasets.glyphs import Glyphs
 from metarl.fewshot.datasets.mini_imagenet import MiniImageNet
 from metarl.fewshot.datasets.omniglot import Omniglot
+from metarl.fewshot.datasets.pictures import Preparation
 from metarl.learner import UserError
 from metarl.seeding import Key
 
@@ -429,10 +432,14 @@ def small_folder(root, splits=("",), classes=5, pictures=4):
     (root / "notes.txt").write_text("not a picture")
 
 
-def test_folder_splits_classes_by_a_keyed_permutation(tmp_path, own_cache):
+def test_folder_splits_classes_by_their_names(tmp_path, own_cache):
     small_folder(tmp_path, classes=25)
     source = Folder(data_root=tmp_path, size=12, queries=1)
-    assert {split: len(source.classes(split)) for split in source.splits} == {"train": 16, "validation": 4, "test": 5}
+    with pytest.warns(DataWarning, match=r"1 passed over as no pictures \(notes.txt\)"):
+        _ = source.images
+    splits = {split: source.classes(split) for split in source.splits}
+    for split, low, high in (("test", 0, 0.2), ("validation", 0.2, 0.36), ("train", 0.36, 1)):
+        assert splits[split] == tuple(sorted(f"class{c}" for c in range(25) if low <= folder.place(f"class{c}") < high))
     assert source.image_shape == (3, 12, 12)
     assert_never_meet(Folder(data_root=tmp_path, size=12, ways=4, shots=2, queries=2))
     where = int(source.images.starts[source.images.classes.index("class3")])
@@ -440,31 +447,194 @@ def test_folder_splits_classes_by_a_keyed_permutation(tmp_path, own_cache):
     assert Folder(data_root=tmp_path, size=12, grey=True).image_shape == (1, 12, 12)
 
 
-def test_folder_takes_its_own_split(tmp_path, own_cache):
-    small_folder(tmp_path, ("train", "val", "test"))
+def test_the_place_of_a_name_is_frozen():
+    assert folder.place("cat") == pytest.approx(0.4675211634764018, abs=1e-12)
+    assert folder.place("caf\u00e9") == folder.place("cafe\u0301")
+
+
+@given(st.sets(st.text(min_size=1, max_size=8), min_size=2, max_size=60), st.text(min_size=1, max_size=8))
+def test_a_class_stays_in_its_split_whatever_becomes_of_the_others(names, another):
+    """And few classes too make tasks: training and test have at least two, of four or more."""
+    names = sorted(names)
+    splits = {split: {names[i] for i in ids} for split, ids in folder.split_by_name(names).items()}
+    assert sorted(n for split in splits.values() for n in split) == names
+    assert len(splits["train"]) >= 2
+    if len(names) >= 4:
+        assert len(splits["test"]) >= 2
+    places = [folder.place(name) for name in names]
+    if sum(p < 0.2 for p in places) < 2 or sum(p >= 0.36 for p in places) < 2:
+        return
+    more = sorted({*names, another})
+    again = {split: {more[i] for i in ids} for split, ids in folder.split_by_name(more).items()}
+    assert all(splits[split] <= again[split] for split in splits)
+
+
+@pytest.mark.parametrize(
+    "spelling", [("train", "val", "test"), ("Training", "valid", "Testing"), ("meta_train", "dev", "tst")]
+)
+def test_folder_takes_its_own_split(tmp_path, own_cache, spelling):
+    small_folder(tmp_path, spelling)
+    (tmp_path / "notes.txt").unlink()
     source = Folder(data_root=tmp_path, size=12, ways=3, queries=2)
-    assert source.classes("validation") == tuple(f"valclass{c}" for c in range(5))
+    assert source.classes("validation") == tuple(f"{spelling[1]}class{c}" for c in range(5))
     assert_never_meet(source)
+
+
+def test_folder_names_what_lies_beside_its_own_split(tmp_path, own_cache):
+    small_folder(tmp_path, ("train", "test", "extra"), classes=2)
+    source = Folder(data_root=tmp_path, size=12, ways=2, queries=2)
+    with pytest.warns(DataWarning, match=r"2 classes passed over beside the folders of splits \(the first extra/ext"):
+        assert source.classes("train") == ("trainclass0", "trainclass1")
+    with pytest.raises(
+        UserError, match=r"the validation split has 0 classes in all \(train 2, test 2\): no task can be"
+    ):
+        source.sample(1, Key(0).numpy(), "validation")
 
 
 def test_folder_refuses_a_class_in_two_splits(tmp_path, own_cache):
     for split in ("train", "test"):
         (tmp_path / split / "cat").mkdir(parents=True)
         (tmp_path / split / "cat/0.png").write_bytes(png(noise(split)))
-    with pytest.raises(UserError, match="class cat is in two splits"):
+    with pytest.raises(UserError, match=r"1 classes are in two splits \(cat\)"):
         _ = Folder(data_root=tmp_path).images
 
 
 def test_folder_layout_errors(tmp_path, own_cache):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="pictures of 0 classes, at least 2 are needed; expected:"):
+    (tmp_path / "empty/a").mkdir(parents=True)
+    (tmp_path / "empty/a/readme.md").write_text("nothing")
+    with pytest.raises(
+        UserError, match=r"pictures of 0 classes, at least 2 are needed \(1 folders without a picture, the"
+    ):
         _ = Folder(data_root=tmp_path / "empty").images
     small_folder(tmp_path / "full")
     (tmp_path / "full/stray.png").write_bytes(png(noise("stray")))
-    with pytest.raises(UserError, match=r"stray\.png is not in a class's folder"):
-        _ = Folder(data_root=tmp_path / "full").images
+    with pytest.warns(DataWarning, match=r"1 pictures passed over outside of folders as deep as class0 \(stray.png\)"):
+        assert len(Folder(data_root=tmp_path / "full", size=8).images.classes) == 5
     with pytest.raises(UserError, match="size must be between 8 and 1024"):
         Folder(size=4)
+
+
+def pgm(*path):
+    return png(noise(*path, shape=(12, 10)), "PPM")
+
+
+def test_gtsrb_and_orl_are_read_as_their_authors_ship_them(tmp_path, own_cache):
+    """Formats PPM and PGM, classes below folders of folders, annotations beside them, unlabelled test pictures."""
+    for c in range(4):
+        home = tmp_path / f"GTSRB/Final_Training/Images/{c:05d}"
+        home.mkdir(parents=True)
+        (home / f"GT-{c:05d}.csv").write_text("Filename;Width")
+        for i in range(3):
+            (home / f"{i:05d}.ppm").write_bytes(png(noise(c, i), "PPM"))
+        (tmp_path / f"ORL/s{c}").mkdir(parents=True)
+        for i in range(3):
+            (tmp_path / f"ORL/s{c}/{i}.pgm").write_bytes(pgm(c, i))
+    (tmp_path / "GTSRB/Final_Test/Images").mkdir(parents=True)
+    for i in range(2):
+        (tmp_path / f"GTSRB/Final_Test/Images/{i:05d}.ppm").write_bytes(png(noise("test", i), "PPM"))
+    with pytest.warns(DataWarning) as said:
+        signs = Folder(data_root=tmp_path / "GTSRB", size=12).images
+    assert signs.classes == tuple(f"Final_Training/Images/{c:05d}" for c in range(4))
+    assert signs.counts == (3, 3, 3, 3)
+    np.testing.assert_array_equal(signs.pixels[4], noise(1, 1).transpose(2, 0, 1))
+    (line,) = [str(each.message) for each in said]
+    assert "2 pictures passed over outside" in line
+    assert "4 passed over as no pictures" in line
+    faces = Folder(data_root=tmp_path / "ORL", size=12, grey=True).images
+    assert (faces.classes, faces.counts) == (("s0", "s1", "s2", "s3"), (3, 3, 3, 3))
+
+
+def test_a_mixed_folder_loses_nothing(tmp_path, own_cache):
+    """Formats beside each other, and a picture whose name does not say that it is one."""
+    for c, fmt in enumerate(("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "TGA")):
+        (tmp_path / f"{c}").mkdir()
+        for i in range(2):
+            suffix = {"TIFF": "tif", "PPM": "pnm"}.get(fmt, fmt.lower())
+            (tmp_path / f"{c}/{i}.{suffix}").write_bytes(png(noise(c, i), fmt))
+    (tmp_path / "0/unnamed").write_bytes(png(noise("unnamed")))
+    images = Folder(data_root=tmp_path, size=12).images
+    assert images.counts == (3, *(2,) * 7)
+    groups = Folder(data_root=tmp_path, size=12).images.groups
+    assert groups == images.classes
+
+
+def test_group_folders_are_groups(tmp_path, own_cache):
+    for group in "ab":
+        for c in range(3):
+            (tmp_path / group / str(c)).mkdir(parents=True)
+            (tmp_path / group / str(c) / "x.png").write_bytes(png(noise(group, c)))
+    images = Folder(data_root=tmp_path, size=12).images
+    assert images.classes == ("a/0", "a/1", "a/2", "b/0", "b/1", "b/2")
+    assert images.groups == ("a", "a", "a", "b", "b", "b")
+
+
+def test_linked_class_folders_are_read_and_what_is_not_a_file_is_named(tmp_path, own_cache):
+    small_folder(tmp_path / "real", classes=2)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for c in range(2):
+        (mine / f"linked{c}").symlink_to(tmp_path / f"real/class{c}")
+    (mine / "again").symlink_to(mine / "linked0")
+    (mine / "up").symlink_to(tmp_path)
+    (mine / "linked1/dead.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(mine / "linked1/x.png")  # opening it would hang
+    with pytest.warns(DataWarning) as said:
+        images = Folder(data_root=mine, size=12).images
+    assert images.classes == ("again", "linked1")  # one name for a folder that two links lead to
+    (line,) = [str(each.message) for each in said]
+    assert "1 links that lead nowhere (linked1/dead.png)" in line
+    assert "1 passed over as neither files nor folders (linked1/x.png)" in line
+    assert "2 links passed over, to folders that are read already or lie around this one (the first linked0)" in line
+
+
+def test_all_damaged_pictures_are_named_at_once(tmp_path, own_cache):
+    small_folder(tmp_path, classes=3)
+    for name in ("class0/1.png", "class1/2.png", "class2/3.png"):
+        (tmp_path / name).write_bytes(b"no picture")
+    with pytest.raises(UserError) as said:
+        _ = Folder(data_root=tmp_path, size=12).images
+    assert str(said.value).startswith("3 of 15 pictures: ")
+    assert all(f"{tmp_path}/class{c}/{c + 1}.png cannot be read" in str(said.value) for c in range(3))
+    assert "\n" not in str(said.value)
+
+
+def test_pictures_and_classes_that_show_nothing_are_named_each_time(tmp_path, own_cache):
+    small_folder(tmp_path, classes=3)
+    (tmp_path / "class0/1.png").write_bytes(png(np.full((9, 9, 3), 200, np.uint8)))
+    for i in range(6):
+        (tmp_path / f"class2/{i}.png").write_bytes(png(noise("one")))
+    out = io.BytesIO()
+    Image.fromarray(noise("a")).save(out, "GIF", save_all=True, append_images=[Image.fromarray(noise("b"))])
+    (tmp_path / "class1/9.gif").write_bytes(out.getvalue())
+    for _ in range(2):  # decoded, then from the cache
+        with pytest.warns(DataWarning) as said:
+            folder.read.__wrapped__(tmp_path, Preparation("RGB", (12, 12)))
+        (line,) = [str(each.message) for each in said]
+        assert "1 pictures of a single colour when prepared (class0/1.png)" in line
+        assert "1 classes that hold one picture again and again (class2)" in line
+        assert "1 pictures with several frames, of which the first is used (class1/9.gif)" in line
+
+
+def test_a_class_with_too_few_pictures_is_named(tmp_path, own_cache):
+    small_folder(tmp_path, ("train", "test"), classes=10, pictures=7)
+    for i in range(2, 10):
+        (tmp_path / f"train/trainclass3/{i}.png").unlink(missing_ok=True)
+    (tmp_path / "notes.txt").unlink()
+    with pytest.raises(UserError, match=r"1 train classes have fewer \(trainclass3: 2\); lower --shots or --queries"):
+        Folder(data_root=tmp_path, size=8, shots=1, queries=5).sample(1, Key(0).numpy())
+
+
+def test_mini_imagenet_may_have_folders_of_classes(tmp_path, own_cache, monkeypatch):
+    small_mini(tmp_path, monkeypatch)
+    home = tmp_path / "mini_imagenet/images"
+    flat = mini_imagenet.read.__wrapped__(tmp_path)[0].pixels.copy()
+    for path in sorted(home.iterdir()):
+        (home / path.name[:3]).mkdir(exist_ok=True)
+        path.rename(home / path.name[:3] / path.name)
+    np.testing.assert_array_equal(mini_imagenet.read.__wrapped__(tmp_path)[0].pixels, flat)
+    (home / "n000.jpg").write_bytes(png(noise("other"), "JPEG"))
+    with pytest.raises(UserError, match=r"holds 1 pictures twice, the first n00/n000.jpg and n000.jpg"):
+        mini_imagenet.read.__wrapped__(tmp_path)
 
 
 # ---- a thousand damaged files

@@ -19,6 +19,7 @@ from torch import nn
 from metarl import cli
 from metarl.evaluation import AdaptationCurve
 from metarl.fewshot import LEARNERS
+from metarl.fewshot.datasets.folder import Folder, read
 from metarl.fewshot.datasets.glyphs import Glyphs
 from metarl.learner import Budget
 from metarl.runs import Run
@@ -143,6 +144,79 @@ def test_a_run_remembers_where_its_data_lies(tmp_path, monkeypatch):
     moved = [word if word != "mine" else "moved" for word in run]
     done("train", *moved, "--resume", "--iterations", "2")  # resuming from another place is the same run
     done("evaluate", "run", "--tasks", "3")
+
+
+def letters(folder, names, pictures=4):
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for i in range(pictures):
+            noise = Key(0)("letters", name, i).numpy().integers(0, 256, (8, 8), dtype=np.uint8)
+            Image.fromarray(noise).save(folder / name / f"{i}.png")
+
+
+def test_no_class_moves_when_others_come_and_a_run_knows_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("METARL_CACHE", str(tmp_path / "cache"))
+    mine = tmp_path / "mine"
+    letters(mine, [f"class{i}" for i in range(31)])
+
+    def splits():
+        read.cache_clear()
+        source = Folder(data_root=mine, size=16)
+        return {name: split for split in source.splits for name in source.classes(split)}
+
+    words = ["--dataset", "folder", "--ways", "2", "--shots", "1", "--queries", "2", "--size", "16", "--grey", *SHORT]
+    train = ["train", "protonet", *words, "--data-root", mine, "--out", tmp_path / "run"]
+    done(*train)
+    before = splits()
+    remembered = Run.open(tmp_path / "run").recall("trained_on")["classes"]
+    assert remembered == sorted(name for name, split in before.items() if split == "train")
+    done("evaluate", tmp_path / "run", "--tasks", "2")
+    letters(mine, ["another"])
+    after = splits()
+    assert {name: after[name] for name in before} == before
+    code, _, err = metarl("evaluate", tmp_path / "run", "--tasks", "2")
+    assert code == 0  # no test class was trained on, but the tasks are others
+    assert err.startswith(f"metarl: warning: folder has changed since {tmp_path / 'run'} was trained (")
+    assert err.count("\n") == 1
+    said = refused(*train, "--resume", "--iterations", "2")
+    assert "cannot go on: folder has changed since it began" in said
+    # laid out by hand so that a class it was trained on is tested on
+    (mine / "another").rename(tmp_path / "another")
+    for name, split in before.items():
+        (mine / ("test" if name == remembered[0] else split)).mkdir(exist_ok=True)
+        (mine / name).rename(mine / ("test" if name == remembered[0] else split) / name)
+    read.cache_clear()
+    assert (
+        f"was trained on 1 of the {1 + list(before.values()).count('test')} test classes ({remembered[0]})"
+        in refused("evaluate", tmp_path / "run", "--tasks", "2")
+    )
+
+
+def test_few_classes_say_which_ways_work(tmp_path, monkeypatch):
+    monkeypatch.setenv("METARL_CACHE", str(tmp_path / "cache"))
+    letters(tmp_path / "mine", [f"class{i}" for i in range(10)], pictures=6)
+    words = ["--dataset", "folder", "--shots", "1", "--queries", "2", "--size", "16", *SHORT]
+    code, _, err = metarl("train", "protonet", *words, "--data-root", tmp_path / "mine", "--out", tmp_path / "run")
+    source = Folder(data_root=tmp_path / "mine", size=16)
+    count = {split: len(source.classes(split)) for split in source.splits}
+    assert count == {"train": 6, "validation": 1, "test": 3}
+    assert code == 0
+    assert "too few classes to judge with 5 ways (validation 1, test 3): evaluate with fewer --ways, or more" in err
+    said = refused("evaluate", tmp_path / "run", "--tasks", "2")
+    assert "5 ways asked for, the test split has 3 classes in all (train 6, validation 1): at most --ways 3, or" in said
+    done("evaluate", tmp_path / "run", "--tasks", "2", "--ways", "3")
+
+
+def test_predicting_classes_that_were_trained_on_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("METARL_CACHE", str(tmp_path / "cache"))
+    letters(tmp_path / "mine", [f"class{i}" for i in range(10)])
+    words = ["--dataset", "folder", "--ways", "2", "--queries", "2", "--size", "16", *SHORT]
+    done("train", "protonet", *words, "--data-root", tmp_path / "mine", "--out", tmp_path / "run")
+    query = tmp_path / "mine/class0/0.png"
+    code, out, err = metarl("predict", tmp_path / "run", "--support", tmp_path / "mine", "--query", query)
+    assert code == 0
+    assert out.startswith(str(query))
+    assert f"warning: {tmp_path / 'run'} was trained on 6 of these classes (" in err
 
 
 # Any module as encoder, for every learner

@@ -213,9 +213,14 @@ def test_bad_options_say_what_is_allowed(options, message):
 
 
 def test_too_few_images_or_classes_say_so():
-    with pytest.raises(UserError, match=r"7 shots and 3 queries need 10 images a class, a train class has 9"):
+    with pytest.raises(
+        UserError, match=r"7 shots and 3 queries need 10 images a class, 1 train classes have fewer \(a/1: 9\); lower"
+    ):
         Toy(shots=7).sample(1, Key(0).numpy())
-    with pytest.raises(UserError, match="10 ways asked for, the train split has 9 classes in all"):
+    with pytest.raises(
+        UserError,
+        match=r"10 ways asked for, the train split has 9 classes in all \(validation 3, test 6\): at most --ways 9",
+    ):
         Toy(ways=10).sample(1, Key(0).numpy())
     with pytest.raises(UserError, match="no split 'ood'; it has train, validation, test"):
         Toy().sample(1, Key(0).numpy(), "ood")

@@ -209,9 +209,15 @@ WRONG = [
 ]
 TOO_MUCH = {  # refused only when training asks for a task, or for an encoder
     "maml": (["--ways", "5000"], "5000 ways asked for, the train split has 1133 classes"),
-    "reptile": (["--train-shots", "12"], "12 shots and 1 queries need 13 images a class, a train class has 12"),
+    "reptile": (
+        ["--train-shots", "12"],
+        "12 shots and 1 queries need 13 images a class, no train class has more than 12",
+    ),
     "protonet": (["--train-ways", "5000"], "5000 ways asked for, the train split has 1133 classes"),
-    "matchingnet": (["--shots", "11"], "11 shots and 2 queries need 13 images a class, a train class has 12"),
+    "matchingnet": (
+        ["--shots", "11"],
+        "11 shots and 2 queries need 13 images a class, no train class has more than 12",
+    ),
 }
 
 
