@@ -303,6 +303,7 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
             updated = time.perf_counter()
             metrics["return/before"] = float(data.support[0].episodes.returns().mean())
             metrics["return/after"] = float(data.query.episodes.returns().mean())
+            metrics["episodes/steps"] = sum(int(b.episodes.valid.sum()) for b in [*data.support, data.query])
             metrics["episodes/unstable"] = sum(int(b.episodes.unstable.sum()) for b in [*data.support, data.query])
             if config.validate_every and (iteration + 1) % config.validate_every == 0:
                 tasks = family.fixed("validation", config.validation_tasks)

@@ -441,6 +441,7 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
             metrics = update(policy, params, optimiser, batch, now, at)
             updated = time.perf_counter()
             metrics["value/explained_variance"] = explained
+            metrics["episodes/steps"] = int(played.episodes.valid.sum())
             metrics["episodes/unstable"] = int(played.episodes.unstable.sum())
             metrics |= _returns("", played.returns().mean((0, 1)))
             if config.validate_every and (iteration + 1) % config.validate_every == 0:

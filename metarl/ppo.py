@@ -238,6 +238,7 @@ def iterate(model: PPO, vec: VecNormalize, config: Config, key: Key) -> tuple[di
     found = model.logger.name_to_value
     metrics = {ours: float(found[theirs]) for theirs, ours in DIAGNOSTICS.items() if theirs in found}
     metrics["policy/entropy"] = -float(found["train/entropy_loss"])
+    metrics["episodes/steps"] = model.n_steps * vec.num_envs  # all are taken: what ends begins anew
     finished = [episode["r"] for episode in episodes]
     metrics["return/mean"] = float(np.mean(finished)) if finished else math.nan
     return metrics, {"sampling_s": sampled - started, "update_s": time.perf_counter() - sampled}

@@ -333,6 +333,16 @@ def test_metrics_have_the_promised_diagnostics(tmp_path):
         assert f"trust_region/{name}" in line
     assert {"return/before", "return/after", "return/validation_0", "return/validation_1"} <= set(line)
     assert "baseline/explained_variance_query" in line
+    assert line["episodes/steps"] == 2 * SMALL.tasks * SMALL.episodes * FAMILY.horizon  # none ends at its goal yet
+
+
+def test_training_counts_the_steps_really_taken(tmp_path):
+    hopper = make_family("metarl/HopperRandomParams-v0")
+    run = Run.create(tmp_path / "run", learner="maml-trpo", config=SMALL, source=hopper, seed=3)
+    maml_trpo.train(replace(SMALL, iterations=1), hopper, run)
+    (line,) = run.metrics()
+    episodes = 2 * SMALL.tasks * SMALL.episodes
+    assert episodes < line["episodes/steps"] < 0.5 * episodes * hopper.horizon
 
 
 def test_the_curve_counts_what_adaptation_consumed(tmp_path):

@@ -163,6 +163,7 @@ def test_diagnostics_are_logged(tmp_path):
     assert names | {"value/explained_variance", "value/loss"} <= row.keys()
     assert all(math.isfinite(value) for value in row.values())
     assert row["return/mean"] < 0
+    assert row["episodes/steps"] == TINY_PPO["envs"] * NAVIGATION.horizon
 
 
 def test_the_deviation_keeps_above_its_floor(tmp_path):

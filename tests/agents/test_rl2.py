@@ -380,6 +380,7 @@ def test_training_changes_every_parameter_and_logs_its_diagnostics(tmp_path):
     for line in run.metrics():
         assert {"value/explained_variance", "return/trial", "return/validation_trial"} | policy_metrics <= set(line)
         assert line["episodes/unstable"] == 0
+        assert line["episodes/steps"] == SMALL.trials * BANDIT.pulls
         assert 0 <= line["return/trial"] <= BANDIT.pulls
 
 

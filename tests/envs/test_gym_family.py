@@ -1,16 +1,21 @@
 """Families over any Gymnasium constructor."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium.spaces import Box
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from metarl.envs.gym_family import GymFamily
+from metarl.inner import stack
 from metarl.learner import UserError
+from metarl.policies import mlp_policy
+from metarl.rollout import Blocks, rollout
 from metarl.seeding import Key
 from metarl.tasks import Tasks
 
@@ -67,6 +72,29 @@ def test_rows_are_the_environments_themselves():
         np.testing.assert_array_equal(infos["reward_env"], rewards)
         assert not terminated.any()
         assert truncated.all() == (k == family.horizon - 1)
+
+
+@dataclass(frozen=True)
+class ParallelPendulums(Pendulums):
+    """Pendulums that say of themselves that threads help."""
+
+    steps_in_parallel: ClassVar[bool] = True
+
+
+def test_threads_change_no_episode_of_environments_of_ones_own():
+    family, episodes = ParallelPendulums(), []
+    policy = mlp_policy(family.observation_space, family.action_space, (4,))
+    params = stack(policy.init(Key(0).torch()), 4)
+    for threads in (1, 2, 3):
+        env = Blocks(family, family.fixed("test", 4), 2, threads)
+        assert len(env.parts) == threads
+        episodes.append(rollout(env, policy, params, Key(0)))
+    starts = episodes[0].obs[:, :, 0].flatten(0, 1)
+    assert len(starts.unique(dim=0)) == 8
+    for others in episodes[1:]:
+        assert torch.equal(others.obs, episodes[0].obs)
+        assert torch.equal(others.actions, episodes[0].actions)
+        assert torch.equal(others.rewards, episodes[0].rewards)
 
 
 def test_a_row_begins_alone_as_it_does_among_others():
