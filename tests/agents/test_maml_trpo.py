@@ -182,7 +182,38 @@ def test_what_cannot_move_takes_nothing_of_the_trust_region():
     assert metrics["trust_region/kl"] > 0.5 * config.max_kl
 
 
-def test_a_checkpoint_with_smaller_deviations_than_its_least_is_put_back(tmp_path):
+@pytest.mark.parametrize(("sign", "blocked"), [(1, True), (-1, False)])
+def test_the_natural_direction_leaves_out_what_cannot_move(monkeypatch, sign, blocked):
+    policy, params, rule, data = gathered(replace(SMALL, min_std=1.0))
+    data = replace(data, query=replace(data.query, advantages=sign * data.query.advantages))
+    products, solutions, solve = [], [], maml_trpo.trust_region.conjugate_gradient
+
+    def spy(product, b, iterations):
+        products.append(product(b))
+        solutions.append(solve(product, b, iterations))
+        return solutions[-1]
+
+    monkeypatch.setattr(maml_trpo.trust_region, "conjugate_gradient", spy)
+    maml_trpo.meta_step(policy, params, data, rule, SMALL)
+    gradient = Objective(policy, rule, data, params, SMALL.tasks).local(flatten(params)).gradient
+    assert ((unflatten(gradient, params)["log_std"] > 0) == blocked).all()
+    for vector in (products[0], solutions[0].x):
+        assert ((unflatten(vector, params)["log_std"] == 0) == blocked).all()
+
+
+def test_candidates_are_judged_as_they_are_taken():
+    """A step across the least deviation: its KL and its loss are those of the policy that is put back."""
+    config = replace(SMALL, init_std=1.0, min_std=0.999, max_kl=0.05)
+    policy, params, rule, data = gathered(config)
+    after, metrics = maml_trpo.meta_step(policy, params, data, rule, config)
+    assert (after["log_std"] == np.log(0.999)).any()
+    objective = Objective(policy, rule, data, params, config.tasks)
+    (start, _), (loss, kl) = (map(float, objective.evaluate(flatten(values))) for values in (params, after))
+    assert metrics["trust_region/kl"] == pytest.approx(kl, rel=1e-9)
+    assert metrics["trust_region/improvement"] == pytest.approx(start - loss, rel=1e-9)
+
+
+def test_a_checkpoint_with_smaller_deviations_than_its_least_is_put_back(tmp_path, monkeypatch):
     """What was saved before steps were put back: adapting moves such deviations again."""
     config = replace(SMALL, iterations=1, min_std=0.5, init_std=0.5)
     run = Run.create(tmp_path / "run", learner="maml-trpo", config=config, source=FAMILY, seed=0)
@@ -197,9 +228,31 @@ def test_a_checkpoint_with_smaller_deviations_than_its_least_is_put_back(tmp_pat
     assert (path >= np.log(0.5) - 1e-6).all()
     assert ((path[:-1] == path[0]) & (path[1:] > path[0])).any()  # from the bound upwards
     longer = replace(config, iterations=2)
+    acted, honest = [], maml_trpo.adapt_to_tasks
+
+    def spy(env, policy, params, *rest):
+        acted.append(params["log_std"].exp().min())
+        return honest(env, policy, params, *rest)
+
+    monkeypatch.setattr(maml_trpo, "adapt_to_tasks", spy)
     resumed = Run.resume(run.folder, learner="maml-trpo", config=longer, source=FAMILY, seed=0)
     maml_trpo.train(longer, FAMILY, resumed)
+    assert min(acted) >= 0.5 - 1e-6
     assert resumed.restore()[1]["params"]["log_std"].exp().min() >= 0.5 - 1e-6
+
+
+def test_training_adapts_within_the_bounds(tmp_path, monkeypatch):
+    seen, honest = [], maml_trpo.adapt_to_tasks
+
+    def spy(*args):
+        seen.append(honest(*args).params["log_std"])
+        return honest(*args)
+
+    monkeypatch.setattr(maml_trpo, "adapt_to_tasks", spy)
+    trained(tmp_path / "run", replace(SMALL, min_std=1.0, init_std=1.0, iterations=2))
+    assert (torch.stack(seen) >= 0).all()
+    assert (torch.stack(seen) == 0).any()
+    assert (torch.stack(seen) > 0).any()
 
 
 def test_a_policy_does_not_start_below_its_least_deviation():
@@ -243,6 +296,30 @@ def test_accepted_steps_keep_the_measured_kl_within_the_bound_and_improve():
     assert accepted >= 3
 
 
+def test_damping_is_added_to_the_diagonal_of_the_curvature(monkeypatch):
+    policy, params, rule, data = gathered()
+    products, solve = [], maml_trpo.trust_region.conjugate_gradient
+
+    def spy(product, b, iterations):
+        products.append(product(torch.arange(1.0, len(b) + 1, dtype=b.dtype)))
+        return solve(product, b, iterations)
+
+    monkeypatch.setattr(maml_trpo.trust_region, "conjugate_gradient", spy)
+    for damping in (0.0, 0.5):
+        maml_trpo.meta_step(policy, params, data, rule, replace(SMALL, cg_damping=damping))
+    v = torch.arange(1.0, len(products[0]) + 1, dtype=torch.float64)
+    torch.testing.assert_close(products[1] - products[0], 0.5 * v)
+
+
+def test_the_full_step_has_the_kl_it_may_have():
+    """Near the start the KL is half the squared length of the step in the Fisher metric; at worst one backtrack."""
+    policy, params, rule, data = gathered()
+    config = replace(SMALL, max_kl=1e-8)
+    _, metrics = maml_trpo.meta_step(policy, params, data, rule, config)
+    assert metrics["trust_region/line_search_steps"] <= 2
+    assert 0.8**2 * 0.99 < metrics["trust_region/kl"] / config.max_kl <= 1
+
+
 def test_shards_add_up_to_the_whole():
     policy, params, rule, data = gathered()
     theta, v = flatten(params), torch.ones(len(flatten(params)), dtype=torch.float64)
@@ -283,6 +360,42 @@ def test_thinning_the_curvature_to_all_episodes_changes_nothing_and_to_fewer_lit
     )
     torch.testing.assert_close(whole, reference)
     assert 0 < (half - whole).norm() / whole.norm() < 0.5
+
+
+def test_the_curvature_is_that_of_the_thinned_episodes(monkeypatch):
+    policy, params, rule, data = gathered()
+    products, solve = [], maml_trpo.trust_region.conjugate_gradient
+
+    def spy(product, b, iterations):
+        products.append(product(b))
+        return solve(product, b, iterations)
+
+    monkeypatch.setattr(maml_trpo.trust_region, "conjugate_gradient", spy)
+    maml_trpo.meta_step(policy, params, data, rule, replace(SMALL, curvature_fraction=0.5))
+    theta = flatten(params)
+    b = -Objective(policy, rule, data, params, SMALL.tasks).local(theta).gradient  # of all episodes
+    thinned = Objective(policy, rule, data.thinned(0.5), params, SMALL.tasks).local(theta).curvature
+    torch.testing.assert_close(products[0], thinned(b) + SMALL.cg_damping * b)
+
+
+def test_advantages_are_normalised_a_task_at_a_time_and_steps_weigh_alike():
+    """Rewards of 1 and 3 in one task, of 100 and 700 in the other; the second has one step less."""
+    policy = mlp_policy(FAMILY.observation_space, FAMILY.action_space, (5,))
+    episodes = rollout(FAMILY.make_vec(FAMILY.fixed("train", 2), 3), policy, policy.init(Key(0).torch()), Key(0))
+    valid = episodes.valid.clone()
+    valid[1, 0, 50:] = False
+    batch = policy_gradient.prepare(replace(episodes, valid=valid), 0.99, 0.95)
+    for task in range(2):
+        kept = batch.advantages[task][valid[task]]
+        assert float(kept.mean()) == pytest.approx(0, abs=1e-5)
+        assert float(kept.std(unbiased=False)) == pytest.approx(1, abs=1e-5)
+        assert batch.weights[task][valid[task]].tolist() == pytest.approx([1 / len(kept)] * len(kept))
+    rewards = episodes.rewards.double()
+    targets = policy_gradient.returns.discounted_returns(rewards, valid, 0.99)
+    values = policy_gradient.returns.fit_linear_baseline(episodes.obs, targets, valid)
+    expected = policy_gradient.returns.gae(rewards, values, valid, 0.99, 0.95)
+    expected = policy_gradient.returns.normalise(expected, valid, (1, 2))
+    torch.testing.assert_close(batch.advantages.double(), expected, atol=1e-6, rtol=1e-5)
 
 
 def test_episodes_do_not_depend_on_threads():

@@ -127,6 +127,37 @@ def test_training_repeats_and_goes_on_where_it_stopped(tmp_path):
     assert trained("ppo-oracle", tmp_path / "other", seed=1).metrics() != whole.metrics()[:1]
 
 
+def test_every_setting_reaches_stable_baselines3(tmp_path, monkeypatch):
+    settings = {
+        "gamma": 0.7,
+        "gae_lambda": 0.6,
+        "clip": 0.33,
+        "entropy_weight": 0.02,
+        "value_weight": 0.9,
+        "max_gradient_norm": 0.25,
+        "epochs": 3,
+        "step_size": 7e-4,
+        "init_std": 0.8,
+        "minibatches": 2,
+        "hidden": (8, 6),
+    }
+    made, plain = [], ppo.iterate
+
+    def iterate(model, vec, *rest):
+        made.append((model, vec))
+        assert model.policy.log_std.exp().tolist() == pytest.approx([0.8, 0.8])
+        return plain(model, vec, *rest)
+
+    monkeypatch.setattr(ppo, "iterate", iterate)
+    trained("ppo-oracle", tmp_path / "run", **settings)
+    ((model, vec),) = made
+    assert (model.gamma, model.gae_lambda, model.clip_range(1.0)) == (0.7, 0.6, 0.33)
+    assert (model.ent_coef, model.vf_coef, model.max_grad_norm, model.n_epochs) == (0.02, 0.9, 0.25, 3)
+    assert model.policy.optimizer.param_groups[0]["lr"] == 7e-4
+    assert (model.n_steps, model.batch_size) == (20, 20)  # an episode of 20 steps in two environments, in halves
+    assert (vec.gamma, vec.norm_reward, vec.norm_obs) == (0.7, True, False)
+
+
 def test_training_leaves_the_global_generators_as_they_were(tmp_path):
     numpys, torchs = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002 - what is tested
     trained("ppo-pretrained", tmp_path / "run")

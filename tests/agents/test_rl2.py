@@ -253,6 +253,44 @@ def test_an_update_moves_towards_what_paid():
     assert metrics["policy/gradient_norm"] > 0
 
 
+def test_an_update_is_plain_descent_over_shuffled_minibatches():
+    """Against a loop by hand: every pass in another order, every minibatch from fresh gradients."""
+    config = replace(SMALL, epochs=3, minibatches=2, max_gradient_norm=1e6)
+    env, policy, start = acting()
+    batch, _ = prepare(play(env, policy, start, Key(5)), config, RewardScale())
+    params = {n: v.clone().requires_grad_() for n, v in start.items()}
+    update(policy, params, torch.optim.SGD(params.values(), 0.1), batch, config, Key(1))
+    expected, orders = {n: v.clone() for n, v in start.items()}, []
+    for epoch in range(3):
+        orders.append(torch.from_numpy(Key(1)("order", epoch).numpy().permutation(8)))
+        for rows in (orders[-1][:4], orders[-1][4:]):
+            leaves = {n: v.clone().requires_grad_() for n, v in expected.items()}
+            loss, _ = ppo_loss(policy, leaves, batch.take(rows), config)
+            gradients = torch.autograd.grad(loss, list(leaves.values()))
+            expected = {n: v - 0.1 * g for (n, v), g in zip(expected.items(), gradients, strict=True)}
+    assert len({tuple(order.tolist()) for order in orders}) == 3
+    for name, value in params.items():
+        torch.testing.assert_close(value.detach(), expected[name], atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("norm", [1e-3, 1e6])
+def test_gradients_are_scaled_down_to_their_largest_norm(norm):
+    """A step of plain descent of size 1 is as long as the gradient, or as it may be at most."""
+    policy = RecurrentPolicy(1, 2, True, hidden=4)
+    params = {n: v.requires_grad_() for n, v in vivid(policy).items()}
+    obs, state = torch.ones(1, 8, 1), policy.start(8)
+    said = policy.sequence(params, obs, state)
+    actions = torch.tensor([[0, 1] * 4])
+    log_prob = said.distribution.log_prob(actions).detach()
+    batch = Batch(obs, actions, log_prob, torch.ones(1, 8), torch.full((1, 8), 3.0), torch.ones(1, 8), state)
+    before = {n: v.detach().clone() for n, v in params.items()}
+    config = replace(SMALL, epochs=1, minibatches=1, max_gradient_norm=norm)
+    metrics = update(policy, params, torch.optim.SGD(params.values(), 1.0), batch, config, Key(1))
+    moved = torch.cat([(params[n].detach() - before[n]).flatten() for n in params]).norm()
+    assert metrics["policy/gradient_norm"] > 0.1  # what it was before
+    assert float(moved) == pytest.approx(min(norm, metrics["policy/gradient_norm"]), rel=1e-3)
+
+
 @pytest.mark.parametrize("start", [-14.0, MIN_STD_LOG])
 def test_a_deviation_never_stays_below_its_least_and_rises_again(start):
     """Steps down, then up: actions at the mean want a smaller deviation, actions far from it a larger one."""
@@ -297,6 +335,23 @@ def test_reward_scale_is_the_deviation_of_the_discounted_return_so_far():
     both = scale.update(2 * rewards, valid, 0.5)
     assert both.deviation == pytest.approx(np.std(so_far + [2 * x for x in so_far]))
     assert RewardScale().deviation == 1
+
+
+def test_training_scales_rewards_by_all_updates_so_far_at_its_own_discount(tmp_path, monkeypatch):
+    seen, honest = [], rl2.prepare
+
+    def spy(played, config, scale):
+        seen.append((played.episodes.rewards.flatten(0, 1).double(), played.episodes.valid.flatten(0, 1), scale))
+        return honest(played, config, scale)
+
+    monkeypatch.setattr(rl2, "prepare", spy)
+    run = trained(tmp_path / "run", replace(SMALL, gamma=0.5, normalise_rewards=True))
+    assert len(seen) == SMALL.iterations
+    expected = RewardScale()
+    for rewards, valid, scale in seen:
+        expected = expected.update(rewards, valid, 0.5)
+        assert scale == expected
+    assert run.restore()[1]["reward_scale"] == vars(expected)
 
 
 def test_normalised_rewards_are_what_is_learned_from_and_nothing_else():
@@ -368,6 +423,26 @@ def test_a_run_repeats_bit_for_bit_and_resumes_so(tmp_path, options):
     moments = [state["optimiser"]["state"][0]["exp_avg"] for state in states]
     assert moments[0].any()
     assert torch.equal(moments[0], moments[2])
+
+
+def test_training_takes_fresh_tasks_and_the_settings_of_each_iteration(tmp_path, monkeypatch):
+    config = replace(SMALL, step_size=8e-3, entropy_weight=0.4, halve_every=1)
+    tasks, settings, honest_play, honest_update = [], [], rl2.play, rl2.update
+
+    def played(env, *rest):
+        tasks.append(env.tasks.arrays["mean"].tolist())
+        return honest_play(env, *rest)
+
+    def updated(policy, params, optimiser, batch, now, key):
+        group = optimiser.param_groups[0]
+        settings.append((group["lr"], now.entropy_weight, group["eps"]))
+        return honest_update(policy, params, optimiser, batch, now, key)
+
+    monkeypatch.setattr(rl2, "play", played)
+    monkeypatch.setattr(rl2, "update", updated)
+    trained(tmp_path / "run", config)
+    assert len({tuple(map(tuple, means)) for means in tasks}) == 3
+    assert settings == [pytest.approx((8e-3 / 2**i, 0.4 / 2**i, 1e-5)) for i in range(3)]
 
 
 def test_training_changes_every_parameter_and_logs_its_diagnostics(tmp_path):

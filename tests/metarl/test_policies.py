@@ -74,6 +74,14 @@ def test_noise_has_the_shape_that_sampling_wants():
     assert CategoricalPolicy(MLP((2, 3))).noise(rng, (4, 5)).shape == (4, 5, 1)
 
 
+def test_initial_weights_are_glorots():
+    """Uniform up to sqrt(6 / (in + out)): .25 for 40 and 56."""
+    params = MLP((40, 56)).init(Key(0).torch())
+    assert 0.249 < params["0.weight"].abs().max() <= 0.25
+    assert float(params["0.weight"].std()) == pytest.approx(0.25 / 3**0.5, rel=0.03)
+    assert not params["0.bias"].any()
+
+
 def test_policy_for_spaces():
     box = Box(-1, 1, (3,))
     assert isinstance(mlp_policy(box, Discrete(4)), CategoricalPolicy)

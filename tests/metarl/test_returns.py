@@ -47,6 +47,24 @@ def test_normalise_counts_only_valid_entries():
     torch.testing.assert_close(found, torch.tensor([[[-1.0, 1.0, 0.0]]]))
 
 
+def test_normalise_leaves_nothing_of_what_is_all_the_same():
+    x = torch.full((1, 1, 4), 7.0)
+    assert returns.normalise(x, torch.ones(1, 1, 4, dtype=torch.bool), (1, 2)).tolist() == [[[0.0] * 4]]
+
+
+def test_linear_features_literal():
+    """Of the third step: the observation, clipped to +-10, its square, t / 100 to the third power, and 1."""
+    obs = torch.tensor([[0.0, 0.0], [0.0, 0.0], [3.0, -250.0]])
+    assert returns.linear_features(obs)[2].tolist() == pytest.approx([3, -10, 9, 100, 0.02, 0.0004, 0.000008, 1])
+
+
+def test_the_ridge_makes_sense_of_features_that_say_nothing():
+    """Observations of 0 for ever: without the ridge the equations have no solution; with it returns are by time."""
+    obs, valid = torch.zeros(1, 3, 4, 2), torch.ones(1, 3, 4, dtype=torch.bool)
+    target = torch.tensor([4.0, 3.0, 2.0, 1.0]).expand(1, 3, 4)
+    assert float((returns.fit_linear_baseline(obs, target, valid) - target).abs().max()) < 0.05
+
+
 def test_baseline_recovers_what_its_features_can_say():
     generator = torch.Generator().manual_seed(0)
     obs = torch.randn(2, 5, 30, 2, generator=generator)

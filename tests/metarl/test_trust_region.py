@@ -88,3 +88,4 @@ def test_line_search_stays_where_nothing_improves():
     assert not found.accepted
     assert float(found.theta) == 0
     assert (found.steps, found.loss, found.kl) == (3, 1.0, 0.0)
+    assert trust_region.line_search(lambda x: (2.0, 0.0), torch.zeros(1), torch.ones(1), 1.0, 1.0).steps == 15

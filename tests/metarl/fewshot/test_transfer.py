@@ -116,6 +116,25 @@ def test_one_step_of_the_task_head_by_hand():
     torch.testing.assert_close(head.compare(support, LABELS, query, 3)[0], expected)
 
 
+def test_momentum_of_the_task_head_is_dampened_by_hand():
+    """Minibatches of four and two, twice: each step is .9 of the last and .1 of its gradient (Chen et al. 2019)."""
+    support, query = features(1, 6, 4), features(1, 5, 4, stream="q")
+    head = fitted(epochs=2, head_minibatch=4, head_step_size=0.5, momentum=0.9, weight_decay=0.1)
+    key = Key(0)("transfer", "task head")
+    weight, bias, orders = Head(4, 3, key.torch()).weight.detach(), torch.zeros(3), key("order").numpy()
+    run = None
+    for _ in range(2):
+        order = torch.from_numpy(orders.permutation(6))
+        for rows in (order[:4], order[4:]):
+            x, y = support[0, rows], LABELS[0, rows]
+            error = ((x @ weight.T + bias).softmax(-1) - F.one_hot(y, 3)) / len(rows)
+            gradients = (error.T @ x + 0.1 * weight, error.sum(0) + 0.1 * bias)
+            run = gradients if run is None else tuple(0.9 * a + 0.1 * b for a, b in zip(run, gradients, strict=True))
+            weight, bias = weight - 0.5 * run[0], bias - 0.5 * run[1]
+    expected = (query[0] @ weight.T + bias).log_softmax(-1)
+    torch.testing.assert_close(head.compare(support, LABELS, query, 3)[0], expected)
+
+
 @pytest.mark.parametrize("scale", [None, 2.0])
 def test_a_task_s_head_does_not_depend_on_the_tasks_beside_it(scale):
     support, query = features(3, 6, 4), features(3, 5, 4, stream="q")
