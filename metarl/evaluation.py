@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metarl.learner import Budget, ScoreKind, Scores, Source, UserError
 from metarl.statistics import Interval, Values, bootstrap, mean
@@ -173,7 +174,7 @@ class AdaptationCurve:
                 evaluation_seed=evaluation_seed,
                 budget=budget,
                 config=dict(config or {}),
-                regret=None if run.regret is None else tuple(run.regret.mean(0).tolist()),
+                regret=None if run.regret is None else tuple(_task_means(run.regret, task_of).mean(0).tolist()),
                 horizon=getattr(source, "horizon", None),
                 task_of=tuple(task_of.tolist()),
                 task_arrays=several.arrays if small else None,
@@ -208,8 +209,8 @@ class AdaptationCurve:
         """The scores of distinct tasks `(S, D, K+1)`: means over their repeats, NaN where one of them diverged."""
         if self.tasks == self.per_task.shape[1]:
             return self.per_task
-        row_of = np.array(self.task_of)
-        return np.stack([self.per_task[:, row_of == row].mean(1) for row in self.rows], axis=1)
+        by_task = _task_means(np.moveaxis(self.per_task, 1, 0), np.array(self.task_of))
+        return np.moveaxis(by_task, 0, 1)
 
     @property
     def diverged(self) -> Values:
@@ -404,6 +405,11 @@ class AdaptationCurve:
         if not alike or not np.allclose(written, curve.mean, equal_nan=True):
             raise UserError("its mean is not the mean of its per_task")
         return curve
+
+
+def _task_means(values: Values, task_of: NDArray[np.int64]) -> Values:
+    """Means over the rows of each distinct task, `(T, ...)` to `(D, ...)`, in the order of first rows."""
+    return np.stack([values[task_of == row].mean(0) for row in np.unique(task_of)])
 
 
 def _few_arrays(arrays: Mapping[str, Any], tasks: int) -> dict[str, Values]:

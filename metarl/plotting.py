@@ -249,7 +249,7 @@ def _draw_against(curves: Sequence[AdaptationCurve], axis: str) -> Figure:
         ax = made.add_subplot(rows, columns, i + 1, sharey=shared)
         shared = shared or ax
         _draw_panel(ax, drawn, names, axis, levels)
-        ax.set_title(title, loc="left")
+        ax.set_title(title, loc="left", parse_math=False)
         ax.tick_params(axis="x", labelsize=7)
         if i % columns:
             ax.set_ylabel("")
@@ -343,7 +343,7 @@ def _draw_last(curves: Sequence[AdaptationCurve]) -> Figure:
             continue  # chance far below would leave the agents one dot
         ax.axvline(value, color=GREY, linewidth=1.2, linestyle=REFERENCE_DASHES[name], zorder=1.5)
         ax.annotate(name, (value, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8)
-    ax.set_yticks(range(len(shown)), [name for name, _, _, _ in shown])
+    ax.set_yticks(range(len(shown)), [name for name, _, _, _ in shown], parse_math=False)
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(shown) - 0.4, -0.6)
     ax.grid(visible=False, axis="y")

@@ -231,6 +231,11 @@ def test_one_score_that_diverged_leaves_the_other_29() -> None:
         AdaptationCurve.from_dict(document | {"mean": [None, document["mean"][1]]})
 
 
+def test_an_error_that_diverged_is_infinitely_large() -> None:
+    assert curve([[[np.nan], [2.0]]], score="mse").ranked.tolist() == [[[np.inf], [2.0]]]
+    assert curve([[[np.nan], [2.0]]], score="return").ranked.tolist() == [[[-np.inf], [2.0]]]
+
+
 def test_a_repeat_that_diverged_makes_its_task_diverge() -> None:
     found = curve([[[1.0], [np.inf], [3.0], [5.0]]], task_of=(0, 0, 2, 2))
     assert (found.mean.tolist(), found.diverged.tolist()) == ([4.0], [0.5])
@@ -262,6 +267,14 @@ def test_a_curve_knows_which_rows_are_one_task(tmp_path: Path) -> None:
         comparable([made, dataclasses.replace(made, task_of=(0, 1, 2), task_arrays=None)])
     with pytest.raises(ValueError, match=r"scores of each of the 3 tasks, got \[2\]"):
         AdaptationCurve.from_scores(scores([[0, 1], [2, 3]]), agent="a", source=family, split="test", tasks=tasks)
+
+
+def test_regret_weighs_distinct_tasks_equally() -> None:
+    family, tasks = make_family("metarl/BernoulliBandit-v0"), Tasks({"means": [[0.1], [0.9], [0.1]]})
+    regret = np.array([[0.0, 1.0], [6.0, 3.0], [2.0, 5.0]])
+    given = Scores(np.zeros((3, 1)), None, (0,), None, "return", "as tested", regret)
+    made = AdaptationCurve.from_scores(given, agent="a", source=family, split="test", tasks=tasks)
+    assert made.regret == (3.5, 3.0)  # of (0 + 2) / 2 and 6, and so on
 
 
 def test_names_of_tasks_are_short_and_distinct() -> None:

@@ -130,6 +130,9 @@ def test_few_tasks_have_a_panel_each() -> None:
         assert shown[1 + d] == [drawn.per_task[0, d].tolist(), other.per_task[0, d].tolist()]
     assert [len(ax.get_lines()) for ax in panels] == [3, 2, 2]  # random is the mean of both tasks
     assert len(figure(two_tasks(task_of=None, task_arrays=None)).axes) == 1  # a file of old
+    odd = two_tasks(task_arrays={r"$\frac{$": [1.0, -1.0]})  # whatever a user names it
+    for axis in (None, "final"):
+        assert render(lambda axis=axis: figure(odd, axis), "svg")
 
 
 def test_few_tasks_have_a_row_each_among_last_scores() -> None:

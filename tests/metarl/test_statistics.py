@@ -242,6 +242,13 @@ def test_p_value_of_agents_without_training_is_scipys(tasks: int) -> None:
     assert p_value(ours, theirs) == pytest.approx(expected, abs=1e-12 if tasks < 13 else 0.02)
 
 
+def test_p_value_does_not_depend_on_the_order_of_many_tasks() -> None:
+    rng = np.random.default_rng(6)
+    ours, theirs = rng.normal(0.3, 1.0, size=(1, 30)), rng.normal(size=(1, 30))
+    order = rng.permutation(30)
+    assert p_value(ours[:, order], theirs[:, order]) == pytest.approx(float(p_value(ours, theirs)), abs=1e-12)
+
+
 def test_p_value_needs_finite_scores() -> None:
     assert np.isnan(p_value(np.array([[np.nan, 1.0]]), np.zeros((1, 2))))
 
@@ -306,5 +313,5 @@ def test_performance_profile_falls_from_one_to_nothing() -> None:
 
 
 def test_what_diverged_is_worse_than_anything_and_like_its_like() -> None:
-    ours, theirs = np.array([[np.nan, np.nan, 1.0, 1.0]]), np.array([[-1e9, np.nan, np.nan, 2.0]])
-    assert float(probability_of_improvement(ours, theirs).value) == (0 + 0.5 + 1 + 0) / 4
+    ours, theirs = np.array([[np.nan, np.nan, np.nan, 1.0]]), np.array([[-1e9, 0.0, np.nan, np.nan]])
+    assert float(probability_of_improvement(ours, theirs).value) == (0 + 0 + 0.5 + 1) / 4
