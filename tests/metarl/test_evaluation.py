@@ -171,17 +171,17 @@ def test_means_weigh_distinct_tasks_equally_and_average_repeats() -> None:
 
 
 @settings(max_examples=15)
-@given(st.permutations(range(6)), st.permutations(range(5)), hnp.arrays(np.float64, (2, 5, 6, 2), elements=SCORES))
-def test_the_order_of_tasks_and_seeds_is_nothing(tasks: list[int], seeds: list[int], both: Any) -> None:
-    ours, theirs = both + 100.0 * np.arange(2)[:, None, None, None]
+@given(st.permutations(range(6)), st.permutations(range(5)), st.integers(0, 2**32))
+def test_the_order_of_tasks_and_seeds_is_nothing(tasks: list[int], seeds: list[int], world: int) -> None:
+    ours, theirs = np.random.default_rng(world).normal(size=(2, 5, 6, 2))
     turned = [values[seeds][:, tasks] for values in (ours, theirs)]
     first, second = (numbers(pair(*values, tuple(range(6))))["agents"][1] for values in ((ours, theirs), turned))
     assert first["p_value"] == pytest.approx(second["p_value"])
     for name in ("score", "interquartile_mean", "difference", "probability_of_improvement", "area"):
         assert np.allclose(first[name]["value"], second[name]["value"])
         width = np.subtract(first[name]["high"], first[name]["low"])
-        for end in ("low", "high"):  # other resamples
-            assert np.all(np.abs(np.subtract(first[name][end], second[name][end])) <= 0.2 * width + 1e-9)
+        for end in ("low", "high"):  # of other resamples
+            assert np.all(np.abs(np.subtract(first[name][end], second[name][end])) <= 0.2 * width)
 
 
 @settings(max_examples=40)
