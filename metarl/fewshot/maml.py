@@ -68,7 +68,8 @@ class Config:
     hidden: tuple[int, ...] = (40, 40)
     """Regression: widths of the hidden layers (Finn et al. 2017: 40 40, relu)."""
     strategy: training.Strategy = "auto"
-    """How the meta-gradient is computed; auto measures once and remembers."""
+    """How the meta-gradient is computed. auto times all three once and config.json remembers; another machine may
+    choose otherwise, so train other last digits. threads repeats bit for bit on any number of cores of one kind."""
     checkpoint_every: int = 1000
     """Iterations between checkpoints."""
     log_every: int = 100

@@ -212,9 +212,10 @@ class Classifier:
     def _call(self, params: Params, x: Tensor, basis: int | None, key: Key | None) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits, and the buffers after the call."""
         # Copies that the module may change in place; under vmap they are batched as the images are, or it could not.
-        one = torch.zeros_like(x.flatten()[0], dtype=torch.bool)
-        tensors = {name: torch.where(one, value, value) for name, value in self.buffers.items()} if self.buffers else {}
-        tensors |= {**self.frozen, **params}
+        tensors = {**self.frozen, **params}
+        if self.buffers:
+            one = torch.zeros_like(x.select(0, 0).sum(), dtype=torch.bool)
+            tensors |= {name: torch.where(one, value, value) for name, value in self.buffers.items()}
         with contextlib.nullcontext() if key is None else keyed_globals(key):
             logits: Tensor = torch.func.functional_call(self._skeleton.module, tensors, (x, basis), strict=True)
         return logits, {name: tensors[name] for name in self.buffers}

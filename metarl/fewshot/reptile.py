@@ -55,7 +55,8 @@ class Config:
     outer_step_size: float = 1.0
     """Epsilon at first; it falls linearly to 0 (Nichol et al. 2018: 1)."""
     strategy: training.Strategy = "auto"
-    """How the tasks of a meta-batch are computed; auto measures once and remembers."""
+    """How the tasks of a meta-batch are computed. auto times all three once and config.json remembers; another machine
+    may choose otherwise, so train other last digits. threads repeats bit for bit on any number of cores of one kind."""
     checkpoint_every: int = 1000
     """Iterations between checkpoints."""
     log_every: int = 100

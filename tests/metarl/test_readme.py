@@ -1,9 +1,12 @@
 """The README's Python runs as written."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
+
+from metarl import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -35,3 +38,25 @@ def test_readme_block_runs(i, tmp_path, monkeypatch, capsys):
         assert mean.shape == (4,)
         assert mean[1] > mean[0] + 10
         assert (tmp_path / "curve.png").stat().st_size > 10_000
+
+
+def commands():
+    """Every `metarl train` of the README, of scripts/reproduce.py and of the READMEs of results/, as words."""
+    reproduce = runpy.run_path(str(ROOT / "scripts/reproduce.py"))
+    for table in reproduce["TABLES"].values():
+        for agent in table.agents:
+            if agent.train is not None:
+                yield [agent.name, *table.source.split(), *agent.train.split()]
+    for path in (ROOT / "README.md", *(ROOT / "results").glob("*/README.md")):
+        for line in re.findall(r"^metarl train ([^#\n]+)", path.read_text(), re.MULTILINE):
+            yield line.split()
+
+
+def test_what_is_to_be_repeated_names_its_strategy():
+    """`auto` chooses by timing: another machine would train other numbers."""
+    timed = [name for name, entry in cli.LEARNERS.items() if hasattr(cli.resolve(entry.where).Config(), "strategy")]
+    assert len(timed) == 5
+    found = [words for words in commands() if words[0] in timed]
+    assert len(found) > 20
+    for words in found:
+        assert words[words.index("--strategy") + 1] in ("loop", "threads", "vmap"), words

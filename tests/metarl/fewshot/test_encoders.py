@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
@@ -122,7 +122,7 @@ kinds = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-@settings(max_examples=4)
+@settings(max_examples=4, phases=(Phase.explicit, Phase.reuse, Phase.generate))  # every example trains: no shrinking
 @given(kind=kinds)
 def test_everything_of_an_encoder_is_honoured(name, kind, tmp_path_factory):
     """Saved whole, the caller's untouched, frozen parts still, ties kept, no global generator asked or moved."""
@@ -458,3 +458,20 @@ def test_our_own_backbone_brought_is_the_backbone(tmp_path):
     a, b = train(tmp_path / "a", "maml", None, width=2), train(tmp_path / "b", "maml", copy.deepcopy(mine), width=2)
     assert all(torch.equal(held(a)[n], held(b)[n]) for n in held(a))
     assert Plan(**a.recall("meta_gradient")).strategy == "loop"
+
+
+@pytest.mark.parametrize("name", ["maml", "reptile"])
+def test_threads_repeat_bit_for_bit_on_any_number_of_cores(name, tmp_path, monkeypatch):
+    """The strategy that reproductions may name, with the config's own backbone."""
+    runs, before = [], torch.get_num_threads()
+    try:
+        for cores in (1, 2, 3):
+            monkeypatch.setattr(training, "_cores", lambda cores=cores: cores)
+            torch.set_num_threads(cores)
+            runs.append(train(tmp_path / str(cores), name, None, strategy="threads", width=16, tasks=3))
+            assert runs[-1].recall("meta_gradient")["threads"] == cores
+    finally:
+        torch.set_num_threads(before)
+    first, *others = map(held, runs)
+    for other in others:
+        assert all(torch.equal(first[n], other[n]) for n in first)
