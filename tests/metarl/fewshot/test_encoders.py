@@ -428,7 +428,9 @@ def test_the_command_line_says_in_one_line_how_to_load_it(name, tmp_path, capsys
     run = train(tmp_path / "run", name, Brought())
     for way in "ab":
         (tmp_path / "support" / way).mkdir(parents=True)
-        Image.new("L", (28, 28)).save(tmp_path / "support" / way / "1.png")
+        drawn = Image.new("L", (28, 28))
+        drawn.paste(255, (5, 5, 12, 20))
+        drawn.save(tmp_path / "support" / way / "1.png")
     picture = str(tmp_path / "support" / "a" / "1.png")
     folder = str(run.folder)
     for words in (
