@@ -8,7 +8,7 @@ classes, whatever it was trained with.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -46,7 +46,7 @@ class EmbeddingNetwork(nn.Module, ABC):
         self.batch_norm = batch_norm
 
     @abstractmethod
-    def compare(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
+    def compare(self, support: Tensor, labels: Tensor, query: Tensor, ways: int, keys: Sequence[Key] = ()) -> Tensor:
         """Log-probabilities of the classes.
 
         Args:
@@ -54,6 +54,7 @@ class EmbeddingNetwork(nn.Module, ABC):
             labels: `(T, S)` in 0..ways-1, each class at least once.
             query: features `(T, R, F)`.
             ways: N.
+            keys: T, a task's own, for rules that draw; without them all tasks draw the same.
 
         Returns:
             `(T, R, N)`.
@@ -72,16 +73,16 @@ class EmbeddingNetwork(nn.Module, ABC):
             found = torch.func.vmap(lambda task: features(self.encoder, task, basis))(images)
         return found[:, :shots], found[:, shots:]
 
-    def forward(self, batch: Batch, ways: int) -> Tensor:
-        """Log-probabilities `(T, R, N)`."""
+    def forward(self, batch: Batch, ways: int, keys: Sequence[Key] = ()) -> Tensor:
+        """Log-probabilities `(T, R, N)`; `keys` as for `compare`."""
         support, query = self.embed(batch)
-        return self.compare(support, batch.support_y, query, ways)
+        return self.compare(support, batch.support_y, query, ways, keys)
 
     @plain_torch()
-    def log_probabilities(self, batch: Batch, ways: int) -> Tensor:
+    def log_probabilities(self, batch: Batch, ways: int, keys: Sequence[Key] = ()) -> Tensor:
         """The same without a gradient; query labels are not used."""
         with torch.no_grad(), keyed_globals(Key(0)("judged")):
-            found: Tensor = self(usable(batch), ways)
+            found: Tensor = self(usable(batch), ways, keys)
         return found
 
 
@@ -132,12 +133,13 @@ class Trained:
         norm = normalised_by(self.network.encoder, self.network.batch_norm)
         images = tasks.arrays["support"].shape[1] + tasks.arrays["query"].shape[1]
         chunk = max(1, EVALUATION_IMAGES // images)
-        rows = []
+        rows, key = [], Key(seed)("embedding", "evaluate")
         for start in range(0, len(tasks), chunk):
-            batch = self.source.batch(tasks[start : start + chunk])
+            batch = self.source.batch(some := tasks[start : start + chunk])
+            keys = [key(*some.place(t)) for t in range(len(some))]
             shown = shots_shown(batch, ways)
             found = [torch.full((len(batch),), 1 / ways, dtype=torch.float64)]
-            found += self._accuracies(batch, ways, shown[1:])
+            found += self._accuracies(batch, ways, shown[1:], keys)
             rows.append(torch.stack(found, 1))
         return Scores(
             values=torch.cat(rows).numpy(),
@@ -148,23 +150,27 @@ class Trained:
             protocol=f"{ways}-way, {self.rule}, without support images chance; batch norm: {norm}",
         )
 
-    def _accuracies(self, batch: Batch, ways: int, shown: tuple[int, ...]) -> list[Tensor]:
+    def _accuracies(self, batch: Batch, ways: int, shown: tuple[int, ...], keys: list[Key]) -> list[Tensor]:
         """Of each task `(T,)`, with the first k support images of each class, for every k shown."""
 
         def accuracy(log_probabilities: Tensor) -> Tensor:
             return (log_probabilities.argmax(-1) == batch.query_y).double().mean(1)
 
+        def at(k: int) -> list[Key]:
+            return [key("shots", k) for key in keys]
+
         if self.network.batch_norm != "running":
-            return [accuracy(self.log_probabilities(first_shots(batch, ways, k), ways)) for k in shown]
+            return [accuracy(self.log_probabilities(first_shots(batch, ways, k), ways, at(k))) for k in shown]
         with torch.no_grad():  # an image's features do not depend on the other images: encode each once
             support, query = self.network.embed(batch)
             parts = [first_shots(replace(batch, support_x=support), ways, k) for k in shown]
-            return [accuracy(self.network.compare(p.support_x, p.support_y, query, ways)) for p in parts]
+            compared = zip(parts, shown, strict=True)
+            return [accuracy(self.network.compare(p.support_x, p.support_y, query, ways, at(k))) for p, k in compared]
 
     @plain_torch()
-    def log_probabilities(self, batch: Batch, ways: int) -> Tensor:
-        """Of the classes for the query images, `(T, R, ways)`; query labels are not used."""
-        return self.network.log_probabilities(batch, ways)
+    def log_probabilities(self, batch: Batch, ways: int, keys: Sequence[Key] = ()) -> Tensor:
+        """Of the classes for the query images, `(T, R, ways)`; query labels are not used. `keys` as for `compare`."""
+        return self.network.log_probabilities(batch, ways, keys)
 
 
 def shots_shown(batch: Batch, ways: int) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +18,7 @@ from metarl.fewshot.images import ImageSource
 from metarl.fewshot.transfer import train
 from metarl.learner import check_range
 from metarl.runs import Run
+from metarl.seeding import Key
 
 __all__ = ["DEFAULTS", "Config", "load", "train"]
 
@@ -43,7 +45,7 @@ class Logistic(EmbeddingNetwork):
         super().__init__(encoder, batch_norm)
         self.c = c
 
-    def compare(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
+    def compare(self, support: Tensor, labels: Tensor, query: Tensor, ways: int, keys: Sequence[Key] = ()) -> Tensor:
         """Log-probabilities `(T, R, N)`; see `EmbeddingNetwork.compare`."""
         support, query = (F.normalize(part.detach(), dim=-1).cpu().double() for part in (support, query))
         found = []

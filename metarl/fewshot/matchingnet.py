@@ -10,6 +10,7 @@ attention, as the paper's appendix has it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -94,7 +95,7 @@ class MatchingNet(EmbeddingNetwork):
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
         self.context = context
 
-    def compare(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
+    def compare(self, support: Tensor, labels: Tensor, query: Tensor, ways: int, keys: Sequence[Key] = ()) -> Tensor:
         """Log-probabilities `(T, R, N)`; see `EmbeddingNetwork.compare`."""
         if self.context is not None:
             support, query = self.context(support, query)

@@ -5,6 +5,7 @@ log p(class | query) = log softmax over classes of  -|f(query) - mean of f(suppo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ DEFAULTS = {  # a data set's name, or a setting of one
 class ProtoNet(EmbeddingNetwork):
     """Distances to class means."""
 
-    def compare(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
+    def compare(self, support: Tensor, labels: Tensor, query: Tensor, ways: int, keys: Sequence[Key] = ()) -> Tensor:
         """Log-probabilities `(T, R, N)`; see `EmbeddingNetwork.compare`."""
         return (-squared_distances(query, class_means(support, labels, ways))).log_softmax(-1)
 

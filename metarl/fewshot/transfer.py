@@ -7,7 +7,7 @@ differ in the head: see `centroid`, `logistic`, `baseline` and `baseline_plus`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -222,8 +222,8 @@ class HeadConfig(Config):
 class FittedHead(EmbeddingNetwork):
     """A head for each task, fitted to its support features by SGD, all tasks at once.
 
-    Every task starts from the same weights and takes its images in the same order, so the result does not
-    depend on which tasks are computed together.
+    The weights a task starts from and the order of its images come from its own key, so the result does not
+    depend on which tasks are computed together. Without keys they are the same for every task.
     """
 
     def __init__(self, encoder: nn.Module, batch_norm: BatchNormMode, config: HeadConfig, scale: float | None) -> None:
@@ -231,14 +231,14 @@ class FittedHead(EmbeddingNetwork):
         self.config = config
         self.scale = scale
 
-    def compare(self, support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
+    def compare(self, support: Tensor, labels: Tensor, query: Tensor, ways: int, keys: Sequence[Key] = ()) -> Tensor:
         """Log-probabilities `(T, R, N)`; see `EmbeddingNetwork.compare`."""
-        config, key = self.config, Key(0)("transfer", "task head")
-        tasks, images, size = support.shape
-        first = Head(size, ways, key.torch(), self.scale)
+        config, (tasks, images, size) = self.config, support.shape
+        keys = keys or [Key(0)("transfer", "task head")] * tasks
+        first = [Head(size, ways, key.torch(), self.scale) for key in keys]
         support, device = support.detach(), support.device
-        weight = first.weight.detach().to(support).expand(tasks, -1, -1).clone().requires_grad_()
-        other = first.bias_or_norm.detach().to(support).expand(tasks, 1, -1).clone().requires_grad_()
+        weight = torch.stack([head.weight.detach() for head in first]).to(support).requires_grad_()
+        other = torch.stack([head.bias_or_norm.detach() for head in first])[:, None].to(support).requires_grad_()
         sgd = torch.optim.SGD(
             [weight, other],
             lr=config.head_step_size,
@@ -246,14 +246,15 @@ class FittedHead(EmbeddingNetwork):
             dampening=config.momentum,
             weight_decay=config.weight_decay,
         )
-        rng = key("order").numpy()
+        orders = [key("order").numpy() for key in keys]
         with torch.enable_grad():
             for _ in range(config.epochs):
-                order = torch.from_numpy(rng.permutation(images)).to(device)
-                for rows in torch.split(order, config.head_minibatch):
-                    found = logits(support[:, rows], weight, other, self.scale)
+                order = torch.from_numpy(np.stack([rng.permutation(images) for rng in orders])).to(device)
+                for rows in torch.split(order, config.head_minibatch, 1):
+                    found = logits(support.take_along_dim(rows[..., None], 1), weight, other, self.scale)
                     # A sum over tasks: each head sees the mean loss of its own task.
-                    loss = F.cross_entropy(found.flatten(0, 1), labels[:, rows].flatten(), reduction="sum") / len(rows)
+                    loss = F.cross_entropy(found.flatten(0, 1), labels.gather(1, rows).flatten(), reduction="sum")
+                    loss = loss / rows.shape[1]
                     sgd.zero_grad()
                     torch.autograd.backward(loss)
                     sgd.step()

@@ -11,7 +11,7 @@ import torch
 
 from metarl import cli
 from metarl.evaluation import AdaptationCurve
-from metarl.fewshot import training
+from metarl.fewshot import embedding, maml, training
 from metarl.fewshot.datasets.glyphs import Glyphs
 from metarl.learner import Budget, UserError
 from metarl.runs import Run
@@ -150,6 +150,18 @@ def test_a_curve_repeats_and_query_labels_decide_nothing(name, tmp_path):
     found = [load(run).log_probabilities(part, 3) for part in (batch, other)]
     assert torch.equal(*found)
     torch.testing.assert_close(found[0].exp().sum(-1), torch.ones(4, 6))
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_tasks_are_judged_alone_as_in_any_chunk(name, tmp_path, monkeypatch):
+    learner, tasks = load(train(begin(tmp_path / "run", name, tiny(name, iterations=2)))), SOURCE.fixed("test", 6)
+    whole = learner.curve(tasks, Budget(steps=2), seed=0).values
+    monkeypatch.setattr(embedding, "EVALUATION_IMAGES", 4 * 12)  # of a task
+    monkeypatch.setattr(maml, "EVALUATION_CHUNK", 4)
+    np.testing.assert_allclose(
+        learner.curve(tasks[[5, 2, 3, 0, 1]], Budget(steps=2), seed=0).values, whole[[5, 2, 3, 0, 1]]
+    )
+    np.testing.assert_allclose(learner.curve(tasks[4:5], Budget(steps=2), seed=0).values, whole[4:5])
 
 
 @pytest.mark.parametrize("name", LEARNERS)

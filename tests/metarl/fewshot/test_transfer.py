@@ -12,11 +12,12 @@ from torch import nn
 
 from metarl.fewshot import baseline, baseline_plus, centroid, logistic, transfer
 from metarl.fewshot.datasets.glyphs import Glyphs
+from metarl.fewshot.embedding import Trained
 from metarl.fewshot.images import Images, ImageSource
 from metarl.fewshot.logistic import Logistic
 from metarl.fewshot.protonet import ProtoNet
 from metarl.fewshot.transfer import BaseClasses, FittedHead, Head, HeadConfig
-from metarl.learner import UserError
+from metarl.learner import Budget, UserError
 from metarl.runs import Run
 from metarl.seeding import Key
 
@@ -143,6 +144,32 @@ def test_a_task_s_head_does_not_depend_on_the_tasks_beside_it(scale):
     for t in range(3):
         alone = head.compare(support[t : t + 1], LABELS, query[t : t + 1], 3)
         torch.testing.assert_close(together[t : t + 1], alone)
+
+
+@pytest.mark.parametrize("scale", [None, 2.0])
+def test_a_task_s_head_is_drawn_from_its_own_key(scale):
+    support, query = features(1, 6, 4).expand(3, -1, -1), features(1, 5, 4, stream="q").expand(3, -1, -1)
+    head, keys = fitted(scale, epochs=2, head_step_size=0.1), [Key(0)(name) for name in "abc"]
+    together = head.compare(support, LABELS.expand(3, -1), query, 3, keys)
+    for t, key in enumerate(keys):
+        alone = head.compare(support[:1], LABELS, query[:1], 3, [key])
+        torch.testing.assert_close(together[t : t + 1], alone)
+    assert (together[0] - together[1]).abs().max() > 0.01
+
+
+def test_every_task_split_shot_and_seed_has_a_key_of_its_own(monkeypatch):
+    source, seen, compare = Glyphs(ways=3, shots=2, queries=2), [], FittedHead.compare
+
+    def overheard(self, support, labels, query, ways, keys=()):
+        seen.extend(keys)
+        return compare(self, support, labels, query, ways, keys)
+
+    monkeypatch.setattr(FittedHead, "compare", overheard)
+    network = FittedHead(nn.Flatten(), "running", HeadConfig(epochs=1), None)
+    for split in source.splits:
+        for seed in (0, 1):
+            Trained(network, source, "").curve(source.fixed(split, 3), Budget(), seed)
+    assert len({key.digest() for key in seen}) == len(seen) == 3 * 2 * 3 * 2
 
 
 @pytest.mark.parametrize("scale", [None, 2.0])
