@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -30,8 +30,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from metarl import inner, policy_gradient, trust_region
+from metarl import finite, inner, policy_gradient, trust_region
 from metarl.ambient import plain_torch
+from metarl.errors import NonFiniteError
 from metarl.learner import Budget, UserError, check_range
 from metarl.outer import sum_in_order
 from metarl.policies import Params, Policy, flatten, mlp_policy, unflatten
@@ -39,7 +40,7 @@ from metarl.policy_gradient import Adapting, Batch
 from metarl.rollout import Blocks, intra_op_threads, rollout
 from metarl.runs import Run
 from metarl.seeding import Key
-from metarl.tasks import TaskFamily, TaskVectorEnv
+from metarl.tasks import TaskFamily, Tasks, TaskVectorEnv
 
 SHARD = 2  # tasks differentiated together: few enough for the processor's cache, enough to keep operators busy
 
@@ -207,10 +208,21 @@ class Objective:
 def adapt_to_tasks(
     env: TaskVectorEnv | Blocks, policy: Policy, params: Params, rule: inner.Rule, config: Config, key: Key
 ) -> Adapted:
-    """Act, step, act again: the support data of every inner step, and query data from the result."""
+    """Act, step, act again: the support data of every inner step, and query data from the result.
+
+    Raises:
+        NonFiniteError: an inner step led to parameters that are not finite; their tasks are named.
+    """
     support: list[Batch] = []
 
+    def check(current: Params) -> None:
+        try:
+            finite.check_rows(current, f"a parameter after inner step {len(support)}", env.tasks)
+        except NonFiniteError as error:
+            raise _with_episodes(error, support, env.tasks) from None
+
     def collect(current: Params, k: int) -> Batch:
+        check(current)
         episodes = rollout(env, policy, current, key("support", k))
         support.append(policy_gradient.prepare(episodes, config.gamma, config.gae_lambda))
         return support[-1]
@@ -220,6 +232,7 @@ def adapt_to_tasks(
 
     first_order = replace(rule, order=1)  # nothing is differentiated here
     adapted = inner.adapt(inner.stack(params, len(env.tasks)), loss, collect, first_order)[-1]
+    check(adapted)
     episodes = rollout(env, policy, adapted, key("query"))
     return Adapted(support, adapted, policy_gradient.prepare(episodes, config.gamma, config.gae_lambda))
 
@@ -234,6 +247,9 @@ def meta_step(
     is judged, so the trust region holds for the parameters that are taken. Those at a bound that the gradient
     pushes beyond it stay out of the step, or they would use up its KL for nothing (projected Newton, Bertsekas
     1982).
+
+    Raises:
+        NonFiniteError: the loss, its gradient or the step is not finite.
     """
     n_tasks, theta = len(data.query.weights), flatten(params)
 
@@ -247,6 +263,10 @@ def meta_step(
         shards = objectives(data)
         local = list(pool.map(lambda shard: shard.local(theta), shards))
         loss, gradient = sum_in_order(part.loss for part in local), sum_in_order(part.gradient for part in local)
+        for i, part in enumerate(local):
+            shard = range(i * SHARD, min((i + 1) * SHARD, n_tasks))
+            _check(part.loss, "the surrogate loss", shard, n_tasks)
+            _check(part.gradient, "the meta-gradient", shard, n_tasks)
         beyond = theta - gradient
         free = ((projected(beyond) == beyond) | (projected(beyond) != theta)).to(theta.dtype)
         if config.curvature_fraction < 1:
@@ -262,6 +282,7 @@ def meta_step(
             return float(found[0]), float(found[1])
 
         solution = trust_region.conjugate_gradient(product, -free * gradient, config.cg_iterations)
+        _check(solution.x, "the natural gradient", (), n_tasks)
         scale = math.sqrt(2 * config.max_kl / max(solution.curvature, 1e-12))
         found = trust_region.line_search(evaluate, theta, scale * solution.x, float(loss), config.max_kl)
     entropy = sum_in_order((shard.old.entropy() * shard.weights).sum() for shard in shards)
@@ -277,6 +298,20 @@ def meta_step(
         "baseline/explained_variance_query": data.query.explained_variance,
     }
     return unflatten(projected(found.theta), params), diagnostics
+
+
+def _with_episodes(error: NonFiniteError, batches: Sequence[Batch], tasks: Tasks) -> NonFiniteError:
+    """The error with its tasks and the episodes they were learned from, of each inner step in turn."""
+    for k, batch in enumerate(batches):
+        for part in ("obs", "actions", "rewards", "valid"):
+            error.data[f"{part} {k}"] = getattr(batch.episodes, part)[error.tasks or slice(None)]
+    return finite.blame(error, tasks, error.tasks)
+
+
+def _check(values: Tensor, what: str, tasks: Sequence[int], of: int) -> None:
+    """Raise NonFiniteError unless all values are finite; `tasks` are those they are summed over."""
+    if not values.isfinite().all():
+        raise NonFiniteError(f"{what} is not finite", tasks=tasks, of=of)
 
 
 @plain_torch()
@@ -299,7 +334,10 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
             env.assign(family.sample(config.tasks, at("tasks").numpy()))
             data = adapt_to_tasks(env, policy, params, rule, config, at)
             sampled = time.perf_counter()
-            params, metrics = meta_step(policy, params, data, rule, config)
+            try:
+                params, metrics = meta_step(policy, params, data, rule, config)
+            except NonFiniteError as error:
+                raise _with_episodes(error, [*data.support, data.query], env.tasks) from None
             updated = time.perf_counter()
             metrics["return/before"] = float(data.support[0].episodes.returns().mean())
             metrics["return/after"] = float(data.query.episodes.returns().mean())
@@ -308,8 +346,7 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
             if config.validate_every and (iteration + 1) % config.validate_every == 0:
                 tasks = family.fixed("validation", config.validation_tasks)
                 scores = _adapting(policy, params, config, family).curve(tasks, Budget(1, 20), run.seed)
-                for k, value in enumerate(scores.values.mean(0)):
-                    metrics[f"return/validation_{k}"] = float(value)
+                metrics |= policy_gradient.validation_metrics(scores)
             loop.log(metrics, {"sampling_s": sampled - started, "update_s": updated - sampled})
 
 

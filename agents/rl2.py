@@ -31,10 +31,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarl import returns
+from metarl import finite, returns
 from metarl.ambient import plain_torch
 from metarl.envs.trials import Trials
 from metarl.episodes import Episodes
+from metarl.errors import NonFiniteError
 from metarl.learner import Budget, Scores, UserError, check_range, mean_steps
 from metarl.policies import MIN_STD, Params
 from metarl.recurrent import RecurrentPolicy, recurrent_policy
@@ -230,6 +231,9 @@ def play(
         chunk: steps between two memories that are kept; 0 keeps the first only.
         watch: called after the reset and after every step.
         likeliest: take the most likely actions instead of drawing.
+
+    Raises:
+        NonFiniteError: what the environments or the policy say is not finite.
     """
     n, horizon = env.num_envs, env.family.horizon
     chunk = chunk or horizon
@@ -253,6 +257,8 @@ def play(
 
     with torch.no_grad():
         episodes = run_episodes(env, act, key, watch)
+    for what, numbers in (("a value of the critic", values), ("an action's log-probability", log_prob)):
+        finite.check_rows({what: numbers.T.reshape(len(env.tasks), -1)}, what, env.tasks)
     inner = env.family.episodes if isinstance(env.family, Trials) else 1
     return Play(episodes, inner, log_prob, values, states)
 
@@ -378,7 +384,12 @@ def project(policy: RecurrentPolicy, params: Params) -> None:
 def update(
     policy: RecurrentPolicy, params: Params, optimiser: torch.optim.Optimizer, batch: Batch, config: Config, key: Key
 ) -> dict[str, float]:
-    """PPO's epochs over one batch; changes `params` in place. Returns diagnostics, means over all gradient steps."""
+    """PPO's epochs over one batch; changes `params` in place. Returns diagnostics, means over all gradient steps.
+
+    Raises:
+        NonFiniteError: a loss or its gradient is not finite; no step was taken with it. Or a parameter is not, after
+            the steps.
+    """
     total: dict[str, Tensor] = {}
     leaves = list(params.values())
     steps = 0
@@ -388,13 +399,32 @@ def update(
             loss, diagnostics = ppo_loss(policy, params, batch.take(rows), config)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            diagnostics["policy/gradient_norm"] = torch.nn.utils.clip_grad_norm_(leaves, config.max_gradient_norm)
-            optimiser.step()
+            norm = torch.nn.utils.clip_grad_norm_(leaves, config.max_gradient_norm)
+            diagnostics["policy/gradient_norm"] = norm
+            if not (loss.detach() * norm).isfinite():  # one number to wait for, on an accelerator
+                try:
+                    finite.check_numbers({**diagnostics, "the loss": loss})
+                except NonFiniteError as error:
+                    raise _with_trials(error, policy, params, batch, rows, config) from None
+            with finite.refusals_of_torch():
+                optimiser.step()
             project(policy, params)
             for name, value in diagnostics.items():
                 total[name] = total.get(name, torch.zeros_like(value)) + value
             steps += 1
+    finite.check_tensors(params, "after the update, ")
     return {name: float(value) / steps for name, value in total.items()}
+
+
+def _with_trials(
+    error: NonFiniteError, policy: RecurrentPolicy, params: Params, batch: Batch, rows: Tensor, config: Config
+) -> NonFiniteError:
+    """The error with the sequences of a minibatch whose loss alone is not finite, and the trials they are of."""
+    with torch.no_grad():
+        broken = [row for row in rows if not ppo_loss(policy, params, batch.take(row[None]), config)[0].isfinite()]
+    error.tasks = sorted({int(row) % config.trials for row in broken})
+    error.data = dict(vars(batch.take(torch.stack(broken) if broken else rows)))
+    return error
 
 
 def annealed(config: Config, iteration: int) -> Config:
@@ -438,7 +468,10 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
             batch, explained = prepare(played, config, scale)
             now = annealed(config, iteration)
             optimiser.param_groups[0]["lr"] = now.step_size
-            metrics = update(policy, params, optimiser, batch, now, at)
+            try:
+                metrics = update(policy, params, optimiser, batch, now, at)
+            except NonFiniteError as error:
+                raise finite.blame(error, env.tasks, error.tasks) from None
             updated = time.perf_counter()
             metrics["value/explained_variance"] = explained
             metrics["episodes/steps"] = int(played.episodes.valid.sum())

@@ -22,7 +22,8 @@ from typing import Any
 
 import torch
 
-from metarl.learner import UserError
+from metarl.errors import UserError
+from metarl.finite import first_non_finite
 
 MANIFEST = "latest.json"
 TEMPORARY = ".tmp"  # what is appended to a name while its file is being written
@@ -70,6 +71,17 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def pack(state: Any) -> bytes:
+    """The bytes of a file that `torch.load(..., weights_only=True)` reads.
+
+    Raises:
+        ValueError: the state holds something that could not be loaded again; it is named.
+    """
+    buffer = io.BytesIO()
+    torch.save(_plain(state, "state"), buffer)
+    return buffer.getvalue()
+
+
 def save(folder: Path, iteration: int, state: Any, *, metrics_bytes: int, timings_bytes: int) -> Manifest:
     """Write a checkpoint, point the manifest to it, then remove what it replaces.
 
@@ -83,9 +95,7 @@ def save(folder: Path, iteration: int, state: Any, *, metrics_bytes: int, timing
     Raises:
         ValueError: the state holds something that could not be loaded again; it is named.
     """
-    buffer = io.BytesIO()
-    torch.save(_plain(state, "state"), buffer)
-    data = buffer.getvalue()
+    data = pack(state)
     digest = hashlib.sha256(data).hexdigest()
     # Named by content too, so that writing an iteration twice never touches the file in use.
     manifest = Manifest(f"{iteration:08d}-{digest[:16]}.pt", digest, iteration, metrics_bytes, timings_bytes)
@@ -142,18 +152,21 @@ def load(folder: Path, manifest: Manifest) -> Any:
     """The state of the checkpoint, every tensor on the CPU.
 
     Raises:
-        UserError: the file is missing, damaged, or foreign (holds anything but plain data and tensors).
+        UserError: the file is missing, damaged, foreign (holds anything but plain data and tensors), or holds a
+            number that is not finite.
     """
-    data = read(folder, manifest)
+    data, path = read(folder, manifest), folder / manifest.file
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about foreign formats, which are refused below
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception:  # the restricted unpickler has no common error type, and its advice is to trust the file
-        path = folder / manifest.file
         raise UserError(
             f"the checkpoint {path} is refused: it is no file of plain data and tensors; {_REMEDY}"
         ) from None
+    if place := first_non_finite(state):
+        raise UserError(f"the checkpoint {path} is refused: {place} is not finite, so its training failed; {_REMEDY}")
+    return state
 
 
 def tidy(folder: Path, manifest: Manifest | None) -> None:

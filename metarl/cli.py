@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import tyro
 
 from metarl import __version__
+from metarl.errors import NonFiniteError, UserError
 from metarl.fewshot import LEARNERS as FEW_SHOT
 from metarl.fewshot.datasets import DATASETS
 from metarl.memory import keep_freed_memory
@@ -263,7 +264,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: words after `metarl`; those of the process by default.
 
     Returns:
-        The exit code: 0, 2 after bad input (one line on stderr says what), 130 after Ctrl-C.
+        The exit code: 0; 2 after bad input, 3 where a number became NaN or infinite (one line on stderr says
+        what); 130 after Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
@@ -283,13 +285,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except SystemExit as done:  # tyro has printed its help
         return int(done.code or 0)
-    except Exception as error:
-        from metarl.learner import UserError
-
-        if not isinstance(error, UserError):
-            raise
+    except (UserError, NonFiniteError) as error:
         complain(str(error))
-        return 2
+        return 2 if isinstance(error, UserError) else 3
 
 
 @contextlib.contextmanager
@@ -372,8 +370,6 @@ def make_untrained(name: str, source: Source) -> Adaptable:
     Raises:
         UserError: it cannot act there.
     """
-    from metarl.learner import UserError
-
     where, refusals = UNTRAINED[name].where, []
     for place in where.split(","):
         found = resolve(place)
@@ -510,7 +506,6 @@ def train(words: Sequence[str]) -> int:
     if not wants_help or peek(rest, "--family") or peek(rest, "--dataset"):
         groups.append(source_group(entry, agent, rest))
     options, config, *sources = parse(f"metarl train {agent}", rest, *groups)
-    from metarl.learner import UserError
     from metarl.runs import Run
 
     begin = Run.resume if options.resume else Run.create
@@ -713,7 +708,6 @@ def _measure(
 def _reference(name: str, source: Source, tasks: Tasks, budget: Budget, seed: int) -> float | None:
     """Mean score of a baseline on the same tasks, by its nature for classification; None where there is none."""
     from metarl.evaluation import AdaptationCurve
-    from metarl.learner import UserError
     from metarl.tasks import TaskFamily
 
     if not isinstance(source, TaskFamily):

@@ -1,8 +1,76 @@
 """What can go wrong for a user."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SHOWN = 8  # numbers of a task's parameter that still fit into a line
+
 
 class UserError(Exception):
     """A mistake in what the user gave: one line that says what was given, what is allowed, what to do.
 
     The command line prints it and exits with code 2.
     """
+
+
+class NonFiniteError(ArithmeticError):
+    """A number that is NaN or infinite where learning or judging needs a finite one: the work stops there.
+
+    The command line prints it as one line and exits with code 3. Training adds the iteration and writes the
+    failing data into the run folder (`metarl.runs.Run.keep_failure`).
+
+    Args:
+        what: which number is what, such as "loss/query is nan".
+        tasks: positions in the batch of the tasks it belongs to; none where it belongs to all, or to no task.
+        of: size of that batch of tasks; None where there is no such batch.
+        task: parameters of the tasks concerned by name, each `(n, ...)`.
+        data: what shows it again, by name: arrays, tensors and numbers.
+        environment: whether an environment gave it, so that no setting of the learner is to blame.
+        row: of a vector environment that it belongs to, where there is one.
+
+    Attributes:
+        iteration: of the training, counted from 0; None outside of one.
+        remark: what became of the training, in words.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        tasks: Sequence[int] = (),
+        of: int | None = None,
+        task: Mapping[str, Any] | None = None,
+        data: Mapping[str, Any] | None = None,
+        environment: bool = False,
+        row: int | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.tasks = list(tasks)
+        self.of = of
+        self.task = dict(task or {})
+        self.data = dict(data or {})
+        self.environment = environment
+        self.row = row
+        self.iteration: int | None = None
+        self.remark = ""
+
+    def __str__(self) -> str:
+        """The whole line."""
+        when = "" if self.iteration is None else f"training stopped in iteration {self.iteration}: "
+        cure = "mend the environment" if self.environment else "smaller step sizes are the usual cure"
+        return "; ".join(part for part in (f"{when}{self.what}{self._which()}", self.remark, cure) if part)
+
+    def _which(self) -> str:
+        if self.of is None:
+            return ""
+        if not self.tasks:
+            return f", of all {self.of} tasks together" if self.of > 1 else ""
+        if len(self.tasks) > 1:
+            first = ", ".join(map(str, self.tasks[:SHOWN])) + (", ..." if len(self.tasks) > SHOWN else "")
+            return f", in {len(self.tasks)} of {self.of} tasks ({first})"
+        floats = {name: values[0] for name, values in self.task.items() if values.dtype.kind == "f"}
+        short = [f"{name} {values.tolist()}" for name, values in floats.items() if values.size <= SHOWN]
+        return f", in task {self.tasks[0]}" + (f" ({', '.join(short)})" if short else "")

@@ -22,6 +22,7 @@ from metarl.tasks import Array
 
 Params = dict[str, Tensor]
 Activation = Literal["tanh", "relu"]
+NO_ACTION = torch.iinfo(torch.int64).min  # of a categorical distribution whose logits are NaN: no space has it
 MIN_STD = 1e-6  # of a Gaussian policy, unless told otherwise
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
 
@@ -115,13 +116,16 @@ class Categorical:
         return (p * (direction[0] - (p * direction[0]).sum(-1, keepdim=True)),)
 
     def mode(self) -> Tensor:
-        """The most likely action `(...)`, the first of equals."""
-        return self.logits.argmax(-1)
+        """The most likely action `(...)`, the first of equals; `NO_ACTION` where the logits are NaN."""
+        return self._known(self.logits.argmax(-1))
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Actions from uniform `noise: (..., 1)` by inverting the cumulative distribution."""
+        """Actions from uniform `noise: (..., 1)` by inverting the cumulative distribution; as `mode` where NaN."""
         below = (self.logits.exp().cumsum(-1) < noise).sum(-1)
-        return below.clamp(max=self.logits.shape[-1] - 1)
+        return self._known(below.clamp(max=self.logits.shape[-1] - 1))
+
+    def _known(self, actions: Tensor) -> Tensor:
+        return actions.where(~self.logits.isnan().any(-1), NO_ACTION)
 
 
 class Policy(Protocol):

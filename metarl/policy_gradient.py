@@ -11,12 +11,15 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from metarl import inner, returns
 from metarl.ambient import plain_torch
 from metarl.episodes import Episodes
+from metarl.errors import NonFiniteError
+from metarl.finite import finite_rows
 from metarl.learner import Budget, Scores, UserError, check_range, mean_steps
 from metarl.policies import Params, Policy
 from metarl.rollout import Blocks, rollout
@@ -101,7 +104,11 @@ class Adapting:
         """Mean return of fresh episodes after 0..K gradient steps, `budget.episodes` a step and task.
 
         The episodes that judge step k are fresh, and are then the data of step k + 1, as in the
-        authors' protocol.
+        authors' protocol. A task whose gradient steps lead to parameters that are not finite has the score NaN from
+        then on.
+
+        Raises:
+            NonFiniteError: an environment, or the policy before it adapts, gave a number that is not finite.
         """
         alpha, key = self.step_size, Key(seed)("policy-gradient", "evaluate")
         starts = range(0, len(tasks), EVALUATION_CHUNK)
@@ -136,8 +143,11 @@ class Adapting:
         steps: list[Tensor] = []
 
         def collect(params: Params, k: int) -> Batch:
+            whole = finite_rows(params)
+            if k and not whole.all():  # act with the first parameters in place of those that cannot
+                params = {name: torch.where(_like(whole, value), value, start[name]) for name, value in params.items()}
             episodes = rollout(env, self.policy, params, key(k))
-            means.append(episodes.returns().mean(1))
+            means.append(torch.where(whole, episodes.returns().mean(1), torch.nan))
             steps.append(episodes.valid.sum((1, 2)))
             return prepare(episodes, self.gamma, self.gae_lambda)
 
@@ -149,6 +159,18 @@ class Adapting:
         collect(iterates[-1], budget.steps)
         env.close()
         return Adapted(iterates, torch.stack(means, 1), torch.stack(steps, 1))
+
+
+def _like(rows: Tensor, value: Tensor) -> Tensor:
+    """`(T,)` with as many axes as `value: (T, ...)`."""
+    return rows.view(-1, *[1] * (value.ndim - 1))
+
+
+def validation_metrics(scores: Scores) -> dict[str, float]:
+    """Mean returns by gradient step, where no task diverged, and the share of tasks that did by the last step."""
+    means = {f"return/validation_{k}": float(value) for k, value in enumerate(scores.values.mean(0))}
+    diverged = float((~np.isfinite(scores.values[:, -1])).mean())
+    return {name: value for name, value in means.items() if math.isfinite(value)} | {"validation/diverged": diverged}
 
 
 @dataclass(frozen=True)
@@ -184,7 +206,13 @@ class FineTuning:
         tasks = family.fixed("validation", self.validation_tasks)
         budget, means = Budget(self.adaptation_steps, self.adaptation_episodes), []
         for size in self.step_sizes:
-            values = self._adapting(policy, params, family, size).curve(tasks, budget, run.seed).values.mean(0)
+            try:
+                values = self._adapting(policy, params, family, size).curve(tasks, budget, run.seed).values.mean(0)
+            except NonFiniteError as error:
+                if error.environment:
+                    run.keep_failure(error, state={"params": params})
+                    raise
+                values = np.full(budget.steps + 1, np.nan)  # the steps led to a policy whose actions overflow
             means.append([value if math.isfinite(value) else None for value in map(float, values)])
         after = [-math.inf if None in mean else sum(mean[1:]) for mean in means]  # type: ignore[arg-type]  # no None
         if max(after) == -math.inf:

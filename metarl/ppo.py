@@ -26,6 +26,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 from torch import Tensor, nn
 
+from metarl import finite
+from metarl.errors import NonFiniteError
 from metarl.learner import UserError, check_range
 from metarl.policies import CategoricalPolicy, GaussianPolicy, Params, mlp_policy, project_std
 from metarl.rollout import intra_op_threads
@@ -151,7 +153,10 @@ class Silent(BaseCallback):
 
 
 def make_model(config: Config, vec: VecNormalize, horizon: int, device: str) -> PPO:
-    """Stable-Baselines3's PPO on an environment; its networks come from the global generators."""
+    """Stable-Baselines3's PPO on an environment; its networks come from the global generators.
+
+    Its optimiser raises NonFiniteError for a gradient or a parameter that is not finite.
+    """
     steps = horizon * config.episodes
     model = PPO(
         "MlpPolicy",
@@ -171,6 +176,9 @@ def make_model(config: Config, vec: VecNormalize, horizon: int, device: str) -> 
         device=device,
     )
     model.set_logger(Logger(folder=None, output_formats=[]))
+    weights = dict(model.policy.named_parameters())
+    model.policy.optimizer.register_step_pre_hook(lambda *_: finite.check_gradient(weights))
+    model.policy.optimizer.register_step_post_hook(lambda *_: finite.check_tensors(weights, "after the step, "))
     return model
 
 
@@ -225,7 +233,31 @@ def project(model: PPO, config: Config) -> None:
 
 
 def iterate(model: PPO, vec: VecNormalize, config: Config, key: Key) -> tuple[dict[str, float], dict[str, float]]:
-    """One round on fresh tasks; returns diagnostics, and seconds."""
+    """One round on fresh tasks; returns diagnostics, and seconds.
+
+    What is undefined is left out: the mean return where no episode ended, the explained variance where the returns do
+    not vary.
+
+    Raises:
+        NonFiniteError: the environments, the policy or its update gave a number that is not finite.
+    """
+    try:
+        with finite.refusals_of_torch():
+            return _iterate(model, vec, config, key)
+    except NonFiniteError as error:
+        raise _with_rollout(error, model) from None
+
+
+def _with_rollout(error: NonFiniteError, model: PPO) -> NonFiniteError:
+    """The error with what the environments were seen to do in this iteration, or the one that failed was."""
+    buffer = model.rollout_buffer
+    for name in ("observations", "actions", "rewards", "advantages", "returns"):
+        values = getattr(buffer, name)
+        error.data[name] = values if error.row is None else values[: buffer.pos, error.row]
+    return error
+
+
+def _iterate(model: PPO, vec: VecNormalize, config: Config, key: Key) -> tuple[dict[str, float], dict[str, float]]:
     started = time.perf_counter()
     vec.seed(key("env").integer())
     model._last_obs = None  # begin all episodes anew
@@ -240,7 +272,10 @@ def iterate(model: PPO, vec: VecNormalize, config: Config, key: Key) -> tuple[di
     metrics["policy/entropy"] = -float(found["train/entropy_loss"])
     metrics["episodes/steps"] = model.n_steps * vec.num_envs  # all are taken: what ends begins anew
     finished = [episode["r"] for episode in episodes]
-    metrics["return/mean"] = float(np.mean(finished)) if finished else math.nan
+    if finished:
+        metrics["return/mean"] = float(np.mean(finished))
+    if np.var(model.rollout_buffer.returns) == 0:
+        metrics.pop("value/explained_variance", None)
     return metrics, {"sampling_s": sampled - started, "update_s": time.perf_counter() - sampled}
 
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metarl.episodes import Episodes
-from metarl.policies import Params, Policy
+from metarl.errors import NonFiniteError
+from metarl.policies import NO_ACTION, Params, Policy
 from metarl.seeding import Key
 from metarl.tasks import Array, TaskFamily, Tasks, TaskVectorEnv
 
@@ -125,6 +126,14 @@ def _act_out(env: TaskVectorEnv, policy: Policy, params: Params, key: Key, watch
         return run_episodes(env, act, key, watch)
 
 
+def _no_action(env: TaskVectorEnv, actions: Array) -> NonFiniteError:
+    """The error of actions `(N, ...)` that are not all finite."""
+    rows = actions.reshape(len(actions), -1)
+    row = int(np.flatnonzero(((rows == NO_ACTION) | ~np.isfinite(rows)).any(1))[0])
+    what = "an action is nan" if rows.dtype.kind == "i" else f"an action is {rows[row].tolist()}"
+    return env.non_finite(f"{what} in {env.family.name}", row)
+
+
 def run_episodes(env: TaskVectorEnv, act: Act, key: Key, watch: Watch | None = None) -> Episodes:
     """One episode of any controller in every environment.
 
@@ -133,9 +142,14 @@ def run_episodes(env: TaskVectorEnv, act: Act, key: Key, watch: Watch | None = N
         act: `(obs (T, E, obs_dim) float32, t) -> actions (T, E, ...)`.
         key: names the streams of start states.
         watch: called after the reset and after every step.
+
+    Raises:
+        NonFiniteError: an observation, a reward or an action is NaN or infinite. Its data hold the episode so far, and
+            the seed with which a vector environment of the same tasks begins it again.
     """
     n_tasks, n_envs, horizon = len(env.tasks), env.num_envs, env.family.horizon
-    obs, _ = env.reset(seed=key("start").integer())
+    seed = key("start").integer()
+    obs, _ = env.reset(seed=seed)
     obs_buffer = np.zeros((horizon, n_envs, *obs.shape[1:]), np.float32)
     discrete = isinstance(env.single_action_space, Discrete)
     action_shape = () if discrete else env.single_action_space.shape or ()
@@ -149,7 +163,15 @@ def run_episodes(env: TaskVectorEnv, act: Act, key: Key, watch: Watch | None = N
         obs_buffer[t] = obs
         seen = torch.from_numpy(obs_buffer[t]).view(n_tasks, env.replicas, *obs.shape[1:])
         action_buffer[t] = act(seen, t).numpy().reshape(n_envs, *action_shape)
-        obs, rewards[t], terminated[t], truncated[t], infos = env.step(action_buffer[t])
+        try:
+            if not (action_buffer[t] != NO_ACTION if discrete else np.isfinite(action_buffer[t])).all():
+                raise _no_action(env, action_buffer[t])
+            obs, rewards[t], terminated[t], truncated[t], infos = env.step(action_buffer[t])
+        except NonFiniteError as error:
+            row = error.row or 0
+            episode = {"observations": obs_buffer[: t + 1, row], "actions": action_buffer[: t + 1, row]}
+            error.data |= {**episode, "rewards": rewards[:t, row], "seed": seed}
+            raise
         if "unstable" in infos:
             unstable |= infos["unstable"]
         if watch is not None:

@@ -5,6 +5,7 @@
     timings.jsonl    a line an iteration, seconds
     tensorboard/     the same numbers for TensorBoard
     checkpoints/     the last state, see `metarl.checkpoints`
+    nonfinite.pt     only after a failure: the data that made a number NaN or infinite
 
 A process killed at any moment leaves a folder that `Run.resume` continues from: both logs are cut back
 to the last checkpoint, so that with keyed random streams a resumed run equals an uninterrupted one.
@@ -34,13 +35,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from metarl import __version__, checkpoints
-from metarl.learner import UserError
+from metarl.errors import NonFiniteError, UserError
+from metarl.finite import check_numbers, first_non_finite, reproducer
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 VERSION = 1  # of config.json
-CONFIG, METRICS, TIMINGS = "config.json", "metrics.jsonl", "timings.jsonl"
+CONFIG, METRICS, TIMINGS, FAILURE = "config.json", "metrics.jsonl", "timings.jsonl", "nonfinite.pt"
 SHOWN = ("return/", "score/")  # metrics whose names begin so are shown beside the progress bar
 PLAIN_SECONDS = 60.0  # between two lines of progress where there is no terminal
 
@@ -189,10 +191,12 @@ class Run:
             metrics: numbers that a repetition must reproduce, so no wall-clock.
             timings: seconds.
 
-        A number that is not finite is written as null, since JSON has no other word for it, and read
-        back as NaN.
+        Raises:
+            NonFiniteError: a number is not finite; nothing is written. What is undefined in an iteration, such
+                as the mean return where no episode ended, is left out by the learner.
         """
         self._check_writable()
+        check_numbers(metrics)
         for name, values in ((METRICS, metrics), (TIMINGS, timings)):
             if "iteration" in values:
                 raise ValueError("'iteration' is a field of every line and cannot name a metric")
@@ -203,7 +207,7 @@ class Run:
             writer.add_scalar(name, float(value), iteration)
 
     def metrics(self) -> list[dict[str, float]]:
-        """The lines of metrics.jsonl; `iteration` is an integer, a number that was not finite is NaN."""
+        """The lines of metrics.jsonl; `iteration` is an integer, null (in files of earlier versions) is NaN."""
         return _read_lines(self.folder / METRICS)
 
     def timings(self) -> list[dict[str, float]]:
@@ -219,8 +223,11 @@ class Run:
 
         Raises:
             ValueError: the state holds anything else; it is named.
+            NonFiniteError: a number of the state is not finite; the checkpoint before stays the last one.
         """
         self._check_writable()
+        if place := first_non_finite(state):
+            raise NonFiniteError(f"{place} is not finite")
         if self._writer:
             self._writer.flush()
         sizes = {}
@@ -237,7 +244,7 @@ class Run:
         """Completed iterations and state of the last checkpoint, tensors on the CPU; None if there is none.
 
         Raises:
-            UserError: the checkpoint is missing, damaged or foreign.
+            UserError: the checkpoint is missing, damaged or foreign, or a number in it is not finite.
         """
         if not self._writable:  # a training that goes on elsewhere has replaced the checkpoint since
             self._manifest = checkpoints.latest(self.folder / "checkpoints")
@@ -247,8 +254,36 @@ class Run:
         self._at = self._manifest.iteration
         return self._manifest.iteration, state
 
+    def keep_failure(self, error: NonFiniteError, iteration: int | None = None, state: Any = None) -> None:
+        """Write what shows a failure again into nonfinite.pt, and add to the error what became of the training.
+
+        Args:
+            error: what failed.
+            iteration: in which it did, counted from 0; None after the last.
+            state: what `checkpoint` would save.
+
+        The file holds the run's identity (learner, config, source, seed, device) and what `finite.reproducer`
+        makes of the error; `torch.load(path, weights_only=True)` reads it.
+        """
+        self._check_writable()
+        error.iteration = iteration
+        identity = {name: self._record[name] for name in ("metarl", "learner", "config", "source", "seed", "device")}
+        path = self.folder / FAILURE
+        try:
+            checkpoints.write_atomically(path, checkpoints.pack(identity | reproducer(error, state)))
+            seen = f"its data are in {path}"
+        except OSError as problem:  # a full disk must not hide the failure itself
+            seen = f"its data could not be kept in {path} ({problem.strerror})"
+        if self._manifest is None:
+            kept = "there is no checkpoint yet"
+        else:
+            kept = f"the last checkpoint, of {self._manifest.iteration} iterations, stays"
+        error.remark = f"{seen}; {kept}"
+
     def loop(self, total: int, *, checkpoint_every: int, state: Callable[[], Any]) -> Loop:
         """The training loop: iterations, checkpoints, a progress bar and an orderly Ctrl-C.
+
+        A NonFiniteError that leaves it is completed by `keep_failure`.
 
             with run.loop(config.iterations, checkpoint_every=10, state=lambda: {...}) as loop:
                 for iteration in loop:
@@ -318,7 +353,7 @@ class Loop:
         self._total = total
         self._every = checkpoint_every
         self._state = state
-        self._completed = run._at
+        self._completed = self._running = run._at
         self._display = _Display(total, self._completed)
         self._stopping = False
         self._previous_handler: Any = None
@@ -335,6 +370,7 @@ class Loop:
 
     def __iter__(self) -> Iterator[int]:
         while self._completed < self._total:
+            self._running = self._completed
             yield self._completed
             self._completed += 1
             self._display.advance(self._completed)
@@ -345,12 +381,14 @@ class Loop:
                 self._save()
         self._save()
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if self._previous_handler is not None:
             signal.signal(signal.SIGINT, self._previous_handler)
             self._previous_handler = None
         self._display.stop()
         self._run.close()
+        if isinstance(error, NonFiniteError):
+            self._run.keep_failure(error, self._running, self._state())
 
     def log(self, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
         """Log numbers under the present iteration; those named `return/...` or `score/...` are shown."""
@@ -515,8 +553,7 @@ def _differences(name: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]
 
 def _line(iteration: int, values: Mapping[str, float]) -> bytes:
     numbers = {name: float(value) for name, value in values.items()}
-    finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-    return (json.dumps({"iteration": int(iteration), **finite}, allow_nan=False) + "\n").encode()
+    return (json.dumps({"iteration": int(iteration), **numbers}, allow_nan=False) + "\n").encode()
 
 
 def _read_lines(path: Path) -> list[dict[str, float]]:

@@ -22,7 +22,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from metarl.errors import UserError
+from metarl.errors import NonFiniteError, UserError
 from metarl.seeding import Key
 
 Array = NDArray[Any]
@@ -32,6 +32,7 @@ Uniform = Callable[[tuple[int, ...]], NDArray[np.float64]]
 SPLITS = ("train", "validation", "test", "ood")
 FROZEN = 1000  # tasks of each fixed split that training may never draw
 REDRAWS = 1000  # rounds in which training tasks that equal a frozen one are drawn anew before a family counts as finite
+LARGEST = float(np.finfo(np.float32).max)  # of rewards and observations: policies compute in float32
 DECIMALS = 9  # of a frozen number: exp, log and powers differ in their last bits from one CPU to the next
 
 
@@ -319,6 +320,11 @@ def _rows(tasks: Tasks) -> list[bytes]:
     return [b"".join(np.ascontiguousarray(values[i]).tobytes() for values in arrays) for i in range(len(tasks))]
 
 
+def _within_float32(values: Array) -> bool:
+    """Whether float32 can hold all of them."""
+    return not values.size or bool(-LARGEST <= values.min() <= values.max() <= LARGEST)  # false when one is NaN
+
+
 @cache
 def _frozen_rows(family: TaskFamily) -> frozenset[bytes]:
     held_out = [split for split in ("validation", "test") if split in family.splits]
@@ -340,6 +346,9 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
     Streams are named by the task's place (`Tasks.place`), by how many episodes the row has begun since the streams
     began, and by the replica: a row's luck does not depend on the other tasks, on their number or order, or on when
     their episodes end. It may depend on the number of replicas.
+
+    An observation or a reward that is NaN or infinite (in float32) is an error of the environment: a reset or a
+    step that meets one raises NonFiniteError, which names the term, the step and the task.
 
     A subclass implements `_start` and `_advance`, and may use `task` (its tasks' arrays, repeated
     to N rows), `_noise`, and for streams of its own `_key`, `_episodes` and `_new_streams`.
@@ -435,6 +444,8 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
         obs = np.array(self._start(mask))
         self._new_streams = False
         self._episodes += mask
+        if not _within_float32(obs):
+            raise self._not_finite({"an observation": obs})
         return obs, {}
 
     def step(
@@ -446,14 +457,44 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
         truncated = (self.elapsed >= self.family.horizon) & ~terminated
         if self._ended.any():
             live = ~self._ended
-            terms = {name: values * live for name, values in terms.items()}
+            terms = {name: np.where(live, values, 0.0) for name, values in terms.items()}
             terminated &= live
             truncated &= live
         self._ended |= terminated | truncated
         rewards = np.zeros(self.num_envs)
         for values in terms.values():
             rewards += values
+        if not (_within_float32(rewards) and _within_float32(obs)):
+            raise self._not_finite({**terms, "the reward": rewards, "an observation": obs})
         return np.array(obs), rewards, terminated, truncated, {**terms, **self._flags()}
+
+    def _not_finite(self, numbers: Mapping[str, Array]) -> NonFiniteError:
+        """The error of the first of some numbers, each `(N, ...)`, that are not all finite."""
+        name, values = next((name, values) for name, values in numbers.items() if not _within_float32(values))
+        rows = values.reshape(self.num_envs, -1)
+        row, column = np.argwhere(~(np.abs(rows) <= LARGEST))[0]
+        place = f" (number {column} of it)" if values.ndim > 1 else ""
+        return self.non_finite(f"{name}{place} of {self.family.name} is {rows[row, column]}", row, environment=True)
+
+    def non_finite(self, what: str, row: int, *, environment: bool = False) -> NonFiniteError:
+        """The error of a number that is not finite, with the step and the task of row `row`.
+
+        Args:
+            what: which number is what.
+            row: in 0..N-1.
+            environment: whether the environment gave it, not whoever acts.
+        """
+        t, steps = int(row) // self.replicas, int(self.elapsed[row])
+        when = f"in step {steps} of an episode" if steps else "at the start of an episode"
+        return NonFiniteError(
+            f"{what} {when}",
+            tasks=[int(self.tasks.indices[t])],
+            of=len(self.tasks),
+            task=self.tasks[[t]].arrays,
+            data={"episode": int(row) % self.replicas, "step": steps},
+            environment=environment,
+            row=int(row),
+        )
 
 
 class TaskEnv(gymnasium.Env[Any, Any]):

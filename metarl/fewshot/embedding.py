@@ -15,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metarl import finite
 from metarl.ambient import plain_torch, usable
 from metarl.fewshot.backbones import OURS, BatchNormMode, check_basis, normalised_by
 from metarl.fewshot.batch import Batch
 from metarl.fewshot.images import ImageSource
-from metarl.fewshot.networks import features
+from metarl.fewshot.networks import accuracy, features, known
 from metarl.learner import Budget, Scores
 from metarl.seeding import Key, keyed_globals
 from metarl.tasks import Tasks
@@ -80,7 +81,16 @@ class EmbeddingNetwork(nn.Module, ABC):
 
     @plain_torch()
     def log_probabilities(self, batch: Batch, ways: int, keys: Sequence[Key] = ()) -> Tensor:
-        """The same without a gradient; query labels are not used."""
+        """The same without a gradient; query labels are not used.
+
+        Raises:
+            NonFiniteError: one is NaN: the features overflow.
+        """
+        return known(self.judged(batch, ways, keys))
+
+    @plain_torch()
+    def judged(self, batch: Batch, ways: int, keys: Sequence[Key] = ()) -> Tensor:
+        """The same, whatever the numbers."""
         with torch.no_grad(), keyed_globals(Key(0)("judged")):
             found: Tensor = self(usable(batch), ways, keys)
         return found
@@ -105,8 +115,8 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
 
 def loss_and_accuracy(log_probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy and mean accuracy over all queries of all tasks."""
-    loss = F.nll_loss(log_probabilities.flatten(0, 1), labels.flatten())
-    return loss, (log_probabilities.argmax(-1) == labels).to(loss.dtype).mean()
+    log_probabilities, labels = log_probabilities.flatten(0, 1), labels.flatten()
+    return F.nll_loss(log_probabilities, labels), accuracy(log_probabilities.detach(), labels)
 
 
 @dataclass(frozen=True)
@@ -128,6 +138,9 @@ class Trained:
         """Accuracy with the first 0..K support images of each class, K being all (an unbalanced set: none, and all).
 
         With none it is chance, 1/N. These learners take no gradient steps, so `budget.steps` has no meaning.
+
+        Raises:
+            NonFiniteError: a class probability is NaN: the features overflow.
         """
         ways = int(tasks.arrays["classes"].shape[1])
         norm = normalised_by(self.network.encoder, self.network.batch_norm)
@@ -141,8 +154,10 @@ class Trained:
             found = [torch.full((len(batch),), 1 / ways, dtype=torch.float64)]
             found += self._accuracies(batch, ways, shown[1:], keys)
             rows.append(torch.stack(found, 1))
+        values = torch.cat(rows)
+        finite.check_rows({"accuracy": values}, "a class probability", tasks)
         return Scores(
-            values=torch.cat(rows).numpy(),
+            values=values.numpy(),
             gradient_steps=None,
             env_steps=None,
             shots=shown,
@@ -153,19 +168,19 @@ class Trained:
     def _accuracies(self, batch: Batch, ways: int, shown: tuple[int, ...], keys: list[Key]) -> list[Tensor]:
         """Of each task `(T,)`, with the first k support images of each class, for every k shown."""
 
-        def accuracy(log_probabilities: Tensor) -> Tensor:
-            return (log_probabilities.argmax(-1) == batch.query_y).double().mean(1)
+        def score(log_probabilities: Tensor) -> Tensor:
+            return accuracy(log_probabilities.double(), batch.query_y)
 
         def at(k: int) -> list[Key]:
             return [key("shots", k) for key in keys]
 
         if self.network.batch_norm != "running":
-            return [accuracy(self.log_probabilities(first_shots(batch, ways, k), ways, at(k))) for k in shown]
+            return [score(self.network.judged(first_shots(batch, ways, k), ways, at(k))) for k in shown]
         with torch.no_grad():  # an image's features do not depend on the other images: encode each once
             support, query = self.network.embed(batch)
             parts = [first_shots(replace(batch, support_x=support), ways, k) for k in shown]
             compared = zip(parts, shown, strict=True)
-            return [accuracy(self.network.compare(p.support_x, p.support_y, query, ways, at(k))) for p, k in compared]
+            return [score(self.network.compare(p.support_x, p.support_y, query, ways, at(k))) for p, k in compared]
 
     @plain_torch()
     def log_probabilities(self, batch: Batch, ways: int, keys: Sequence[Key] = ()) -> Tensor:

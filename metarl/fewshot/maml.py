@@ -20,14 +20,14 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from metarl import inner, outer
+from metarl import finite, inner, outer
 from metarl.ambient import plain_torch, usable
 from metarl.fewshot import encoders, training
 from metarl.fewshot.backbones import Backbone, make_backbone
 from metarl.fewshot.batch import Batch
 from metarl.fewshot.embedding import halving
 from metarl.fewshot.images import ImageSource
-from metarl.fewshot.networks import Classifier, Data, Network, Regressor, check_ways
+from metarl.fewshot.networks import Classifier, Data, Network, Regressor, check_ways, known
 from metarl.fewshot.training import SupervisedSource
 from metarl.learner import Budget, Scores, UserError, check_range
 from metarl.policies import MLP, Params
@@ -140,11 +140,11 @@ def pairs(batch: Batch, seeds: Tensor | None = None) -> tuple[Data, Query]:
     return (batch.support_x, batch.support_y, *more), (batch, *more)
 
 
-def seeds(network: Network, key: Key, tasks: int, device: str) -> Tensor | None:
-    """A seed for each task `(T,)`; None where the network draws nothing."""
+def seeds(network: Network, key: Key, tasks: Tasks, device: str) -> Tensor | None:
+    """A seed for each task `(T,)`, by its index; None where the network draws nothing."""
     if not network.draws:
         return None
-    return torch.tensor([key(task).integer() for task in range(tasks)], device=device)
+    return torch.tensor([key(int(index)).integer() for index in tasks.indices], device=device)
 
 
 def learn(network: Network, aux: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -248,22 +248,27 @@ def train(config: Config, source: SupervisedSource, run: Run, encoder: nn.Module
     goal = objective(network, rule, lean=config.lean)
 
     def data(tasks: Tasks, of: Key) -> tuple[Data, Query]:
-        return pairs(source.batch(tasks, run.device), seeds(network, of, config.tasks, run.device))
+        return pairs(source.batch(tasks, run.device), seeds(network, of, tasks, run.device))
 
     first = data(source.fixed("train", config.tasks), key("first"))
     plan = training.plan(run, config.strategy, goal, meta, first, network.draws)
     tensors = named(meta)
     adam = torch.optim.Adam(tensors.values(), lr=config.outer_step_size)
 
-    def step(iteration: int) -> dict[str, Tensor]:
-        tasks = source.sample(config.tasks, key("tasks", iteration).numpy())
+    def draw(iteration: int) -> Tasks:
+        return source.sample(config.tasks, key("tasks", iteration).numpy())
+
+    def step(iteration: int, tasks: Tasks) -> dict[str, Tensor]:
         found = outer.meta_gradient(goal, meta, data(tasks, key("draws", iteration)), plan)
         for name, gradient in named(found.gradient).items():
-            tensors[name].grad = gradient if config.clip is None else gradient.clamp(-config.clip, config.clip)
+            tensors[name].grad = gradient
+        if config.clip is not None:
+            finite.check_gradient(tensors)  # before clipping makes an infinite one finite
+            nn.utils.clip_grad_value_(tensors.values(), config.clip)
         return learn(network, found.aux)
 
     rate = halving(config.outer_step_size, config.halve_every)
-    training.fit(run, config, training.Learnable(lambda: tensors | network.still, adam, rate), step)
+    training.fit(run, config, training.Learnable(lambda: tensors | network.still, adam, rate), draw, step)
 
 
 @dataclass(frozen=True)
@@ -291,10 +296,11 @@ class Trained:
 
     @plain_torch()
     def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
-        """Score on the query data after 0..K gradient steps on the support set.
+        """Score on the query data after 0..K gradient steps on the support set; NaN or infinite where they diverge.
 
         Raises:
             UserError: the tasks have other ways than the head.
+            NonFiniteError: a score is not finite before any step.
         """
         if isinstance(self.network, Classifier) and (ways := tasks.arrays["classes"].shape[1]) != self.network.ways:
             raise UserError(
@@ -313,8 +319,10 @@ class Trained:
                 else:
                     found.append(torch.func.vmap(one)(batch))
         shots, protocol = self._protocol(batch)
+        values = torch.cat(found).double()
+        finite.check_rows({"score": values[:, :1]}, "the score before adaptation", tasks)
         return Scores(
-            values=torch.cat(found).double().numpy(),
+            values=values.numpy(),
             gradient_steps=tuple(range(budget.steps + 1)),
             env_steps=None,
             shots=tuple(shots if k else 0 for k in range(budget.steps + 1)),
@@ -339,6 +347,7 @@ class Trained:
 
         Raises:
             UserError: the head has fewer outputs.
+            NonFiniteError: one is NaN: the adaptation diverges.
         """
         network = self.network
         if not isinstance(network, Classifier):
@@ -348,7 +357,7 @@ class Trained:
             logits = [
                 network.query_logits(self.adapt(batch[i], self.rule.steps)[-1], batch[i]) for i in range(len(batch))
             ]
-        return torch.stack(logits)[..., :ways].log_softmax(-1)
+        return known(torch.stack(logits)[..., :ways].log_softmax(-1))
 
 
 @plain_torch()

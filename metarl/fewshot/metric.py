@@ -15,6 +15,7 @@ from metarl.fewshot.images import ImageSource
 from metarl.learner import UserError, check_range
 from metarl.runs import Run
 from metarl.seeding import Key, keyed_globals
+from metarl.tasks import Tasks
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,10 @@ def train(config: Config, source: ImageSource, run: Run, network: EmbeddingNetwo
         )
     adam = torch.optim.Adam(network.parameters(), lr=config.step_size)
 
-    def step(iteration: int) -> dict[str, Tensor]:
-        tasks = source.sample(config.tasks, key("tasks", iteration).numpy())
+    def draw(iteration: int) -> Tasks:
+        return source.sample(config.tasks, key("tasks", iteration).numpy())
+
+    def step(iteration: int, tasks: Tasks) -> dict[str, Tensor]:
         batch = source.batch(tasks, run.device)
         ways = tasks.arrays["classes"].shape[1]
         with keyed_globals(key("draws", iteration)):
@@ -89,7 +92,7 @@ def train(config: Config, source: ImageSource, run: Run, network: EmbeddingNetwo
         return {"loss/query": loss, "score/query_accuracy": accuracy}
 
     what = training.Learnable(lambda: tensors(network), adam, halving(config.step_size, config.halve_every))
-    training.fit(run, config, what, step)
+    training.fit(run, config, what, draw, step)
 
 
 def restored(network: EmbeddingNetwork, run: Run) -> EmbeddingNetwork:

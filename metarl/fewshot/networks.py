@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metarl.errors import NonFiniteError, UserError
 from metarl.fewshot.backbones import OURS, check_basis, feature_size, initialise, normalised_by
 from metarl.fewshot.batch import Batch
 from metarl.fewshot.encoders import draws_in
-from metarl.learner import UserError
 from metarl.policies import MLP, Params
 from metarl.seeding import Key, keyed_globals
 
@@ -104,6 +104,27 @@ def features(encoder: nn.Module, x: Tensor, basis: int | None = None) -> Tensor:
     """Images `(B, C, H, W)` to features `(B, F)`; only our own backbones know what a `basis` is."""
     found: Tensor = encoder(x, basis) if isinstance(encoder, OURS) else encoder(x)
     return found
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The share of rows whose likeliest class is their label; NaN where no class of a row is the likeliest.
+
+    Args:
+        logits: `(..., R, N)`, or log-probabilities; those of a row must be neither NaN nor positive infinity.
+        labels: `(..., R)`.
+
+    Returns:
+        `(...)`.
+    """
+    right = (logits.argmax(-1) == labels).to(logits.dtype).mean(-1)
+    return right.where((logits < torch.inf).flatten(-2).all(-1), torch.nan)
+
+
+def known(log_probabilities: Tensor) -> Tensor:
+    """The log-probabilities; raises NonFiniteError if one is NaN."""
+    if log_probabilities.isnan().any():
+        raise NonFiniteError("a class probability is nan")
+    return log_probabilities
 
 
 class EncoderAndHead(nn.Module):
@@ -240,13 +261,13 @@ class Classifier:
     def query_loss(self, params: Params, task: Batch) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy and accuracy over the query images."""
         logits = self.query_logits(params, task)
-        return F.cross_entropy(logits, task.query_y), _accuracy(logits, task.query_y)
+        return F.cross_entropy(logits, task.query_y), accuracy(logits.detach(), task.query_y)
 
     def judge(self, params: Params, task: Batch, seed: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """In training: mean loss over the query images, and what to report: scalars, and `buffer/NAME` afterwards."""
         logits, buffers = self._query(params, task, None if seed is None else Key(int(seed))("query"))
         loss = F.cross_entropy(logits, task.query_y)
-        report = {"loss/query": loss.detach(), f"score/{self.metric}": _accuracy(logits, task.query_y)}
+        report = {"loss/query": loss.detach(), f"score/{self.metric}": accuracy(logits.detach(), task.query_y)}
         return loss, report | {f"buffer/{name}": value.detach() for name, value in buffers.items()}
 
     def follow(self, buffers: dict[str, Tensor]) -> None:
@@ -258,10 +279,6 @@ class Classifier:
                 continue
             change = torch.where(each == value, torch.zeros_like(each), each - value)  # also where it is infinite
             value.add_(change.mean(0) if value.is_floating_point() else change.sum(0))
-
-
-def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    return (logits.argmax(-1) == labels).to(logits.dtype).mean().detach()
 
 
 def check_ways(ways: int, known: int) -> None:

@@ -32,6 +32,7 @@ from metarl.learner import check_range
 from metarl.policies import Params
 from metarl.runs import Run
 from metarl.seeding import Key
+from metarl.tasks import Tasks
 
 
 @dataclass(frozen=True)
@@ -161,19 +162,25 @@ def train(config: Config, source: Any, run: Run, encoder: nn.Module | None = Non
     goal = objective(network, inner.Rule(config.inner_step_size, config.inner_steps, config.moves, order=1))
     descent = torch.optim.SGD(params.values(), lr=config.outer_step_size)
 
-    def data(tasks: Any, rng: np.random.Generator, of: Key) -> Task:
-        batch = source.batch(tasks, run.device)
-        sizes = (len(batch), batch.support_x.shape[1], config.inner_steps, config.minibatch)
-        drawn = seeds(network, of, len(batch), run.device)
-        return (batch, minibatches(rng, *sizes).to(run.device), *(() if drawn is None else (drawn,)))
+    def with_order(tasks: Tasks, rng: np.random.Generator) -> Tasks:
+        images = source.batch(tasks[:1]).support_x.shape[1]
+        order = minibatches(rng, len(tasks), images, config.inner_steps, config.minibatch)
+        return Tasks({**tasks.arrays, "minibatches": order.numpy()})
 
-    first = data(source.fixed("train", config.tasks), key("first").numpy(), key("first draws"))
+    def data(tasks: Tasks, of: Key) -> Task:
+        order = torch.tensor(tasks.arrays["minibatches"], device=run.device)
+        drawn = seeds(network, of, tasks, run.device)
+        return (source.batch(tasks, run.device), order, *(() if drawn is None else (drawn,)))
+
+    first = data(with_order(source.fixed("train", config.tasks), key("first").numpy()), key("first draws"))
     plan = training.plan(run, config.strategy, goal, {"model": params}, first, network.draws)
 
-    def step(iteration: int) -> dict[str, Tensor]:
+    def draw(iteration: int) -> Tasks:
         rng = key("tasks", iteration).numpy()
-        tasks = data(source.sample(config.tasks, rng), rng, key("draws", iteration))
-        found = outer.meta_gradient(goal, {"model": params}, tasks, plan)
+        return with_order(source.sample(config.tasks, rng), rng)
+
+    def step(iteration: int, tasks: Tasks) -> dict[str, Tensor]:
+        found = outer.meta_gradient(goal, {"model": params}, data(tasks, key("draws", iteration)), plan)
         for name, value in params.items():
             value.grad = found.gradient["model"][name]
         return learn(network, found.aux)
@@ -181,7 +188,7 @@ def train(config: Config, source: Any, run: Run, encoder: nn.Module | None = Non
     def epsilon(iteration: int) -> float:
         return config.outer_step_size * (1 - iteration / config.iterations)
 
-    training.fit(run, config, training.Learnable(lambda: params | network.still, descent, epsilon), step)
+    training.fit(run, config, training.Learnable(lambda: params | network.still, descent, epsilon), draw, step)
 
 
 @plain_torch()

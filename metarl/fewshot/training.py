@@ -7,13 +7,15 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from metarl import outer
+from metarl import finite, outer
+from metarl.errors import NonFiniteError
 from metarl.fewshot.batch import Batch
 from metarl.fewshot.datasets.archives import DataWarning, some
 from metarl.fewshot.images import ImageSource
@@ -75,16 +77,34 @@ class Learnable:
     step_size: Callable[[int], float]
 
 
-def fit(run: Run, config: Settings, what: Learnable, step: Callable[[int], Mapping[str, Tensor]]) -> None:
+def fit(
+    run: Run,
+    config: Settings,
+    what: Learnable,
+    draw: Callable[[int], Any],
+    step: Callable[[int, Any], Mapping[str, Tensor]],
+) -> None:
     """Train until `config.iterations`, from the run's last checkpoint if there is one.
 
     Args:
         run: where it is logged and saved.
         config: how long, and how often.
         what: changed in place.
-        step: leaves the gradient of an iteration in the parameters' `.grad` and returns scalars to log,
-            of which metrics.jsonl holds means over `log_every` iterations.
+        draw: what an iteration learns from: `Tasks`, or named tensors.
+        step: given an iteration and what was drawn for it, leaves the gradient in the parameters' `.grad` and returns
+            scalars to log, of which metrics.jsonl holds means over `log_every` iterations.
+
+    Raises:
+        NonFiniteError: a scalar, the gradient or a tensor is not finite. The optimiser takes no step with such a
+            gradient, and what it spoils is not saved.
     """
+
+    def watched(iteration: int, data: Any) -> dict[str, float]:
+        numbers = {name: float(value.detach()) for name, value in step(iteration, data).items()}
+        finite.check_numbers(numbers)
+        finite.check_gradient(what.tensors())
+        return numbers
+
     recent: dict[str, list[float]] = {}
     restored = run.restore()
     if restored is not None:
@@ -101,13 +121,28 @@ def fit(run: Run, config: Settings, what: Learnable, step: Callable[[int], Mappi
         for iteration in loop:
             for group in what.optimiser.param_groups:
                 group["lr"] = what.step_size(iteration)
-            for name, value in step(iteration).items():
-                recent.setdefault(name, []).append(float(value.detach()))
-            what.optimiser.step()
+            data = draw(iteration)
+            try:
+                numbers = watched(iteration, data)
+                with finite.refusals_of_torch():
+                    what.optimiser.step()
+                finite.check_tensors(what.tensors(), "after the step, ")
+            except NonFiniteError as error:
+                raise _with_data(error, data, partial(watched, iteration)) from None
+            for name, number in numbers.items():
+                recent.setdefault(name, []).append(number)
             if (iteration + 1) % config.log_every == 0:
                 means = {name: sum(values) / len(values) for name, values in recent.items()}
                 loop.log(means, {"train_s": time.perf_counter() - started})
                 recent, started = {}, time.perf_counter()
+
+
+def _with_data(error: NonFiniteError, data: Any, attempt: Callable[[Tasks], Any]) -> NonFiniteError:
+    """The error with what was learned from: the tasks that fail alone, or all of them where none does."""
+    if isinstance(data, Tasks):
+        return finite.blame(error, data, finite.failing(data, attempt))
+    error.data = dict(data)
+    return error
 
 
 def put_back(tensors: Mapping[str, Tensor], held: Mapping[str, Tensor], run: Run) -> None:

@@ -162,8 +162,12 @@ def train(
     network.to(run.device)
     adam = torch.optim.Adam(network.parameters(), lr=config.step_size)
 
-    def step(iteration: int) -> dict[str, Tensor]:
-        x, y = (part.to(run.device) for part in base.draw(config.minibatch, key("images", iteration).numpy()))
+    def draw(iteration: int) -> dict[str, Tensor]:
+        images, labels = base.draw(config.minibatch, key("images", iteration).numpy())
+        return {"images": images, "labels": labels}
+
+    def step(iteration: int, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
+        x, y = drawn["images"].to(run.device), drawn["labels"].to(run.device)
         with keyed_globals(key("draws", iteration)):
             found = head(features(encoder, x))
             loss = F.cross_entropy(found, y)
@@ -172,7 +176,7 @@ def train(
         return {"loss/train": loss, "score/train_accuracy": (found.argmax(-1) == y).float().mean()}
 
     what = training.Learnable(lambda: encoders.tensors(network), adam, lambda _: config.step_size)
-    training.fit(run, config, what, step)
+    training.fit(run, config, what, draw, step)
 
 
 @plain_torch()

@@ -25,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metarl import checkpoints, runs
-from metarl.learner import UserError
+from metarl.errors import NonFiniteError, UserError
 from metarl.runs import Interrupted, Run
 from metarl.seeding import Key
 
@@ -267,29 +267,41 @@ def test_choices_are_remembered_across_processes(tmp_path: Path) -> None:
 
 def test_log_writes_one_valid_line_each(tmp_path: Path) -> None:
     run = create(tmp_path / "run")
-    run.log(0, {"loss": torch.tensor(0.1, dtype=torch.float64), "kl": math.nan, "max": math.inf}, {"step": 0.25})
+    run.log(0, {"loss": torch.tensor(0.1, dtype=torch.float64)}, {"step": 0.25})
     run.log(1, {"loss": 2}, {"step": 0.5})
     run.close()
     assert (tmp_path / "run/metrics.jsonl").read_text() == (
-        '{"iteration": 0, "loss": 0.1, "kl": null, "max": null}\n{"iteration": 1, "loss": 2.0}\n'
+        '{"iteration": 0, "loss": 0.1}\n{"iteration": 1, "loss": 2.0}\n'
     )
     assert (tmp_path / "run/timings.jsonl").read_text().splitlines()[1] == '{"iteration": 1, "step": 0.5}'
-    first, second = Run.open(tmp_path / "run").metrics()
-    assert second == {"iteration": 1, "loss": 2.0}
-    assert math.isnan(first["kl"])
+    assert Run.open(tmp_path / "run").metrics()[1] == {"iteration": 1, "loss": 2.0}
     assert run.timings()[0] == {"iteration": 0, "step": 0.25}
     with pytest.raises(ValueError, match="iteration"):
         run.log(2, {"iteration": 1.0}, {})
 
 
-@given(st.lists(st.floats(), min_size=1, max_size=5))
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, torch.tensor(math.nan)])
+def test_what_is_not_finite_is_not_logged(tmp_path: Path, number: Any) -> None:
+    run = create(tmp_path / "run")
+    run.log(0, {"loss": 1.0}, {})
+    with pytest.raises(NonFiniteError, match=f"^kl is {float(number)}"):
+        run.log(1, {"loss": 2.0, "kl": number}, {})
+    assert run.metrics() == [{"iteration": 0, "loss": 1.0}]
+
+
+def test_null_in_files_of_earlier_versions_is_nan(tmp_path: Path) -> None:
+    run = create(tmp_path / "run")
+    (tmp_path / "run/metrics.jsonl").write_text('{"iteration": 0, "kl": null}\n')
+    assert math.isnan(run.metrics()[0]["kl"])
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5))
 def test_every_number_is_read_back_bit_for_bit(values: list[float]) -> None:
     line = runs._line(4, {str(i): value for i, value in enumerate(values)})
     row = json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
     assert line.count(b"\n") == 1
     for i, value in enumerate(values):
-        back = row[str(i)]
-        assert (back is None) if not math.isfinite(value) else (back.hex() == value.hex())
+        assert row[str(i)].hex() == value.hex()
 
 
 def test_an_unfinished_line_is_not_read_and_a_broken_one_is_refused(tmp_path: Path) -> None:

@@ -83,13 +83,13 @@ def power_cut(monkeypatch, at):
     """The process dies in iteration `at`."""
     fit = training.fit
 
-    def failing(run, config, what, step):
+    def failing(run, config, what, draw, step):
         def until(iteration):
             if iteration == at:
                 raise ZeroDivisionError("the power is gone")
-            return step(iteration)
+            return draw(iteration)
 
-        fit(run, config, what, until)
+        fit(run, config, what, until, step)
 
     monkeypatch.setattr(training, "fit", failing)
 
