@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
@@ -50,6 +51,9 @@ class Logistic(EmbeddingNetwork):
         support, query = (F.normalize(part.detach(), dim=-1).cpu().double() for part in (support, query))
         found = []
         for x, y, z in zip(support.numpy(), labels.cpu().numpy(), query.numpy(), strict=True):
+            if not (np.isfinite(x).all() and np.isfinite(z).all()):  # scikit-learn's own error names no task
+                found.append(torch.full((len(z), ways), torch.nan, dtype=torch.float64))
+                continue
             model = LogisticRegression(C=self.c, max_iter=1000).fit(x, y)
             found.append(torch.from_numpy(model.predict_log_proba(z)))
         return torch.stack(found).float().to(labels.device)
