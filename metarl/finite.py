@@ -8,7 +8,7 @@ from an accelerator.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,9 +46,13 @@ def check_gradient(tensors: Mapping[str, Tensor]) -> None:
         raise NonFiniteError(f"the norm of the gradient is {norm}")
 
 
-def check_tensors(tensors: Mapping[str, Tensor], what: str) -> None:
-    """Raise NonFiniteError unless every number is finite; `what` stands before the name of the tensor in the line."""
-    held = {name: value.detach() for name, value in tensors.items() if value.is_floating_point() and value.numel()}
+def check_tensors(tensors: Mapping[str, Tensor], what: str, infinite: Collection[str] = ()) -> None:
+    """Raise NonFiniteError unless every number is finite, those of the tensors named in `infinite` left out.
+
+    The line says `what` before the name of the tensor.
+    """
+    held = {name: value.detach() for name, value in tensors.items() if name not in infinite and value.numel()}
+    held = {name: value for name, value in held.items() if value.is_floating_point()}
     if held and not torch.stack([value.abs().amax().double() for value in held.values()]).isfinite().all():
         for name, value in held.items():
             if (broken := value[~value.isfinite()]).numel():
@@ -97,19 +101,38 @@ def failing(tasks: Tasks, attempt: Callable[[Tasks], Any]) -> list[int]:
     return positions
 
 
-def first_non_finite(tree: Any, where: str = "state") -> str | None:
-    """The place of the first number in nested dicts, lists and tuples that is not finite, with it; or None."""
+def masks(tensors: Mapping[str, Tensor], optimiser: torch.optim.Optimizer) -> list[str]:
+    """The names of tensors with infinite numbers that no optimiser moves, such as masks: they may have them."""
+    moved = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
+    return [name for name, value in tensors.items() if id(value) not in moved and value.isinf().any()]
+
+
+def first_non_finite(tree: Any, where: str = "state", infinite: Collection[str] = ()) -> str | None:
+    """The place of the first number in nested dicts, lists and tuples that is not finite; None if there is none.
+
+    Args:
+        tree: what a checkpoint holds. Infinities are allowed in tensors named in its entry `infinite`, if it has one.
+        where: what to call it.
+        infinite: names of tensors, anywhere in the tree, that may hold infinities.
+    """
     if isinstance(tree, Tensor):
         return f"{where} holds a number that" if tree.is_floating_point() and not tree.isfinite().all() else None
     if isinstance(tree, float):
         return None if math.isfinite(tree) else f"{where}, {tree},"
     if isinstance(tree, Mapping):
-        items: Iterator[tuple[Any, Any]] = iter(tree.items())
+        named = tree.get("infinite")
+        infinite = named if isinstance(named, list) else infinite
+        items: Iterator[tuple[Any, Any]] = (
+            (name, item.where(~item.isinf(), 0) if isinstance(item, Tensor) and name in infinite else item)
+            for name, item in tree.items()
+        )
     elif isinstance(tree, list | tuple):
         items = enumerate(tree)
     else:
         return None
-    return next((place for key, item in items if (place := first_non_finite(item, f"{where}[{key!r}]"))), None)
+    return next(
+        (place for key, item in items if (place := first_non_finite(item, f"{where}[{key!r}]", infinite))), None
+    )
 
 
 def reproducer(error: NonFiniteError, state: Any) -> dict[str, Any]:

@@ -223,7 +223,8 @@ class Run:
 
         Raises:
             ValueError: the state holds anything else; it is named.
-            NonFiniteError: a number of the state is not finite; the checkpoint before stays the last one.
+            NonFiniteError: a number of the state is not finite; the checkpoint before stays the last one. Tensors
+                whose names are listed in `state["infinite"]` may hold infinities (masks do).
         """
         self._check_writable()
         if place := first_non_finite(state):

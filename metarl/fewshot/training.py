@@ -106,6 +106,7 @@ def fit(
         return numbers
 
     recent: dict[str, list[float]] = {}
+    masks = finite.masks(what.tensors(), what.optimiser)
     restored = run.restore()
     if restored is not None:
         held = restored[1]
@@ -114,7 +115,8 @@ def fit(
         recent = held["recent"]
 
     def state() -> dict[str, Any]:
-        return {"params": dict(what.tensors()), "optimiser": what.optimiser.state_dict(), "recent": recent}
+        saved = {"params": dict(what.tensors()), "optimiser": what.optimiser.state_dict(), "recent": recent}
+        return saved | ({"infinite": masks} if masks else {})
 
     started = time.perf_counter()
     with run.loop(config.iterations, checkpoint_every=config.checkpoint_every, state=state) as loop:
@@ -126,7 +128,7 @@ def fit(
                 numbers = watched(iteration, data)
                 with finite.refusals_of_torch():
                     what.optimiser.step()
-                finite.check_tensors(what.tensors(), "after the step, ")
+                finite.check_tensors(what.tensors(), "after the step, ", masks)
             except NonFiniteError as error:
                 raise _with_data(error, data, partial(watched, iteration)) from None
             for name, number in numbers.items():

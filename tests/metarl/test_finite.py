@@ -355,6 +355,21 @@ def test_a_state_that_is_not_finite_is_never_the_newest(state, tmp_path):
     assert next(iter(state)) in str(caught.value)
 
 
+def test_a_mask_may_be_infinite_and_nothing_else():
+    tensors = {"w": torch.ones(2, requires_grad=True), "mask": torch.tensor([-math.inf, 0.0]), "n": torch.tensor(3)}
+    assert finite.masks(tensors, torch.optim.SGD([tensors["w"]], lr=1.0)) == ["mask"]
+    state = {"params": tensors, "infinite": ["mask"]}
+    assert finite.first_non_finite(state) is None
+    finite.check_tensors(tensors, "", ["mask"])
+    tensors["mask"][1] = math.nan
+    assert "state['params']['mask']" in finite.first_non_finite(state)
+    for value in (math.inf, math.nan):
+        state = {"params": {"w": torch.tensor(value), "mask": torch.tensor(-math.inf)}, "infinite": ["mask"]}
+        assert "state['params']['w']" in finite.first_non_finite(state)
+        with pytest.raises(NonFiniteError, match=f"w is {value}"):
+            finite.check_tensors(state["params"], "", ["mask"])
+
+
 def spoil(folder, where):
     """Put a NaN into the checkpoint of a run, as versions before this one saved them."""
     iteration, state = newest(folder)

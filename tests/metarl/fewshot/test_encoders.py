@@ -173,13 +173,13 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name, tmp_path, monkeypatch):
     whole = train(tmp_path / "whole", name, Brought())
     fit = training.fit
 
-    def failing(run, config, what, step):
+    def failing(run, config, what, draw, step):
         def until(iteration):
             if iteration == 1:
                 raise ZeroDivisionError
-            return step(iteration)
+            return draw(iteration)
 
-        fit(run, config, what, until)
+        fit(run, config, what, until, step)
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "fit", failing)

@@ -90,7 +90,7 @@ def test_minibatches_take_every_image_in_turn():
 def test_the_outer_step_size_falls_to_nothing_over_the_iterations(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        reptile.training, "fit", lambda run, config, what, step: seen.extend(map(what.step_size, range(4)))
+        reptile.training, "fit", lambda run, config, what, draw, step: seen.extend(map(what.step_size, range(4)))
     )
     source = Glyphs(ways=2, queries=1)
     config = reptile.Config(iterations=4, tasks=1, width=2, outer_step_size=2.0, strategy="loop", train_shots=2)
