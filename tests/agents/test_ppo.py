@@ -198,9 +198,10 @@ def test_diagnostics_are_logged(tmp_path):
 
 
 def test_the_deviation_keeps_above_its_floor(tmp_path):
-    run = trained("ppo-oracle", tmp_path / "run", min_std=0.5, init_std=0.5, iterations=3, step_size=0.05)
+    settings = {"seed": 2, "init_std": 0.5, "iterations": 3, "step_size": 0.05}
+    run = trained("ppo-oracle", tmp_path / "run", min_std=0.5, **settings)
     assert run.restore()[1]["policy"]["log_std"].exp().min() >= 0.5 - 1e-6
-    free = trained("ppo-oracle", tmp_path / "free", seed=2, init_std=0.5, iterations=3, step_size=0.05)
+    free = trained("ppo-oracle", tmp_path / "free", **settings)  # which falls below it
     assert free.restore()[1]["policy"]["log_std"].exp().min() < 0.5 - 1e-6
 
 

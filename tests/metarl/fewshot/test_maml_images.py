@@ -85,6 +85,26 @@ def test_clipping_cuts_every_number(tmp_path):
     assert moved[1e-9] == pytest.approx(1e-10, rel=1e-3)  # Adam's first moment is a tenth of the gradient
 
 
+def test_training_has_its_own_queries_and_its_learning_rate_halves(tmp_path, monkeypatch):
+    from metarl.runs import Run
+
+    seen, pairs = [], maml.pairs
+
+    def spy(batch, *rest):
+        seen.append(batch.query_x.shape[1])
+        return pairs(batch, *rest)
+
+    monkeypatch.setattr(maml, "pairs", spy)
+    source = Glyphs(ways=3, queries=2)
+    config = maml.Config(
+        iterations=3, tasks=2, width=2, strategy="loop", train_queries=1, outer_step_size=0.4, halve_every=1
+    )
+    run = Run.create(tmp_path / "run", learner="maml", config=config, source=source, seed=0)
+    maml.train(config, source, run)
+    assert set(seen) == {3 * 1}
+    assert run.restore()[1]["optimiser"]["param_groups"][0]["lr"] == pytest.approx(0.1)
+
+
 # ---- what moves, what is differentiated
 
 

@@ -14,6 +14,7 @@ from metarl.fewshot.datasets.glyphs import Glyphs
 from metarl.fewshot.matchingnet import FullContext, MatchingNet
 from metarl.fewshot.protonet import ProtoNet
 from metarl.learner import Budget, UserError
+from metarl.runs import Run
 from metarl.seeding import Key
 
 SHAPE = (1, 16, 16)
@@ -258,6 +259,22 @@ def test_training_tasks_have_their_own_ways_and_queries():
     assert (own.ways, own.min_ways, own.queries, own.shots) == (20, None, 6, 2)
     same = metric.training_source(matchingnet.Config(), source)
     assert (same.ways, same.min_ways, same.queries) == (5, 3, 4)
+
+
+def test_training_has_its_own_ways_and_its_learning_rate_halves(tmp_path, monkeypatch):
+    seen, honest = [], metric.loss_and_accuracy
+
+    def spy(logs, labels):
+        seen.append(tuple(logs.shape))
+        return honest(logs, labels)
+
+    monkeypatch.setattr(metric, "loss_and_accuracy", spy)
+    source = Glyphs(ways=3, queries=2)
+    config = protonet.Config(iterations=3, width=2, train_ways=4, train_queries=1, step_size=0.4, halve_every=1)
+    run = Run.create(tmp_path / "run", learner="protonet", config=config, source=source, seed=0)
+    protonet.train(config, source, run)
+    assert set(seen) == {(1, 4 * 1, 4)}
+    assert run.restore()[1]["optimiser"]["param_groups"][0]["lr"] == pytest.approx(0.1)
 
 
 def test_a_pretrained_encoder_is_where_training_starts():

@@ -239,6 +239,7 @@ def test_the_heads_of_training_differ(tmp_path):
         assert (other.mean() > 0.3) == (kind == "norms")
     other = trained(tmp_path, baseline, "again", epochs=1)[0]
     assert other.network.scale is None
+    assert trained(tmp_path, baseline_plus, "plus", epochs=1)[0].network.scale == 2  # of a task (Chen et al. 2019)
 
 
 def test_other_queries_do_not_matter_with_running_averages(tmp_path):
