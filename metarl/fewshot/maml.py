@@ -373,7 +373,7 @@ def load(run: Run, source: SupervisedSource, encoder: nn.Module | None = None) -
 
 
 def restored(network: Network, run: Run, source: SupervisedSource) -> Trained:
-    """A network with the tensors of the run's last checkpoint, in evaluation mode.
+    """A network with the tensors of the run's last checkpoint.
 
     Raises:
         UserError: the run has no checkpoint yet, or it does not fit.
@@ -383,7 +383,5 @@ def restored(network: Network, run: Run, source: SupervisedSource) -> Trained:
     params = network.init(Key(run.seed)("loaded").torch())
     tensors = {name: value for name, value in held.items() if not name.startswith("rule/")}
     training.put_back(params | network.still, tensors, run)
-    if isinstance(network, Classifier):
-        network.eval()
     rule = inner.Rule(learned or config.inner_step_size, TEST_STEPS, config.moves, 1)
     return Trained(network, params, rule, source)

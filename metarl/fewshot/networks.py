@@ -220,12 +220,6 @@ class Classifier:
         self.buffers = {name: value.to(device) for name, value in self.buffers.items()}
         return self
 
-    def eval(self) -> Classifier:
-        """Itself in evaluation mode, in which it adapts to new tasks and is judged."""
-        self._skeleton = _Skeleton(self._skeleton.module.eval())
-        self.draws = False  # what draws there too is refused by `encoders.own`
-        return self
-
     def logits(self, params: Params, x: Tensor, basis: int | None = None) -> Tensor:
         """`(B, N)` from images `(B, C, H, W)`."""
         return self._call(params, x, basis, None)[0]
