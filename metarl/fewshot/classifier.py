@@ -199,7 +199,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
         Raises:
             ValueError: the pictures are not as described, or do not fit those learned from.
-            UserError: pictures cannot be read (all of them are named), or a feature of one is not finite.
+            UserError: pictures cannot be read (all of them are named).
+            NonFiniteError: a feature or a probability is NaN.
         """
         check_is_fitted(self)
         X = listed(X, "pictures")  # noqa: N806 - scikit-learn's name
@@ -231,10 +232,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         blank = torch.zeros(1, len(query), dtype=torch.int64, device=query.device)
         batch = Batch(self._support[None], self._labels[None], query[None], blank)
         found = self._model.log_probabilities(batch, len(self.classes_))[0].double().softmax(-1)
-        if not bool(found.isfinite().all()):
-            raise InputError(
-                f"the learner's answers to {int((~found.isfinite()).any(1).sum())} pictures are not numbers"
-            )
         return np.asarray(found.cpu().numpy())
 
     def _fitting(self, values: NDArray[Any]) -> Tensor:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,15 +19,15 @@ from torch import Tensor, nn
 
 from metarl import finite
 from metarl.ambient import plain_torch, usable
-from metarl.fewshot.backbones import OURS, BatchNormMode, check_basis, normalised_by
+from metarl.errors import NonFiniteError
+from metarl.fewshot import chunks
+from metarl.fewshot.backbones import OURS, BatchNormMode, batch_dependent, check_basis, normalised_by
 from metarl.fewshot.batch import Batch
 from metarl.fewshot.images import ImageSource
 from metarl.fewshot.networks import accuracy, features, known
 from metarl.learner import Budget, Scores
 from metarl.seeding import Key, keyed_globals
 from metarl.tasks import Tasks
-
-EVALUATION_IMAGES = 2000  # encoded together when a curve is measured
 
 
 class EmbeddingNetwork(nn.Module, ABC):
@@ -43,6 +45,7 @@ class EmbeddingNetwork(nn.Module, ABC):
     def __init__(self, encoder: nn.Module, batch_norm: BatchNormMode) -> None:
         super().__init__()
         check_basis(encoder, batch_norm)
+        self._image_bytes: dict[tuple[Any, ...], int] = {}  # of activations, by the kind of image
         self.encoder = channels_last(encoder)
         self.batch_norm = batch_norm
 
@@ -66,13 +69,40 @@ class EmbeddingNetwork(nn.Module, ABC):
         shots = batch.support_x.shape[1]
         images = torch.cat([batch.support_x, batch.query_x], 1)
         if self.batch_norm == "running":
-            found = features(self.encoder, images.flatten(0, 1)).view(*images.shape[:2], -1)
+            found = self._encoded(images.flatten(0, 1)).view(*images.shape[:2], -1)
         elif not isinstance(self.encoder, OURS):  # it may do what vmap cannot, such as changing its buffers
             found = torch.stack([features(self.encoder, task) for task in images])
         else:
             basis = shots if self.batch_norm == "support" else None
             found = torch.func.vmap(lambda task: features(self.encoder, task, basis))(images)
         return found[:, :shots], found[:, shots:]
+
+    def _encoded(self, images: Tensor) -> Tensor:
+        """Features `(B, F)` of images `(B, C, H, W)`; where nothing is learned, so many at a time as memory allows."""
+        if torch.is_grad_enabled() or batch_dependent(self.encoder):
+            return features(self.encoder, images)
+        parts = torch.split(images, self.affordable(images[0]))
+        return torch.cat([features(self.encoder, part) for part in parts])
+
+    def affordable(self, image: Tensor) -> int:
+        """How many such images `(C, H, W)` are encoded together within `chunks.BYTES`."""
+        key = (tuple(image.shape), image.dtype, image.device)
+        if key not in self._image_bytes:
+            encode = partial(features, self.encoder)
+            self._image_bytes[key] = chunks.bytes_per_image(encode, image.shape, image)
+        return max(1, chunks.BYTES // max(self._image_bytes[key], 1))
+
+    def judge(self, support: Tensor, labels: Tensor, query: Tensor, ways: int, keys: Sequence[Key] = ()) -> Tensor:
+        """As `compare`, for features that are numbers.
+
+        Raises:
+            NonFiniteError: some are NaN or infinite, or so large that the rule's answer is.
+        """
+        for which, values in (("support", support), ("query", query)):
+            if wrong := int((~values.isfinite()).any(-1).sum()):
+                images = values.shape[0] * values.shape[1]
+                raise NonFiniteError(f"features of {wrong} of {images} {which} images are NaN or infinite")
+        return known(self.compare(support, labels, query, ways, keys))
 
     def forward(self, batch: Batch, ways: int, keys: Sequence[Key] = ()) -> Tensor:
         """Log-probabilities `(T, R, N)`; `keys` as for `compare`."""
@@ -84,9 +114,12 @@ class EmbeddingNetwork(nn.Module, ABC):
         """The same without a gradient; query labels are not used.
 
         Raises:
-            NonFiniteError: one is NaN: the features overflow.
+            NonFiniteError: a feature is NaN or infinite, or a probability is NaN.
         """
-        return known(self.judged(batch, ways, keys))
+        with torch.no_grad(), keyed_globals(Key(0)("judged")):
+            batch = usable(batch)
+            support, query = self.embed(batch)
+            return self.judge(support, batch.support_y, query, ways, keys)
 
     @plain_torch()
     def judged(self, batch: Batch, ways: int, keys: Sequence[Key] = ()) -> Tensor:
@@ -109,8 +142,26 @@ def class_means(support: Tensor, labels: Tensor, ways: int) -> Tensor:
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Between all rows of `a (T, R, F)` and `b (T, N, F)`: `(T, R, N)`."""
+    """Between all rows of `a (T, R, F)` and `b (T, N, F)`: `(T, R, N)`, wherever their origin is."""
+    centre = b.mean(1, keepdim=True)
+    a, b = a - centre, b - centre
     return (a * a).sum(-1)[..., None] - 2 * a @ b.transpose(1, 2) + (b * b).sum(-1)[:, None]
+
+
+def exact(values: Tensor) -> Tensor:
+    """In double precision, where the device has it: differences of large features are small."""
+    return values.float() if values.device.type == "mps" else values.double()
+
+
+def at_least_single(values: Tensor) -> Tensor:
+    """Half precision as float32, anything else as it is."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def unit(values: Tensor) -> Tensor:
+    """Rows of length 1, however short or long they were; a row of zeros stays one."""
+    length = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
+    return values / torch.where(length > 0, length, torch.ones_like(length))
 
 
 def loss_and_accuracy(log_probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,8 +195,7 @@ class Trained:
         """
         ways = int(tasks.arrays["classes"].shape[1])
         norm = normalised_by(self.network.encoder, self.network.batch_norm)
-        images = tasks.arrays["support"].shape[1] + tasks.arrays["query"].shape[1]
-        chunk = max(1, EVALUATION_IMAGES // images)
+        chunk = self._tasks_together(tasks)
         rows, key = [], Key(seed)("embedding", "evaluate")
         for start in range(0, len(tasks), chunk):
             batch = self.source.batch(some := tasks[start : start + chunk])
@@ -164,6 +214,16 @@ class Trained:
             kind="accuracy",
             protocol=f"{ways}-way, {self.rule}, without support images chance; batch norm: {norm}",
         )
+
+    def _tasks_together(self, tasks: Tasks) -> int:
+        """How many tasks are judged together within `chunks.BYTES`."""
+        images = tasks.arrays["support"].shape[1] + tasks.arrays["query"].shape[1]
+        like = next((p for p in self.network.encoder.parameters() if p.is_floating_point()), torch.zeros(()))
+        image = torch.zeros(self.source.image_shape, device=like.device)
+        together = chunks.BYTES // (chunks.COPIES * image.numel() * image.element_size())
+        if self.network.batch_norm != "running":  # a task's images go through the encoder together
+            together = min(together, self.network.affordable(image))
+        return int(max(1, together // images))
 
     def _accuracies(self, batch: Batch, ways: int, shown: tuple[int, ...], keys: list[Key]) -> list[Tensor]:
         """Of each task `(T,)`, with the first k support images of each class, for every k shown."""

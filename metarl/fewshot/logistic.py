@@ -8,13 +8,12 @@ from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from metarl.fewshot import transfer
 from metarl.fewshot.backbones import BatchNormMode
-from metarl.fewshot.embedding import EmbeddingNetwork, Trained
+from metarl.fewshot.embedding import EmbeddingNetwork, Trained, unit
 from metarl.fewshot.images import ImageSource
 from metarl.fewshot.transfer import train
 from metarl.learner import check_range
@@ -48,7 +47,7 @@ class Logistic(EmbeddingNetwork):
 
     def compare(self, support: Tensor, labels: Tensor, query: Tensor, ways: int, keys: Sequence[Key] = ()) -> Tensor:
         """Log-probabilities `(T, R, N)`; see `EmbeddingNetwork.compare`."""
-        support, query = (F.normalize(part.detach(), dim=-1).cpu().double() for part in (support, query))
+        support, query = (unit(part.detach().cpu().double()) for part in (support, query))
         found = []
         for x, y, z in zip(support.numpy(), labels.cpu().numpy(), query.numpy(), strict=True):
             if not (np.isfinite(x).all() and np.isfinite(z).all()):  # scikit-learn's own error names no task

@@ -14,6 +14,7 @@ right and below where one row is enough; batch normalisation adds 1e-5 to the va
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from metarl import finite, inner, outer
 from metarl.ambient import plain_torch, usable
-from metarl.fewshot import encoders, training
+from metarl.fewshot import chunks, encoders, training
 from metarl.fewshot.backbones import Backbone, make_backbone
 from metarl.fewshot.batch import Batch
 from metarl.fewshot.embedding import halving
@@ -312,8 +313,9 @@ class Trained:
 
         found: list[Tensor] = []
         with torch.no_grad():
-            for start in range(0, len(tasks), EVALUATION_CHUNK):
-                batch = self.source.batch(tasks[start : start + EVALUATION_CHUNK])
+            together = self._tasks_together(tasks)
+            for start in range(0, len(tasks), together):
+                batch = self.source.batch(tasks[start : start + together])
                 if isinstance(self.network, Classifier):  # adapted convolutions in one batch are slow on a CPU
                     found += [one(batch[i])[None] for i in range(len(batch))]
                 else:
@@ -329,6 +331,14 @@ class Trained:
             kind=self.source.kind,
             protocol=protocol,
         )
+
+    def _tasks_together(self, tasks: Tasks) -> int:
+        """How many tasks' data are gathered together: so many images as fit into `chunks.BYTES`."""
+        if not isinstance(self.source, ImageSource):
+            return EVALUATION_CHUNK
+        images = tasks.arrays["support"].shape[1] + tasks.arrays["query"].shape[1]
+        each = chunks.COPIES * images * math.prod(self.source.image_shape) * torch.float32.itemsize
+        return int(max(1, min(EVALUATION_CHUNK, chunks.BYTES // each)))
 
     def _protocol(self, batch: Batch) -> tuple[int, str]:
         size = f" of {self.rule.step_size:g}" if isinstance(self.rule.step_size, float) else ""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from metarl.ambient import plain_torch
 from metarl.fewshot import encoders, metric
 from metarl.fewshot.backbones import BatchNormMode, feature_size
-from metarl.fewshot.embedding import EmbeddingNetwork, Trained
+from metarl.fewshot.embedding import EmbeddingNetwork, Trained, at_least_single, exact, unit
 from metarl.fewshot.images import ImageSource
 from metarl.learner import check_range
 from metarl.runs import Run
@@ -97,12 +97,14 @@ class MatchingNet(EmbeddingNetwork):
 
     def compare(self, support: Tensor, labels: Tensor, query: Tensor, ways: int, keys: Sequence[Key] = ()) -> Tensor:
         """Log-probabilities `(T, R, N)`; see `EmbeddingNetwork.compare`."""
+        kind = at_least_single(query).dtype
         if self.context is not None:
-            support, query = self.context(support, query)
-        cosine = F.normalize(query, dim=-1) @ F.normalize(support, dim=-1).transpose(1, 2)
+            weights = next(self.context.parameters()).dtype
+            support, query = self.context(support.to(weights), query.to(weights))
+        cosine = unit(exact(query)) @ unit(exact(support)).transpose(1, 2)
         votes = (self.log_scale.exp() * cosine).log_softmax(-1)  # (T, R, S)
         members = F.one_hot(labels, ways).to(votes.dtype).log()  # (T, S, N), 0 or -inf
-        return torch.logsumexp(votes[..., None] + members[:, None], 2)
+        return torch.logsumexp(votes[..., None] + members[:, None], 2).to(kind)
 
 
 def make(config: Config, source: ImageSource, seed: int, encoder: nn.Module | None = None) -> MatchingNet:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from metarl.ambient import plain_torch
 from metarl.fewshot import encoders, metric
-from metarl.fewshot.embedding import EmbeddingNetwork, Trained, class_means, squared_distances
+from metarl.fewshot.embedding import EmbeddingNetwork, Trained, at_least_single, class_means, exact, squared_distances
 from metarl.fewshot.images import ImageSource
 from metarl.runs import Run
 from metarl.seeding import Key
@@ -39,7 +39,8 @@ class ProtoNet(EmbeddingNetwork):
 
     def compare(self, support: Tensor, labels: Tensor, query: Tensor, ways: int, keys: Sequence[Key] = ()) -> Tensor:
         """Log-probabilities `(T, R, N)`; see `EmbeddingNetwork.compare`."""
-        return (-squared_distances(query, class_means(support, labels, ways))).log_softmax(-1)
+        means = class_means(exact(support), labels, ways)
+        return (-squared_distances(exact(query), means)).log_softmax(-1).to(at_least_single(query).dtype)
 
 
 def make(config: Config, source: ImageSource, seed: int, encoder: nn.Module | None = None) -> ProtoNet:

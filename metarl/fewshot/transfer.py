@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from metarl.ambient import plain_torch
 from metarl.fewshot import encoders, training
 from metarl.fewshot.backbones import Backbone, BatchNormMode, feature_size, make_backbone
-from metarl.fewshot.embedding import EmbeddingNetwork, Trained, channels_last
+from metarl.fewshot.embedding import EmbeddingNetwork, Trained, at_least_single, channels_last, unit
 from metarl.fewshot.images import ImageSource
 from metarl.fewshot.networks import features
 from metarl.learner import check_range
@@ -85,7 +85,7 @@ def logits(x: Tensor, weight: Tensor, bias_or_norm: Tensor, scale: float | None)
     """
     if scale is None:
         return x @ weight.transpose(-1, -2) + bias_or_norm
-    return scale * bias_or_norm * (F.normalize(x, dim=-1) @ F.normalize(weight, dim=-1).transpose(-1, -2))
+    return scale * bias_or_norm * (unit(x) @ unit(weight).transpose(-1, -2))
 
 
 def base_scale(classes: int) -> float:
@@ -237,6 +237,7 @@ class FittedHead(EmbeddingNetwork):
 
     def compare(self, support: Tensor, labels: Tensor, query: Tensor, ways: int, keys: Sequence[Key] = ()) -> Tensor:
         """Log-probabilities `(T, R, N)`; see `EmbeddingNetwork.compare`."""
+        support, query = at_least_single(support), at_least_single(query)
         config, (tasks, images, size) = self.config, support.shape
         keys = keys or [Key(0)("transfer", "task head")] * tasks
         first = [Head(size, ways, key.torch(), self.scale) for key in keys]

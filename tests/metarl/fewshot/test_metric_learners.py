@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from metarl.fewshot import embedding, matchingnet, metric, protonet
+from metarl.fewshot import chunks, embedding, matchingnet, metric, protonet
 from metarl.fewshot.backbones import make_backbone
 from metarl.fewshot.batch import Batch
 from metarl.fewshot.datasets.glyphs import Glyphs
@@ -239,7 +239,7 @@ def test_a_curve_does_not_depend_on_how_tasks_are_chunked(monkeypatch):
     learner, source = trained(ways=3, shots=2, queries=3)
     tasks = source.fixed("test", 7)
     whole = learner.curve(tasks, Budget(), 0).values
-    monkeypatch.setattr(embedding, "EVALUATION_IMAGES", 1)
+    monkeypatch.setattr(chunks, "BYTES", 1)
     assert (learner.curve(tasks, Budget(), 0).values == whole).all()
 
 
