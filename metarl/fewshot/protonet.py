@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from metarl.ambient import plain_torch
@@ -39,8 +40,14 @@ class ProtoNet(EmbeddingNetwork):
 
     def compare(self, support: Tensor, labels: Tensor, query: Tensor, ways: int, keys: Sequence[Key] = ()) -> Tensor:
         """Log-probabilities `(T, R, N)`; see `EmbeddingNetwork.compare`."""
-        means = class_means(exact(support), labels, ways)
-        return (-squared_distances(exact(query), means)).log_softmax(-1).to(at_least_single(query).dtype)
+        compared = [_distances(*task, ways) for task in zip(support, labels, query, strict=True)]
+        return (-torch.stack(compared)).log_softmax(-1).to(at_least_single(query).dtype)
+
+
+def _distances(support: Tensor, labels: Tensor, query: Tensor, ways: int) -> Tensor:
+    """Squared distances `(R, N)` of one task: in double precision, features of all tasks could be large."""
+    means = class_means(exact(support[None]), labels[None], ways)
+    return squared_distances(exact(query[None]), means)[0]
 
 
 def make(config: Config, source: ImageSource, seed: int, encoder: nn.Module | None = None) -> ProtoNet:

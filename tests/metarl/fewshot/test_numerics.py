@@ -215,3 +215,11 @@ def test_maml_gathers_so_many_tasks_as_fit(monkeypatch):
     assert sizes == [3, 3, 2]
     monkeypatch.setattr(chunks, "BYTES", 1 << 30)
     assert (learner.curve(source.fixed("test", 8), Budget(1), 0).values == few).all()
+
+
+def test_large_features_are_compared_a_task_at_a_time():
+    """Doubles of all tasks' raw pixels would be larger than the pixels."""
+    support, query = (torch.rand(16, n, 5000, generator=Key(n).torch()) for n in (4, 10))
+    with torch.no_grad(), chunks._Largest() as largest:
+        ProtoNet(nn.Flatten(), "running").compare(support, torch.tensor([[0, 0, 1, 1]]).expand(16, -1), query, 2)
+    assert largest.bytes <= 2 * 10 * 5000 * 8
