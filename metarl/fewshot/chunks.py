@@ -28,6 +28,8 @@ class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's h
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         made = func(*args, **(kwargs or {}))
+        if any(each.alias_info is not None for each in func._schema.returns):
+            return made  # a view, or written in place: nothing new
         now = sum(each.numel() * each.element_size() for each in tree_leaves(made) if isinstance(each, Tensor))
         self.bytes, self._before = max(self.bytes, self._before + now), now
         return made

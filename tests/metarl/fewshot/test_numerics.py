@@ -222,4 +222,4 @@ def test_large_features_are_compared_a_task_at_a_time():
     support, query = (torch.rand(16, n, 5000, generator=Key(n).torch()) for n in (4, 10))
     with torch.no_grad(), chunks._Largest() as largest:
         ProtoNet(nn.Flatten(), "running").compare(support, torch.tensor([[0, 0, 1, 1]]).expand(16, -1), query, 2)
-    assert largest.bytes <= 2 * 10 * 5000 * 8
+    assert largest.bytes <= 3 * 10 * 5000 * 8  # of one task; all of them would take 16 times as much
