@@ -29,7 +29,7 @@ class Random(Fixed):
 
         def draw(rng: np.random.Generator) -> Array:
             if isinstance(space, Discrete):
-                return rng.integers(space.start, space.start + space.n, size=(horizon, episodes))
+                return rng.integers(space.n, size=(horizon, episodes))
             if isinstance(space, Box) and space.is_bounded():
                 return rng.uniform(space.low, space.high, (horizon, episodes, *space.shape)).astype(np.float32)
             raise UserError(f"{self.family.name} has no bounded action space to draw from: {space}")

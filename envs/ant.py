@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,6 +108,11 @@ class AntVelocity(AntFamily):
 
     preset: str = "maml2017"
 
+    @property
+    def bounds(self) -> Mapping[str, tuple[Any, Any]]:
+        """From standing to the fastest of ood."""
+        return {"velocity": (0.0, OOD_FASTEST)}
+
     def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:
         """Speeds `(n,)`."""
         low, high = (FASTEST, OOD_FASTEST) if split == "ood" else (0.0, FASTEST)
@@ -169,6 +174,12 @@ class AntGoal(AntFamily):
     robot = replace(ANT, hidden=0)
 
     preset: str = "maml2017"
+
+    @property
+    def bounds(self) -> Mapping[str, tuple[Any, Any]]:
+        """A square around the farthest goals of ood."""
+        farthest = OOD_DISTANCE[self.preset][1]
+        return {"goal": (-farthest, farthest)}
 
     def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:
         """Goals `(n, 2)`."""

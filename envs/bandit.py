@@ -15,7 +15,7 @@ Beta(1/2, 1/2) or U[.4, .6], Gaussian means from N(0, .3²) or N(0, 3²).
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -106,6 +106,11 @@ class BernoulliBandit(Bandit):
         narrow = NARROW[0] + (NARROW[1] - NARROW[0]) * u
         return Tasks({"mean": np.where(uniform((n, 1)) < 0.5, arcsine, narrow)})
 
+    @property
+    def bounds(self) -> Mapping[str, tuple[Any, Any]]:
+        """Means are probabilities."""
+        return {"mean": (0.0, 1.0)}
+
     def draw_luck(self, luck: Luck, episode: int) -> Array:
         """Uniform numbers."""
         return luck.uniform(episode, self.pulls)
@@ -170,19 +175,16 @@ class BanditVectorEnv(TaskVectorEnv):
         return np.zeros((self.num_envs, 1))
 
     def _advance(self, actions: Array) -> tuple[Array, dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
-        arms = np.asarray(actions, np.int64)
-        if np.count_nonzero(arms.view(np.uint64) >= self.family.arms):  # as unsigned, negative numbers are large
-            raise ValueError(f"arms are 0 to {self.family.arms - 1}, got {arms.min()} to {arms.max()}")
-        rewards = self.family.rewards(self._means.take(self._first + arms), self._luck[self._clock])
+        rewards = self.family.rewards(self._means.take(self._first + actions), self._luck[self._clock])
         self._clock = (self._clock + 1) % self.family.pulls
-        self._last = arms, rewards
+        self._last = actions, rewards
         return np.zeros((self.num_envs, 1)), {"reward_pull": rewards}, np.zeros(self.num_envs, dtype=bool)
 
     def step(
         self, actions: Array
     ) -> tuple[Array, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """As `TaskVectorEnv.step`, with the half of its work done that pulls need (they are that short)."""
-        obs, terms, terminated = self._advance(actions)
+        obs, terms, terminated = self._advance(self._checked(actions))
         rewards = terms["reward_pull"]
         if np.count_nonzero(self._ended):
             rewards[self._ended] = 0.0

@@ -13,7 +13,7 @@ deviations, common to all families:
 **Instability.** MuJoCo resets a simulation whose state becomes NaN or huge, and goes on. Here that
 episode ends: `terminated`, with `infos["unstable"]` true. Its last step earns 0, its last observation
 is the one before it, and its neighbours notice nothing. The same happens to a simulation that any
-other MuJoCo warning concerns (a NaN action, a singular inertia, ...), or that is faster than `LIMIT`.
+other MuJoCo warning concerns (a singular inertia, ...), or that is faster than `LIMIT`.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ TOTAL_MASS = {"half_cheetah.xml": 14.0}  # kg, models whose file asks for it; se
 PICTURE = (480, 360)  # width, height in pixels
 GREEN, BLUE = (0.17, 0.63, 0.17, 1.0), (0.12, 0.47, 0.71, 1.0)  # the target's colour, and the robot's
 SHADOW = 1024  # pixels of the shadow map; MuJoCo's 4096 take longer than the picture without a graphics card
+ENGINE = ("_model", "_batch", "_failure", "qpos", "qvel", "_ctrl", "_derived", "_renderer")  # not in a copy
 RECENT = 1.0  # s, over which the speed written into pictures is taken
 
 
@@ -234,10 +235,18 @@ class BatchedMujoco(TaskVectorEnv):
         super().__init__(family, tasks, replicas)
         if threads < 1:
             raise ValueError(f"need at least one thread, got {threads}")
+        self._family, self.robot, self._threads = family, family.robot, threads
+        self._connect()
+        self._obs = np.zeros((self.num_envs, self.robot.observation_size))
+        self._unstable = np.zeros(self.num_envs, dtype=bool)
+        self._physics_of: Tasks | None = None
+        self._path: deque[NDArray[np.float64]] = deque(maxlen=family.horizon)  # roots before each step, for pictures
+
+    def _connect(self) -> None:
+        """Make the engine, and the views into it."""
         module = mujoco_batch()
-        self._family, self.robot = family, family.robot
         self._model = load_model(self.robot.xml)
-        self._batch = module.Batch(self._model, self.num_envs, threads)
+        self._batch = module.Batch(self._model, self.num_envs, self._threads)
         self._failure: type[Exception] = module.SimulationError
         self.qpos: NDArray[np.float64] = self._batch.bind("qpos")
         self.qvel: NDArray[np.float64] = self._batch.bind("qvel")
@@ -245,15 +254,25 @@ class BatchedMujoco(TaskVectorEnv):
         self._derived = [self._batch.bind(name)[:, first:] for name, first in self.robot.derived]
         self._bound: NDArray[np.float64] = self._model.actuator_ctrlrange[:, 1].copy()
         self._dt = float(self._model.opt.timestep) * self.robot.frame_skip
-        self._obs = np.zeros((self.num_envs, self.robot.observation_size))
-        self._unstable = np.zeros(self.num_envs, dtype=bool)
-        self._physics_of: Tasks | None = None
-        self._path: deque[NDArray[np.float64]] = deque(maxlen=family.horizon)  # roots before each step, for pictures
         self._renderer: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the engine, of which a copy needs the simulations' states only."""
+        kept = {name: value for name, value in self.__dict__.items() if name not in ENGINE}
+        return {**kept, "state": self._batch.state.copy()}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        state = kept.pop("state")
+        self.__dict__.update(kept)
+        self._connect()
+        if self._physics_of is not None:
+            self._set_physics(self._physics_of)
+        self._batch.state[:] = state
 
     def _start(self, mask: NDArray[np.bool_]) -> Array:
         if self._physics_of is not self.tasks:
-            self._set_physics()
+            self._set_physics(self.tasks)
+        self._unstable = self._unstable & ~mask
         ids = np.flatnonzero(mask)
         if ids.size:
             nq, nv, _ = self.robot.sizes
@@ -272,16 +291,16 @@ class BatchedMujoco(TaskVectorEnv):
         qvel = noise * rng.standard_normal((*rows, nv)) if normal else rng.uniform(-noise, noise, (*rows, nv))
         return np.concatenate([qpos, qvel], axis=-1)
 
-    def _set_physics(self) -> None:
-        fields = self._family.physics(self.task, self._model)
+    def _set_physics(self, tasks: Tasks) -> None:
+        fields = self._family.physics(tasks.repeat(self.replicas), self._model)
         for name, values in fields.items():
             self._batch.expand(name)[...] = values
         if fields:
             self._batch.set_const()
-        self._physics_of = self.tasks
+        self._physics_of = tasks
 
     def _advance(self, actions: Array) -> tuple[Array, dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
-        action = np.clip(np.asarray(actions, dtype=np.float64), -1.0, 1.0)
+        action = np.clip(actions.astype(np.float64), -1.0, 1.0)
         before = self.qpos[:, : self.robot.root].copy()
         self._path.append(before)
         self._ctrl[:] = control = self._bound * action
@@ -322,7 +341,7 @@ class BatchedMujoco(TaskVectorEnv):
         self._obs = obs
         return obs
 
-    def _flags(self) -> dict[str, Array]:
+    def _info(self) -> dict[str, Array]:
         return {"unstable": self._unstable}
 
     def render_frame(self, index: int) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,11 @@ class ForwardBackFamily(MujocoFamily):
     def finite(self, split: str) -> Tasks:
         """Forwards, then backwards."""
         return Tasks({"direction": [1.0, -1.0]}, split=split)
+
+    def check_tasks(self, tasks: Tasks) -> None:
+        """As of every family; and a direction is one of the two."""
+        super().check_tasks(tasks)
+        self._check_listed(tasks)
 
     def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:
         """Directions `(n,)`; the second, fourth, ... are opposite to the one before."""
@@ -73,6 +79,11 @@ class AngleFamily(MujocoFamily):
     def splits(self) -> tuple[str, ...]:
         """The ood split exists where a sector is held out."""
         return SPLITS if self.held_out else SPLITS[:3]
+
+    @property
+    def bounds(self) -> Mapping[str, tuple[Any, Any]]:
+        """The whole circle, whatever is held out."""
+        return {"angle": (0.0, 2 * np.pi)}
 
     def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:
         """Angles `(n,)` in [0, 2 pi)."""

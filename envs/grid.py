@@ -81,6 +81,11 @@ class GridNavigation(TaskFamily):
         """Every goal of the split."""
         return Tasks({"goal": self.goals(split)}, split=split)
 
+    def check_tasks(self, tasks: Tasks) -> None:
+        """As of every family; and a goal is any cell but the start."""
+        super().check_tasks(tasks)
+        self._check_listed(tasks)
+
     def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:
         """Draw n goals, all of the split's equally likely."""
         goals = self.goals(split)
@@ -116,9 +121,6 @@ class GridVectorEnv(TaskVectorEnv):
         return self.cell.copy()
 
     def _advance(self, actions: Array) -> tuple[Array, dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
-        actions = np.asarray(actions, np.int64)
-        if np.count_nonzero(actions.view(np.uint64) >= len(MOVES)):  # as unsigned, negative numbers are large
-            raise ValueError(f"actions are 0 to {len(MOVES) - 1}, got {actions.min()} to {actions.max()}")
         self.cell = np.clip(self.cell + MOVES[actions], 0, self.family.cells - 1)
         rewards = np.where((self.cell == self.task["goal"]).all(-1), ON_GOAL, ELSEWHERE)
         return self.cell.copy(), {"reward_goal": rewards}, np.zeros(self.num_envs, dtype=bool)

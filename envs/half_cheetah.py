@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,11 @@ class HalfCheetahVelocity(MujocoFamily):
     def horizon(self) -> int:
         """Steps an episode: 200, or 100 for `promp`."""
         return HORIZON[self.preset]
+
+    @property
+    def bounds(self) -> Mapping[str, tuple[Any, Any]]:
+        """From standing to the fastest of ood."""
+        return {"velocity": (0.0, FASTEST[self.preset] + OOD_MARGIN)}
 
     def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:
         """Speeds `(n,)`."""

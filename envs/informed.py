@@ -18,7 +18,8 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from metarl.envs.wrapper import FamilyWrapper
+from metarl.envs.wrapper import FamilyWrapper, split_infos
+from metarl.errors import UserError
 from metarl.tasks import Array, TaskFamily, Tasks, TaskVectorEnv
 
 TASKS = 1000  # frozen training tasks behind the normalisation
@@ -45,7 +46,7 @@ class Informed(FamilyWrapper):
         family: whose tasks they are. Box observations of one axis.
 
     Raises:
-        ValueError: the family's observations are of another kind.
+        UserError: the family's observations are of another kind.
     """
 
     name: ClassVar[str] = "metarl/Informed"
@@ -57,7 +58,7 @@ class Informed(FamilyWrapper):
         super().__post_init__()
         obs = self.family.observation_space
         if not isinstance(obs, Box) or len(obs.shape) != 1:
-            raise ValueError(f"a task can be shown beside flat Box observations only, got {obs}")
+            raise UserError(f"{self.family.name}: a task can be shown beside flat Box observations only, got {obs}")
 
     def shown(self, tasks: Tasks) -> NDArray[np.float64]:
         """What is shown of T tasks, `(T, D)`: mean 0 and deviation 1 over the training tasks."""
@@ -103,7 +104,7 @@ class InformedVectorEnv(TaskVectorEnv):
     def __init__(self, family: Informed, tasks: Tasks, replicas: int, inner: TaskVectorEnv) -> None:
         self.inner = inner
         super().__init__(family, tasks, replicas)
-        self._inner_flags: dict[str, Array] = {}
+        self._inner_info: dict[str, Array] = {}
 
     def _set_tasks(self, tasks: Tasks) -> None:
         super()._set_tasks(tasks)
@@ -112,17 +113,16 @@ class InformedVectorEnv(TaskVectorEnv):
 
     def _start(self, mask: NDArray[np.bool_]) -> Array:
         seed = self._key("inner").integer() if self._new_streams else None
-        obs, _ = self.inner.reset(seed=seed, options={"reset_mask": mask})
+        obs, self._inner_info = self.inner.reset(seed=seed, options={"reset_mask": mask})
         return np.concatenate([obs, self._shown], axis=1)
 
     def _advance(self, actions: Array) -> tuple[Array, dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
         obs, _, terminated, _, infos = self.inner.step(actions)
-        self._inner_flags = {name: values for name, values in infos.items() if values.dtype == np.bool_}
-        terms = {name: values for name, values in infos.items() if values.dtype != np.bool_}
+        terms, self._inner_info = split_infos(infos)
         return np.concatenate([obs, self._shown], axis=1), terms, terminated
 
-    def _flags(self) -> dict[str, Array]:
-        return self._inner_flags
+    def _info(self) -> dict[str, Array]:
+        return self._inner_info
 
     def render_frame(self, index: int) -> NDArray[np.uint8]:
         """The inner environment's picture."""

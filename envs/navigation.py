@@ -18,7 +18,7 @@ Everywhere the action is in units of the bound (1 is the longest step along an a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -96,6 +96,12 @@ class Navigation2D(TaskFamily):
         if self.unseen or split == "ood":
             return None
         return Tasks({"goal": [(x, y) for x in (-2.0, 2.0) for y in (-2.0, 2.0)]}, split=split)
+
+    @property
+    def bounds(self) -> Mapping[str, tuple[Any, Any]]:
+        """A square around the farthest goals of ood."""
+        farthest = self.definition.ood_radius[1]
+        return {"goal": (-farthest, farthest)}
 
     def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:
         """Draw n goals `(n, 2)`."""

@@ -55,6 +55,11 @@ class RandomParams(MujocoFamily):
         shapes = {"mass": (bodies,), "inertia": (bodies, 3), "damping": (self.robot.sizes[1],), "friction": (geoms, 3)}
         return Tasks({name: BASE[name] ** _exponents(uniform((n, *shapes[name])), split) for name in BASE})
 
+    @property
+    def bounds(self) -> Mapping[str, tuple[Any, Any]]:
+        """The farthest factors of ood, in both directions."""
+        return {name: (base**-OOD_EXPONENT, base**OOD_EXPONENT) for name, base in BASE.items()}
+
     def physics(self, task: Mapping[str, Array], model: Any) -> Mapping[str, Array]:
         """The scaled fields; the world body has neither mass nor inertia."""
         fields = {}

@@ -11,8 +11,9 @@ The `ood` split has transition rows from Dirichlet(1/4), nearly deterministic on
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -25,6 +26,7 @@ from metarl.tasks import Array, TaskFamily, Tasks, TaskVectorEnv, Uniform
 
 REWARD_MEAN, REWARD_SCALE = 1.0, 1.0  # the prior of a mean reward; the noise around it is standard normal
 OOD_CONCENTRATION = 0.25
+SUM_SLACK = 1e-6  # of rows of probabilities, which are rounded when frozen
 HALF_STEP = 2.0**-54  # lifts uniform numbers off 0, where logarithm and normal quantile are infinite
 
 
@@ -84,6 +86,21 @@ class TabularMDP(TaskFamily):
         reward = REWARD_MEAN + REWARD_SCALE * ndtri(uniform((n, self.states, self.actions)) + HALF_STEP)
         return Tasks({"transition": rows, "reward": reward})
 
+    @property
+    def bounds(self) -> Mapping[str, tuple[Any, Any]]:
+        """Transitions are probabilities."""
+        return {"transition": (0.0, 1.0)}
+
+    def check_tasks(self, tasks: Tasks) -> None:
+        """As of every family; and a state's probabilities of what comes next sum to 1."""
+        super().check_tasks(tasks)
+        sums = tasks.arrays["transition"].sum(-1)
+        if (np.abs(sums - 1) > SUM_SLACK).any():
+            raise ValueError(
+                f"transition of a task of {self.name} holds probabilities that sum to 1 along the last axis, got sums "
+                f"from {sums.min():g} to {sums.max():g}"
+            )
+
     def make_vec(self, tasks: Tasks, replicas: int = 1, *, threads: int = 1) -> TabularVectorEnv:
         """All tasks x replicas, stepped in NumPy; `threads` has nothing to speed up here."""
         return TabularVectorEnv(self, tasks, replicas)
@@ -129,9 +146,6 @@ class TabularVectorEnv(TaskVectorEnv):
         return self._observe()
 
     def _advance(self, actions: Array) -> tuple[Array, dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
-        actions = np.asarray(actions, np.int64)
-        if np.count_nonzero(actions.view(np.uint64) >= self.family.actions):  # as unsigned, negatives are large
-            raise ValueError(f"actions are 0 to {self.family.actions - 1}, got {actions.min()} to {actions.max()}")
         pair = self._first + self.state * self.family.actions + actions
         rewards = self._mean.take(pair) + self._reward_noise[self._clock]
         self.state = (self._cumulative.take(pair, axis=0) <= self._luck[self._clock]).argmin(-1)  # the first above

@@ -19,7 +19,8 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from metarl.envs.wrapper import FamilyWrapper
+from metarl.envs.wrapper import FamilyWrapper, split_infos
+from metarl.errors import UserError
 from metarl.tasks import Array, Task, TaskEnv, TaskFamily, Tasks, TaskVectorEnv
 
 EPISODES = 2  # a trial of a family that does not say; VariBAD's trials of MuJoCo families have 2
@@ -38,11 +39,12 @@ class Trials(FamilyWrapper):
     reward, 1 if an episode has just ended]`; the last three parts are 0 at the start of a trial.
 
     Attributes:
-        family: whose tasks they are. Box observations of one axis; Box or Discrete actions.
+        family: whose tasks they are. Box observations of one axis; actions as `TaskFamily.action_space` says.
         episodes: inner episodes a trial; 0 takes the family's own number (`trial_episodes`).
 
     Raises:
-        ValueError: the family's spaces are of another kind, or `episodes` is negative.
+        UserError: the family's spaces are of another kind.
+        ValueError: `episodes` is negative.
     """
 
     name: ClassVar[str] = "metarl/Trials"
@@ -59,7 +61,10 @@ class Trials(FamilyWrapper):
             object.__setattr__(self, "episodes", trial_episodes(self.family))
         obs, act = self.family.observation_space, self.family.action_space
         if not isinstance(obs, Box) or len(obs.shape) != 1 or not isinstance(act, (Box, Discrete)):
-            raise ValueError(f"trials need flat Box observations and Box or Discrete actions, got {obs} and {act}")
+            raise UserError(
+                f"{self.family.name}: trials need flat Box observations and Box or Discrete actions, got {obs} "
+                f"and {act}"
+            )
 
     @property
     def horizon(self) -> int:
@@ -75,13 +80,12 @@ class Trials(FamilyWrapper):
     @property
     def observation_space(self) -> Box:
         """`(obs_dim + action_size + 2,)`."""
-        inner, action = self.family.observation_space, self.family.action_space
+        inner, size = self.family.observation_space, self.action_size
         assert isinstance(inner, Box)
-        size = self.action_size
-        low, high = (action.low, action.high) if isinstance(action, Box) else (np.zeros(size), np.ones(size))
+        least = 0.0 if isinstance(self.family.action_space, Discrete) else -1.0
         return Box(
-            np.concatenate([inner.low, np.minimum(low, 0).ravel(), [-np.inf, 0.0]]).astype(np.float64),
-            np.concatenate([inner.high, np.maximum(high, 0).ravel(), [np.inf, 1.0]]).astype(np.float64),
+            np.concatenate([inner.low, np.full(size, least), [-np.inf, 0.0]]).astype(np.float64),
+            np.concatenate([inner.high, np.ones(size), [np.inf, 1.0]]).astype(np.float64),
             dtype=np.float64,
         )
 
@@ -108,7 +112,7 @@ class TrialVectorEnv(TaskVectorEnv):
         self.inner = inner
         super().__init__(family, tasks, replicas)
         self.episode = np.zeros(self.num_envs, dtype=np.int64)
-        self._inner_flags: dict[str, Array] = {}
+        self._inner_info: dict[str, Array] = {}
         self._seen = np.zeros((self.num_envs, *(self.single_observation_space.shape or ())))
         self._rows = np.arange(self.num_envs)
         self._obs_size = inner.single_observation_space.shape[0] if inner.single_observation_space.shape else 0
@@ -120,15 +124,14 @@ class TrialVectorEnv(TaskVectorEnv):
     def _start(self, mask: NDArray[np.bool_]) -> Array:
         seed = self._key("inner").integer() if self._new_streams else None
         self.episode[mask] = 0
-        inner, _ = self.inner.reset(seed=seed, options={"reset_mask": mask})
+        inner, self._inner_info = self.inner.reset(seed=seed, options={"reset_mask": mask})
         self._seen[mask] = 0.0
         self._seen[mask, : self._obs_size] = inner[mask]
         return self._seen.copy()
 
     def _advance(self, actions: Array) -> tuple[Array, dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
         obs, rewards, terminated, truncated, infos = self.inner.step(actions)
-        self._inner_flags = {name: values for name, values in infos.items() if values.dtype == np.bool_}
-        terms = {name: values for name, values in infos.items() if values.dtype != np.bool_}
+        terms, self._inner_info = split_infos(infos)
         ended = terminated | truncated
         self.episode += ended
         over = self.episode >= self.family.episodes
@@ -137,19 +140,17 @@ class TrialVectorEnv(TaskVectorEnv):
             obs = np.where(again[:, None], fresh, obs)
         seen = np.zeros_like(self._seen)
         seen[:, : self._obs_size] = obs
-        space = self.inner.single_action_space
-        if isinstance(space, Box):
-            flat = np.clip(actions, space.low, space.high).reshape(self.num_envs, -1)
-            seen[:, self._obs_size : -2] = flat
+        if isinstance(self.inner.single_action_space, Box):
+            seen[:, self._obs_size : -2] = np.clip(actions, -1.0, 1.0)
         else:
-            seen[self._rows, self._obs_size + np.asarray(actions, np.int64)] = 1.0
+            seen[self._rows, self._obs_size + actions] = 1.0
         seen[:, -2] = rewards
         seen[:, -1] = ended
         self._seen = seen
         return seen.copy(), terms, over
 
-    def _flags(self) -> dict[str, Array]:
-        return self._inner_flags
+    def _info(self) -> dict[str, Array]:
+        return self._inner_info
 
     def render_frame(self, index: int) -> NDArray[np.uint8]:
         """The inner environment's picture."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
 import numpy as np
 
-from metarl.tasks import TaskFamily, Tasks, Uniform
+from metarl.tasks import TERM, Array, TaskFamily, Tasks, Uniform
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,15 @@ class FamilyWrapper(TaskFamily):
     def action_space(self) -> gymnasium.Space[Any]:
         """The family's."""
         return self.family.action_space
+
+    @property
+    def bounds(self) -> Mapping[str, tuple[Any, Any]]:
+        """The family's."""
+        return self.family.bounds
+
+    def check_tasks(self, tasks: Tasks) -> None:
+        """The family's check."""
+        self.family.check_tasks(tasks)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -55,3 +65,9 @@ class FamilyWrapper(TaskFamily):
     def options(self) -> dict[str, Any]:
         """The family's name and options."""
         return {"family": self.family.name, **self.family.options()}
+
+
+def split_infos(infos: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The terms of the reward among a step's infos, and the rest."""
+    terms = {name: values for name, values in infos.items() if name.startswith(TERM)}
+    return terms, {name: values for name, values in infos.items() if name not in terms}

@@ -1,10 +1,13 @@
-"""What can go wrong for a user."""
+"""What can go wrong for a user, and how it is said."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+LONGEST = 300  # characters of a value in an error
 SHOWN = 8  # numbers of a task's parameter that still fit into a line
 
 
@@ -74,3 +77,14 @@ class NonFiniteError(ArithmeticError):
         floats = {name: values[0] for name, values in self.task.items() if values.dtype.kind == "f"}
         short = [f"{name} {values.tolist()}" for name, values in floats.items() if values.size <= SHOWN]
         return f", in task {self.tasks[0]}" + (f" ({', '.join(short)})" if short else "")
+
+
+def shown(value: Any) -> str:
+    """A value as one short line of an error; arrays as lists."""
+    plain = {name: _plain(one) for name, one in value.items()} if isinstance(value, Mapping) else _plain(value)
+    text = " ".join(repr(plain).split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value

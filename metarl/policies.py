@@ -18,6 +18,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
+from metarl.errors import UserError
 from metarl.tasks import Array
 
 Params = dict[str, Tensor]
@@ -264,16 +265,16 @@ def mlp_policy(
     """The policy for a pair of spaces: Gaussian for Box actions, categorical for Discrete.
 
     Raises:
-        ValueError: the observation is not a flat Box, or the action neither Box nor Discrete.
+        UserError: the observation is not a flat Box, or the action neither a flat Box nor Discrete.
     """
     if not isinstance(observation_space, Box) or len(observation_space.shape) != 1:
-        raise ValueError(f"an MLP policy needs a flat Box observation, got {observation_space}")
+        raise UserError(f"an MLP policy needs a flat Box observation, got {observation_space}")
     n_in = observation_space.shape[0]
     if isinstance(action_space, Discrete):
         return CategoricalPolicy(MLP((n_in, *hidden, int(action_space.n)), activation))
     if isinstance(action_space, Box) and len(action_space.shape) == 1:
         return GaussianPolicy(MLP((n_in, *hidden, action_space.shape[0]), activation), init_std, min_std)
-    raise ValueError(f"an MLP policy needs a flat Box or a Discrete action space, got {action_space}")
+    raise UserError(f"an MLP policy needs a flat Box or a Discrete action space, got {action_space}")
 
 
 def flatten(params: Params) -> Tensor:

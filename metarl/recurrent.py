@@ -18,6 +18,7 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 from torch.nn import functional as F
 
+from metarl.errors import UserError
 from metarl.policies import MIN_STD, MLP, Activation, Categorical, Gaussian, Params, project_std
 from metarl.tasks import Array
 
@@ -178,13 +179,13 @@ def recurrent_policy(
     """The recurrent policy for a pair of spaces; `options` are fields of `RecurrentPolicy`.
 
     Raises:
-        ValueError: the observation is not a flat Box, or the action neither a flat Box nor Discrete.
+        UserError: the observation is not a flat Box, or the action neither a flat Box nor Discrete.
     """
     if not isinstance(observation_space, Box) or len(observation_space.shape) != 1:
-        raise ValueError(f"a recurrent policy needs a flat Box observation, got {observation_space}")
+        raise UserError(f"a recurrent policy needs a flat Box observation, got {observation_space}")
     inputs = observation_space.shape[0]
     if isinstance(action_space, Discrete):
         return RecurrentPolicy(inputs, int(action_space.n), True, **options)
     if isinstance(action_space, Box) and len(action_space.shape) == 1:
         return RecurrentPolicy(inputs, action_space.shape[0], False, **options)
-    raise ValueError(f"a recurrent policy needs a flat Box or a Discrete action space, got {action_space}")
+    raise UserError(f"a recurrent policy needs a flat Box or a Discrete action space, got {action_space}")

@@ -18,11 +18,12 @@ from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from metarl.errors import NonFiniteError, UserError
+from metarl.errors import NonFiniteError, UserError, shown
 from metarl.seeding import Key
 
 Array = NDArray[Any]
@@ -33,6 +34,8 @@ SPLITS = ("train", "validation", "test", "ood")
 FROZEN = 1000  # tasks of each fixed split that training may never draw
 REDRAWS = 1000  # rounds in which training tasks that equal a frozen one are drawn anew before a family counts as finite
 LARGEST = float(np.finfo(np.float32).max)  # of rewards and observations: policies compute in float32
+TERM = "reward_"  # how the names of the reward's terms begin, and no other names in infos
+NUMBERS = "biufc"  # kinds of NumPy types
 DECIMALS = 9  # of a frozen number: exp, log and powers differ in their last bits from one CPU to the next
 
 
@@ -103,6 +106,11 @@ class Tasks(Sequence[Task]):
     def cycled(self, n: int) -> Tasks:
         """These tasks in turn, over and over, until there are n, each in a place of its own."""
         return self[np.arange(n) % self._size].at(self._split)  # type: ignore[no-any-return]  # an array gives Tasks
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for values in (*self._arrays.values(), self._indices):  # a copy forgets that it is read-only
+            values.setflags(write=False)
 
     def __len__(self) -> int:
         return self._size
@@ -198,7 +206,19 @@ class TaskFamily(ABC):
     @property
     @abstractmethod
     def action_space(self) -> gymnasium.Space[Any]:
-        """What the agent may do; for continuous actions 1 is the bound: Box(-1, 1)."""
+        """What the agent may do: a Discrete that counts from 0, or a flat Box between -1 and 1.
+
+        Policies, memories and baselines know these two; the family maps them to what its simulation takes
+        (`GymFamily` does so for any bounded space). Policies are Gaussian, so what lies beyond 1 is clipped.
+        """
+
+    @property
+    def bounds(self) -> Mapping[str, tuple[Any, Any]]:
+        """The least and the greatest value of a task's arrays over all splits, by name; tasks beyond are refused.
+
+        Each broadcasts against the array of one task. An array that is not named may hold any finite number.
+        """
+        return {}
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -287,6 +307,44 @@ class TaskFamily(ABC):
         exact = Tasks.stack([self.draw(1, key(i).uniforms(), split)[0] for i in range(n)])
         return Tasks({name: _rounded(values) for name, values in exact.arrays.items()}, split=split)
 
+    def check_tasks(self, tasks: Tasks) -> None:
+        """Check that these can be tasks of the family; every environment does so with the tasks it is given.
+
+        Raises:
+            ValueError: names, shapes or kinds are not those of the family's own tasks, or a number is not finite
+                or beyond `bounds`.
+        """
+        like, arrays = _like(self).arrays, tasks.arrays
+        if unlike := set(arrays) ^ set(like):
+            raise ValueError(f"a task of {self.name} has {sorted(like)}; {sorted(unlike, key=str)} is not in both")
+        for name, values in arrays.items():
+            what = f"{name} of a task of {self.name}"
+            if values.shape[1:] != like[name].shape[1:]:
+                raise ValueError(f"{what} has shape {like[name].shape[1:]}, got {values.shape[1:]}")
+            if not np.can_cast(values.dtype, like[name].dtype, "same_kind"):
+                raise ValueError(f"{what} is of type {like[name].dtype}, got {values.dtype}")
+            if values.dtype.kind in NUMBERS and not np.isfinite(values).all():
+                raise ValueError(f"{what} must be finite, got {_first_row(values, ~np.isfinite(values))}")
+            if name not in self.bounds:
+                continue
+            least, most = self.bounds[name]
+            slack = 10.0**-DECIMALS * (1 + np.maximum(np.abs(least), np.abs(most)))  # frozen tasks are rounded
+            beyond = ~((least - slack <= values) & (values <= most + slack))
+            if beyond.any():
+                raise ValueError(f"{what} lies between {least} and {most}, got {_first_row(values, beyond)}")
+
+    def _check_listed(self, tasks: Tasks) -> None:
+        """For `check_tasks` of a family that lists its tasks: ValueError unless each is in `finite` of some split."""
+        lists = [listed for split in self.splits if (listed := self.finite(split)) is not None]
+        for name, values in tasks.arrays.items():
+            every = np.unique(np.concatenate([listed.arrays[name] for listed in lists]), axis=0)
+            same = np.abs(values[:, None] - every) < 10.0**-DECIMALS  # (T, listed, ...)
+            missing = ~same.reshape(len(values), len(every), -1).all(2).any(1)
+            if missing.any():
+                raise ValueError(
+                    f"{name} of a task of {self.name} is one of {shown(every)}, got {_first_row(values, missing)}"
+                )
+
     def make(self, task: Task | None = None, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
         """One Gymnasium environment. Without a task, each reset draws a training task."""
         return TaskEnv(self, task, render_mode)
@@ -325,6 +383,16 @@ def _within_float32(values: Array) -> bool:
     return not values.size or bool(-LARGEST <= values.min() <= values.max() <= LARGEST)  # false when one is NaN
 
 
+def _first_row(values: Array, wrong: NDArray[np.bool_]) -> str:
+    """The first of T tasks' values in which something is wrong `(T, ...)`, in one line."""
+    return shown(values[int(np.argmax(wrong.reshape(len(values), -1).any(1)))])
+
+
+@cache
+def _like(family: TaskFamily) -> Tasks:
+    return family.fixed("train", 1)
+
+
 @cache
 def _frozen_rows(family: TaskFamily) -> frozenset[bytes]:
     held_out = [split for split in ("validation", "test") if split in family.splits]
@@ -336,12 +404,18 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
 
     No autoreset: an episode that ends stays ended until `reset(options={"reset_mask": mask})`.
     Stepping an ended environment is allowed and yields reward 0 and no new end. `infos` holds the
-    terms of the reward by name, each `(N,)`; they sum to the reward. Beside them it may hold flags
-    of the step, boolean arrays `(N,)`, such as MuJoCo's `unstable`.
+    terms of the reward, each `(N,)`; their names, and no others, begin with `reward_`, and they sum to the
+    reward. Beside them it may hold what else is known of the moment, arrays `(N,)`, such as MuJoCo's flag
+    `unstable` or the infos of an environment of one's own. The tasks are in `tasks`.
+
+    `step` takes actions `(N, *shape)` of the family's action space: integers of a Discrete, finite numbers of a
+    Box, which families clip to its bounds. Whatever else it is given, it refuses.
 
     `reset(seed=s)` starts new keyed streams; a reset without a seed continues them. Options:
     `tasks` (a `Tasks` of the same size, to re-use the environment) and `reset_mask` `(N,)` bool; with
     both, the tasks of the environments that go on must be those they have.
+
+    A copy or a pickle goes on as the original does, step for step.
 
     Streams are named by the task's place (`Tasks.place`), by how many episodes the row has begun since the streams
     began, and by the replica: a row's luck does not depend on the other tasks, on their number or order, or on when
@@ -352,6 +426,10 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
 
     A subclass implements `_start` and `_advance`, and may use `task` (its tasks' arrays, repeated
     to N rows), `_noise`, and for streams of its own `_key`, `_episodes` and `_new_streams`.
+
+    Raises:
+        UserError: the family's action space is not as `TaskFamily.action_space` says.
+        ValueError: the tasks are none of the family's (`TaskFamily.check_tasks`).
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012 - Gymnasium's declaration
@@ -363,7 +441,17 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
         self.replicas = replicas
         self.num_envs = len(tasks) * replicas
         self.single_observation_space = family.observation_space
-        self.single_action_space = family.action_space
+        self.single_action_space = space = family.action_space
+        self._action_shape = (self.num_envs, *(space.shape or ()))
+        if isinstance(space, Discrete) and space.start == 0:
+            self._choices = int(space.n)
+        elif isinstance(space, Box) and len(space.shape) == 1 and (space.low == -1).all() and (space.high == 1).all():
+            self._choices = 0
+        else:
+            raise UserError(
+                f"{family.name}: its actions are {space}, but learners act in a Discrete that counts from 0 or a flat "
+                "Box between -1 and 1; have the family map these to its own (GymFamily does, for most spaces)"
+            )
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.elapsed = np.zeros(self.num_envs, dtype=np.int64)
@@ -381,6 +469,7 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
     def _set_tasks(self, tasks: Tasks) -> None:
         if len(tasks) * self.replicas != self.num_envs:
             raise ValueError(f"this environment runs {self.num_envs // self.replicas} tasks, got {len(tasks)}")
+        self.family.check_tasks(tasks)
         self._tasks = tasks
         self.task = tasks.repeat(self.replicas)
 
@@ -390,15 +479,42 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
 
     @abstractmethod
     def _advance(self, actions: Array) -> tuple[Array, dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
-        """One step: observations `(N, obs_dim)`, reward terms `(N,)` by name, terminated `(N,)`."""
+        """One step: observations `(N, obs_dim)`, terms `(N,)` of the reward by names `reward_...`, terminated `(N,)`.
+
+        The actions are checked: int64 below the number of choices `(N,)`, or finite numbers `(N, A)`, which are
+        clipped here to -1 and 1.
+        """
 
     @abstractmethod
     def render_frame(self, index: int) -> NDArray[np.uint8]:
         """A picture `(height, width, 3)` of environment `index`."""
 
-    def _flags(self) -> dict[str, Array]:
-        """Flags of the last step by name, boolean `(N,)`, for `infos`; no part of the reward."""
+    def _info(self) -> dict[str, Array]:
+        """What else is known of the moment, arrays `(N,)` by name, for `infos`; no part of the reward."""
         return {}
+
+    def _checked(self, actions: Array) -> Array:
+        """The actions as an array that fits the action space.
+
+        Raises:
+            ValueError: they are of another shape or kind, not finite, or none of the choices.
+            RuntimeError: nothing has been reset yet.
+        """
+        if self._new_streams:
+            raise RuntimeError("call reset before step")
+        actions = np.asarray(actions)
+        if actions.shape == self._action_shape:
+            if self._choices and actions.dtype.kind in "iu":
+                actions = actions.astype(np.int64, copy=False)
+                if not np.count_nonzero(actions.view(np.uint64) >= self._choices):  # as unsigned, negatives are large
+                    return actions
+            elif not self._choices and actions.dtype.kind in "fiu" and np.isfinite(actions).all():
+                return actions
+        wanted = f"integers from 0 to {self._choices - 1}" if self._choices else "finite numbers"
+        raise ValueError(
+            f"{self.family.name}: step takes {wanted} of shape {self._action_shape}, got {actions.dtype} of shape "
+            f"{actions.shape}: {shown(actions)}"
+        )
 
     def _noise(
         self,
@@ -422,7 +538,7 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
         """Begin new episodes; see the class for `seed` and `options`."""
-        options = options or {}
+        options = _known(options, "tasks", "reset_mask")
         if isinstance(seed, list):
             raise ValueError("give one integer seed: the streams of all environments derive from it")
         if seed is not None:
@@ -446,13 +562,13 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
         self._episodes += mask
         if not _within_float32(obs):
             raise self._not_finite({"an observation": obs})
-        return obs, {}
+        return obs, self._info()
 
     def step(
         self, actions: Array
     ) -> tuple[Array, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """One step of every environment: observations, rewards, terminated, truncated, infos."""
-        obs, terms, terminated = self._advance(actions)
+        """One step of every environment: observations, rewards, terminated, truncated, infos; see the class."""
+        obs, terms, terminated = self._advance(self._checked(actions))
         self.elapsed += 1
         truncated = (self.elapsed >= self.family.horizon) & ~terminated
         if self._ended.any():
@@ -462,11 +578,13 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
             truncated &= live
         self._ended |= terminated | truncated
         rewards = np.zeros(self.num_envs)
-        for values in terms.values():
+        for name, values in terms.items():
+            if not name.startswith(TERM):
+                raise ValueError(f"{self.family.name}: the names of the reward's terms begin with {TERM}, got {name!r}")
             rewards += values
         if not (_within_float32(rewards) and _within_float32(obs)):
             raise self._not_finite({**terms, "the reward": rewards, "an observation": obs})
-        return np.array(obs), rewards, terminated, truncated, {**terms, **self._flags()}
+        return np.array(obs), rewards, terminated, truncated, {**terms, **self._info()}
 
     def _not_finite(self, numbers: Mapping[str, Array]) -> NonFiniteError:
         """The error of the first of some numbers, each `(N, ...)`, that are not all finite."""
@@ -497,11 +615,23 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
         )
 
 
+def _known(options: dict[str, Any] | None, *names: str) -> dict[str, Any]:
+    """The options of a reset; ValueError if any has another name."""
+    options = options or {}
+    if unknown := sorted(set(options) - set(names), key=str):
+        raise ValueError(f"reset knows the options {', '.join(names)}, got {', '.join(map(str, unknown))}")
+    return options
+
+
 class TaskEnv(gymnasium.Env[Any, Any]):
     """One environment of a family: the vector environment with a single row.
 
     `reset(options={"task": task})` chooses the task; otherwise the task given at construction is
-    kept, and without one every reset draws a training task. `info` holds the reward's terms.
+    kept, and without one every reset draws a training task. `info` holds the reward's terms (`reward_...`,
+    which sum to the reward), what else the family says of the moment, and the task as `info["task"]`.
+
+    Raises:
+        ValueError: a task is none of the family's (`TaskFamily.check_tasks`).
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 - Gymnasium's declaration
@@ -513,9 +643,8 @@ class TaskEnv(gymnasium.Env[Any, Any]):
         self.render_mode = render_mode
         self.observation_space = family.observation_space
         self.action_space = family.action_space
-        self._like = family.fixed("train", 1)
-        self._given = self._checked(task) if task is not None else None
-        self.vector = family.make_vec(self._given or self._like, 1)
+        self._own = self._checked(task) if task is not None else None
+        self.vector = family.make_vec(self._own or _like(family), 1)
 
     @property
     def task(self) -> Task:
@@ -523,34 +652,37 @@ class TaskEnv(gymnasium.Env[Any, Any]):
         task: Task = self.vector.tasks[0]
         return task
 
-    def _checked(self, task: Task) -> Tasks:
+    def _checked(self, task: Any) -> Tasks:
         """A batch of this one task, in the family's types; ValueError if it is not one of the family's."""
-        like: Task = self._like[0]
-        if unlike := set(task) ^ set(like):
-            raise ValueError(f"a task of {self.family.name} has {sorted(like)}; {sorted(unlike)} is not in both")
-        arrays = {name: np.asarray(task[name], dtype=like[name].dtype) for name in like}
-        for name, values in arrays.items():
-            if values.shape != like[name].shape:
-                raise ValueError(f"{name} of {self.family.name} has shape {like[name].shape}, got {values.shape}")
-        return Tasks.stack([arrays])
+        like = _like(self.family).arrays
+        if not isinstance(task, Mapping) or not task:
+            raise ValueError(f"a task of {self.family.name} is a mapping with {sorted(like)}, got {shown(task)}")
+        try:
+            tasks = Tasks({str(name): np.asarray(values)[None] for name, values in task.items()})
+        except ValueError as error:
+            raise ValueError(f"a task of {self.family.name} holds arrays, got {shown(task)} ({error})") from error
+        self.family.check_tasks(tasks)
+        arrays = tasks.arrays
+        return Tasks({n: v.astype(like[n].dtype) if v.dtype.kind in NUMBERS else v for n, v in arrays.items()})
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode; `options={"task": ...}` sets the task."""
+        """Begin an episode; `options={"task": ...}` sets its task."""
         super().reset(seed=seed)
-        asked = (options or {}).get("task")
-        if asked is not None:
-            self._given = self._checked(asked)
-        tasks = self._given or self.family.sample(1, self.np_random)
-        obs, _ = self.vector.reset(seed=int(self.np_random.integers(2**62)), options={"tasks": tasks})
-        return obs[0].copy(), {}
+        asked = _known(options, "task").get("task")
+        tasks = self._own if asked is None else self._checked(asked)
+        if tasks is None:
+            tasks = self.family.sample(1, self.np_random)
+        obs, infos = self.vector.reset(seed=int(self.np_random.integers(2**62)), options={"tasks": tasks})
+        return obs[0].copy(), self._said(infos)
+
+    def _said(self, infos: dict[str, Array]) -> dict[str, Any]:
+        task = {name: values.copy() for name, values in self.task.items()}
+        return {**{name: values.item(0) for name, values in infos.items()}, "task": task}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One step; raises RuntimeError before the first reset."""
-        if self.vector._ended.all() and not self.vector.elapsed.any():
-            raise RuntimeError("call reset before step")
+        """One step; raises RuntimeError before the first reset, ValueError for an action `TaskVectorEnv` refuses."""
         obs, rewards, terminated, truncated, infos = self.vector.step(np.asarray(action)[None])
-        info = {name: float(values[0]) for name, values in infos.items()}
-        return obs[0].copy(), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
+        return obs[0].copy(), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), self._said(infos)
 
     def render(self) -> Any:
         """An RGB picture `(height, width, 3)` uint8, or None without a render mode."""

@@ -33,7 +33,7 @@ class CountingEnv(TaskVectorEnv):
 
     def _advance(self, actions: Array) -> tuple[Array, dict[str, Array], Array]:
         right = np.asarray(actions == self.task["arm"])
-        return np.zeros((self.num_envs, 1)), {"reward": right.astype(float)}, right & (self.task["arm"] == 0)
+        return np.zeros((self.num_envs, 1)), {"reward_arm": right.astype(float)}, right & (self.task["arm"] == 0)
 
     def render_frame(self, index: int) -> Array:
         raise NotImplementedError

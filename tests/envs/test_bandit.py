@@ -97,7 +97,7 @@ def test_permuting_arms_permutes_rewards(family):
 def test_an_arm_that_is_not_there_is_refused(arm):
     env = BernoulliBandit().make_vec(BernoulliBandit().fixed("train", 2))
     env.reset(seed=0)
-    with pytest.raises(ValueError, match="arms are 0 to 4"):
+    with pytest.raises(ValueError, match="integers from 0 to 4"):
         env.step(np.array([0, arm]))
 
 

@@ -4,7 +4,9 @@ A family that registers in `metarl.envs.FAMILIES` is tested here without a line 
 entry in `frozen_tasks.json` (see `test_frozen_tasks_never_change`).
 """
 
+import copy
 import json
+import pickle
 import warnings
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,7 @@ from gymnasium.utils.seeding import np_random
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from metarl.envs import FAMILIES, family_class, make_family
+from metarl.envs.informed import Informed
 from metarl.envs.trials import Trials
 from metarl.learner import UserError
 from metarl.tasks import FROZEN, SPLITS, TaskFamily, Tasks, TaskVectorEnv
@@ -370,20 +373,145 @@ def test_returned_observations_are_the_callers_own(family):
 # Tasks
 
 
-def test_a_task_in_the_reset_options_is_kept(family):
-    first, second = two_different_tasks(family)
-    env = gymnasium.make(family.name, preset=family.preset).unwrapped
-    for task in (first, {name: values.tolist() for name, values in second.items()}):
-        env.reset(seed=0, options={"task": task})
-        assert Tasks.stack([env.task]) == Tasks.stack([{name: np.asarray(values) for name, values in task.items()}])
-        env.reset()
-        env.step(env.action_space.sample())
-        env.reset(seed=1)
-        assert Tasks.stack([env.task]) == Tasks.stack([{name: np.asarray(values) for name, values in task.items()}])
-    with pytest.raises(ValueError, match="wrong_name"):
-        env.reset(options={"task": {**first, "wrong_name": 0.0}})
-    with pytest.raises(ValueError, match="shape"):
-        env.reset(options={"task": {name: np.stack([values, values]) for name, values in first.items()}})
+def test_a_task_in_the_reset_options_is_that_of_the_episode_and_then_the_own_one_is_back(family):
+    own, other = two_different_tasks(family)
+    drawing, keeping = gymnasium.make(family.name, preset=family.preset).unwrapped, family.make(own)
+    for task in (other, {name: values.tolist() for name, values in other.items()}):
+        for env in (drawing, keeping):
+            _, info = env.reset(seed=0, options={"task": task})
+            assert same(env.task, other)
+            assert same(info["task"], other)
+            assert same(env.step(env.action_space.sample())[4]["task"], other)
+        keeping.reset()
+        assert same(keeping.task, own)
+        drawn = [drawing.reset() and drawing.task for _ in range(12)]
+        assert not all(same(one, other) for one in drawn)
+    drawing.close()
+    keeping.close()
+
+
+def same(one: dict, other: dict) -> bool:
+    return Tasks.stack([one]) == Tasks.stack([other])
+
+
+def test_odd_tasks_are_refused_in_one_line_by_every_environment(family):
+    task = family.fixed("test", 1)[0]
+    name, values = next(iter(task.items()))
+    spoiled = {
+        "shape": {**task, name: np.stack([values, values])},
+        "wrong_name": {**task, "wrong_name": 0.0},
+        f"'{name}'": {n: v for n, v in task.items() if n != name} or {"nothing": 0.0},
+        "finite": {**task, name: np.where(np.arange(values.size).reshape(values.shape) == 0, np.nan, values)},
+        "type": {**task, name: np.full(values.shape, "one")},
+    }
+    listed = family.finite("train")
+    if bounded := [*family.bounds, *(listed.arrays if listed else ())]:
+        spoiled["lies between|is one of"] = {**task, bounded[0]: np.full_like(task[bounded[0]], 99.0)}
+    env, vector = family.make(), family.make_vec(Tasks.stack([task]))
+    for match, odd in spoiled.items():
+        stacked = Tasks({n: np.asarray(v)[None] for n, v in odd.items()})
+        for call in (
+            lambda odd=odd: env.reset(options={"task": odd}),
+            lambda odd=odd: family.make(odd),
+            lambda stacked=stacked: family.make_vec(stacked),
+            lambda stacked=stacked: vector.reset(options={"tasks": stacked}),
+        ):
+            with pytest.raises(ValueError, match=match) as refused:
+                call()
+            assert "\n" not in str(refused.value)
+    for odd in ([0.1, 0.2], 3.0, {}, "left"):
+        with pytest.raises(ValueError, match=r"is a mapping with \["):
+            env.reset(options={"task": odd})
+    with pytest.raises(ValueError, match="knows the options task, got tasks"):
+        env.reset(options={"tasks": task})
+    with pytest.raises(ValueError, match="knows the options tasks, reset_mask, got task"):
+        vector.reset(options={"task": task})
+    env.close()
+    vector.close()
+
+
+# Actions, and copies
+
+
+def odd_actions(space: gymnasium.Space, rows: int) -> list:
+    good = np.stack([np.asarray(space.sample())] * rows)
+    wrong = [
+        good[0],
+        good[:-1],
+        np.concatenate([good, good]),
+        good[:, None],
+        good[None],
+        good.astype(object),
+        "go",
+        None,
+    ]
+    wrong += [good.astype(bool), np.full(good.shape, "1"), good + 0j]
+    if isinstance(space, gymnasium.spaces.Discrete):
+        n = int(space.n)
+        return [*wrong, good.astype(float), *[np.where(np.arange(rows) == rows - 1, a, good) for a in (-1, n, 2**62)]]
+    wrong += [good[..., :1], good[..., :0], 0.5]
+    return wrong + [np.where(np.arange(good.size).reshape(good.shape) == 1, value, good) for value in (np.nan, np.inf)]
+
+
+def test_steps_take_actions_of_the_right_shape_and_kind_and_no_others(family):
+    tasks = some_tasks(family, 2)
+    space = family.action_space
+    shown = Informed(family=family)
+    for vec in (family.make_vec(tasks, 2), Trials(family=family).make_vec(tasks, 2), shown.make_vec(tasks, 2)):
+        good = random_actions(vec, 1)[0]
+        with pytest.raises(RuntimeError, match="reset before step"):
+            vec.step(good)
+        vec.reset(seed=0)
+        for odd in odd_actions(space, 4):
+            before = vec.elapsed.copy()
+            with pytest.raises(ValueError, match=r"step takes (integers from 0 to|finite numbers of shape)") as refused:
+                vec.step(odd)
+            assert "\n" not in str(refused.value)
+            assert (vec.elapsed == before).all()
+        assert vec.step(good.tolist())[1].shape == (4,)
+        vec.close()
+    single = family.make()
+    single.reset(seed=0)
+    for odd in (space.sample()[None], np.full(space.shape, np.nan), "go", None):
+        with pytest.raises(ValueError, match="step takes"):
+            single.step(odd)
+    single.close()
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))], ids=["copy", "pickle"])
+def test_a_copy_steps_as_the_original_does(family, clone):
+    tasks = some_tasks(family, 2)
+    for whose in (family, Trials(family=family), Informed(family=family)):
+        env = whose.make_vec(tasks, 2)
+        actions = random_actions(env, 8)
+        fresh = clone(env)
+        assert_same(rollout(env, actions[:3]), rollout(fresh, actions[:3]))
+        env.elapsed[1] = whose.horizon - 1  # one row ends, and stays ended for a while
+        env.step(actions[3])
+        midway = clone(env)
+        assert midway.tasks == env.tasks
+        again = {"options": {"reset_mask": np.array([False, True, True, False])}}
+        for act in (actions[4], again, *actions[5:], {}, actions[0]):
+            one, other = (e.reset(**act) if isinstance(act, dict) else e.step(act) for e in (env, midway))
+            assert_same([one if len(one) > 2 else (one[0], {})], [other if len(other) > 2 else (other[0], {})])
+        with pytest.raises(ValueError, match="read-only"):
+            next(iter(midway.tasks.arrays.values()))[...] = 0
+        env.close()
+        midway.close()
+
+
+def test_a_copy_of_what_gymnasium_makes_steps_as_the_original_does(family):
+    env = gymnasium.make(family.name, preset=family.preset)
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    env.step(env.action_space.sample())
+    for other in (copy.deepcopy(env), pickle.loads(pickle.dumps(env))):
+        action = env.action_space.sample()
+        (obs, *outcome, info), (obs_, *outcome_, info_) = copy.deepcopy(env).step(action), other.step(action)
+        np.testing.assert_array_equal(obs, obs_)
+        assert outcome == outcome_
+        assert same(info["task"], info_["task"])
+        np.testing.assert_array_equal(copy.deepcopy(env).reset()[0], other.reset()[0])  # the next task and start too
     env.close()
 
 

@@ -66,7 +66,7 @@ def test_the_optimal_policy_collects_all_it_can():
 def test_an_action_that_is_not_there_is_refused(action):
     env = GridNavigation().make_vec(GridNavigation().fixed("train", 2))
     env.reset(seed=0)
-    with pytest.raises(ValueError, match="actions are 0 to 4"):
+    with pytest.raises(ValueError, match="integers from 0 to 4"):
         env.step(np.array([0, action]))
 
 

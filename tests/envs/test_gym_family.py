@@ -176,5 +176,5 @@ def test_actions_without_bounds_are_refused():
         def build(self, task):
             return Unbounded()
 
-    with pytest.raises(UserError, match="a Discrete or a bounded Box, got Box"):
+    with pytest.raises(UserError, match=r"actions must be a Discrete, a bounded Box, .* got Box"):
         _ = Family().action_space
