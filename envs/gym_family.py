@@ -18,8 +18,8 @@ Every learner takes such a family. The environments are stepped one by one in Py
 convenience; the speed of the built-in families comes from stepping all of them at once.
 
 What an environment is given is a member of its own action space; what it gives is checked against its own
-observation space. An environment that does otherwise, or answers with a number that is not finite, is refused in
-one line that names the task.
+observation space. An environment that does otherwise is refused in one line that names the task, as is one that
+answers with a number that is not finite (`NonFiniteError`).
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def member(space: gymnasium.Space[Any], action: Any) -> Any:
         own = low + (high - low) * share
         if space.dtype.kind != "f":
             own = np.rint(own)
-        return np.clip(own, low, high).astype(space.dtype)
+        return np.asarray(np.clip(own, low, high), dtype=space.dtype)
     if isinstance(space, Discrete):
         return space.dtype.type(int(action) + int(space.start))
     assert isinstance(space, (MultiDiscrete, MultiBinary))
@@ -255,20 +255,15 @@ class GymVectorEnv(TaskVectorEnv):
 
     def _reward(self, i: int, reward: Any) -> float:
         try:
-            number = float(reward)
+            return float(reward)
         except (TypeError, ValueError):
             raise self._refusal(i, f"the reward must be a number, got {shown(reward)}") from None
-        if not math.isfinite(number):
-            raise self._refusal(i, f"the reward is {number}")
-        return number
 
     def _observe(self, i: int, obs: Any) -> None:
         space, values = self.single_observation_space, np.asarray(obs)
         if values.shape != space.shape or not np.can_cast(values.dtype, self._obs.dtype, "same_kind"):
             got = f"{values.dtype} of shape {values.shape}"
             raise self._refusal(i, f"the observation is {got}, but the observation space is {space}")
-        if not np.isfinite(values).all():
-            raise self._refusal(i, f"the observation is not finite: {shown(values)}")
         self._obs[i] = values
 
     def _refusal(self, i: int, what: str) -> UserError:

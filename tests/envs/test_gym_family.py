@@ -1,5 +1,7 @@
 """Families over any Gymnasium constructor."""
 
+import copy
+import pickle
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -7,15 +9,19 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from metarl.envs.gym_family import GymFamily
+from metarl.envs.informed import Informed
+from metarl.envs.trials import Trials
+from metarl.errors import NonFiniteError
 from metarl.inner import stack
 from metarl.learner import UserError
 from metarl.policies import mlp_policy
 from metarl.rollout import Blocks, rollout
+from metarl.sb3 import SB3VecEnv
 from metarl.seeding import Key
 from metarl.tasks import Tasks
 
@@ -178,3 +184,241 @@ def test_actions_without_bounds_are_refused():
 
     with pytest.raises(UserError, match=r"actions must be a Discrete, a bounded Box, .* got Box"):
         _ = Family().action_space
+
+
+# What build and its environments may do wrong
+
+
+class Plain(gymnasium.Env):
+    """A walk along a line; `spoil` changes what a step or a reset gives."""
+
+    observation_space = Box(-np.inf, np.inf, (1,), np.float64)
+    action_space = Discrete(2)
+
+    def __init__(self, goal=0.0, spoil=None):
+        self.goal, self.spoil, self.at = goal, spoil or {}, 0.0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.at = float(self.np_random.random())
+        return self.spoil.get("first", np.array([self.at])), {"at": self.at}
+
+    def step(self, action):
+        self.at += 1 if action else -1
+        if "raise" in self.spoil:
+            raise RuntimeError("out of\nfuel")
+        if "answer" in self.spoil:
+            return self.spoil["answer"]
+        obs = self.spoil.get("obs", np.array([self.at]))
+        reward = self.spoil.get("reward", self.goal)
+        return obs, reward, self.spoil.get("terminated", False), False, self.spoil.get("info", {"at": self.at})
+
+
+@dataclass(frozen=True)
+class Walks(GymFamily):
+    name = "mine/Walks-v0"
+    presets = ("mine",)
+    preset: str = "mine"
+    horizon: int = 5
+
+    def draw(self, n, uniform, split):
+        return Tasks({"g": np.round(10 * uniform((n,)), 3)})
+
+    def build(self, task):
+        return Plain(float(task["g"]))
+
+
+def walks(make):
+    class Mine(Walks):
+        def build(self, task):
+            return make(float(task["g"]))
+
+    return Mine()
+
+
+GOALS = Tasks({"g": [1.0, 2.0, 3.0]})
+
+
+def one_step(family):
+    env = family.make_vec(GOALS, 2)
+    env.reset(seed=0)
+    env.step(np.ones(6, int))
+
+
+def refused(family, match):
+    with pytest.raises(UserError, match=match) as error:
+        one_step(family)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith("mine/Walks-v0: ")
+
+
+@pytest.mark.parametrize("wrap", [lambda env: env, gymnasium.wrappers.OrderEnforcing])
+@pytest.mark.parametrize("tasks", [GOALS, GOALS[:1]])
+def test_one_environment_for_all_tasks_is_refused(wrap, tasks):
+    one = Plain()
+
+    def build(goal):
+        one.goal = goal
+        return wrap(one)
+
+    with pytest.raises(UserError, match="one and the same environment more than once"):
+        walks(build).make_vec(tasks).reset(seed=0)
+
+
+def test_a_new_environment_every_time_pays_its_own_task():
+    env = Walks().make_vec(GOALS)
+    env.reset(seed=0)
+    assert env.step(np.ones(3, int))[1].tolist() == [1.0, 2.0, 3.0]
+
+
+def test_a_build_that_fails_is_told_with_its_task():
+    def build(goal):
+        if goal == 2.0:
+            raise KeyError("no such\nworld")
+        return Plain(goal)
+
+    refused(walks(build), r"build raised KeyError: .*world.*, for the task \{'g': 2.0\}")
+    refused(walks(lambda goal: None), "build must return a gymnasium.Env, got None")
+
+    def none(goal):
+        raise ValueError("never")
+
+    with pytest.raises(UserError, match="build raised ValueError: never"):
+        _ = walks(none).action_space
+
+
+def test_spaces_that_differ_between_tasks_are_refused():
+    def build(goal):
+        env = Plain(goal)
+        if goal == 3.0:
+            env.action_space = Discrete(3)
+        return env
+
+    refused(walks(build), r"action_space is Discrete\(3\) in the task \{'g': 3.0\} and Discrete\(2\) in the first")
+
+    def lower(goal):
+        env = Plain(goal)
+        env.observation_space = Box(-goal, goal, (1,), np.float64)
+        return env
+
+    refused(walks(lower), "observation_space is Box")
+    family = walks(Plain)
+    family._first.observation_space = gymnasium.spaces.Dict({"x": Discrete(2)})
+    with pytest.raises(UserError, match=r"observations must be arrays, got Dict.*FlattenObservation"):
+        _ = family.observation_space
+
+
+@pytest.mark.parametrize(
+    ("spoil", "match"),
+    [
+        ({"reward": None}, r"the reward must be a number, got None"),
+        ({"reward": np.ones(3)}, r"the reward must be a number, got \[1.0, 1.0, 1.0\]"),
+        ({"obs": np.zeros((2, 1))}, r"the observation is float64 of shape \(2, 1\), but the observation space is Box"),
+        ({"first": np.zeros(())}, r"the observation is float64 of shape \(\), but"),
+        ({"obs": np.array(["a"])}, r"the observation is <U1 of shape \(1,\), but"),
+        ({"raise": True}, r"step raised RuntimeError: out of fuel, in step 1 of the task \{'g': 1.0\}"),
+        ({"answer": (np.zeros(1), 0.0, False, {})}, r"step must return 5 things, the last a dict"),
+        ({"answer": (np.zeros(1), 0.0, False, False, None)}, r"step must return 5 things, the last a dict"),
+    ],
+)
+def test_what_an_environment_may_not_give_is_told_with_task_and_step(spoil, match):
+    refused(walks(lambda goal: Plain(goal, spoil)), match)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "match"),
+    [
+        ({"reward": np.nan}, r"^reward_env of mine/Walks-v0 is nan in step 1 of an episode, in task 1 \(g 2.0\); "),
+        ({"reward": -np.inf}, r"^reward_env of mine/Walks-v0 is -inf in step 1 "),
+        ({"obs": np.array([np.nan])}, r"^an observation \(number 0 of it\) of mine/Walks-v0 is nan in step 1 "),
+        ({"first": np.array([np.inf])}, r"^an observation .* is inf at the start of an episode, in task 1 \(g 2.0\)"),
+    ],
+)
+def test_numbers_that_are_not_finite_are_told_with_the_task(spoil, match):
+    with pytest.raises(NonFiniteError, match=match):
+        one_step(walks(lambda goal: Plain(goal, spoil if goal == 2.0 else None)))
+
+
+def test_the_environments_infos_are_passed_on_without_touching_the_reward():
+    odd = {
+        "at": 1.5,
+        "n": 2,
+        "ok": True,
+        "who": "me",
+        "pos": np.zeros(2),
+        "reward_run": 9.0,
+        "unstable": "no",
+        "task": 3,
+    }
+
+    def build(goal):
+        return Plain(goal, {"info": odd if goal != 2.0 else {**odd, "only": 4}})
+
+    family = walks(build)
+    for shown in (family, Trials(family=family), Informed(family=family)):
+        env = shown.make_vec(GOALS)
+        _, infos = env.reset(seed=0)
+        assert infos["at"].shape == (3,)
+        assert infos["at"].dtype == np.float64
+        _, rewards, _, _, infos = env.step(np.ones(3, int))
+        assert [name for name in infos if name.startswith("reward_")] == ["reward_env"]
+        assert infos["reward_env"].tolist() == rewards.tolist() == [1.0, 2.0, 3.0]
+        assert (infos["at"].tolist(), infos["n"].tolist()) == ([1.5] * 3, [2] * 3)
+        assert infos["ok"].dtype == np.bool_
+        assert infos["who"].tolist() == ["me"] * 3
+        assert [value.tolist() for value in infos["pos"]] == [[0.0, 0.0]] * 3
+        assert infos["only"].tolist() == [None, 4, None]
+        assert infos["env_reward_run"].tolist() == [9.0] * 3
+        assert infos["env_unstable"].tolist() == ["no"] * 3
+        assert infos["env_task"].tolist() == [3] * 3
+    rows = SB3VecEnv(family.make_vec(GOALS))
+    rows.reset()
+    assert [info["who"] for info in rows.step(np.ones(3, int))[3]] == ["me"] * 3
+    single = family.make({"g": 4.0})
+    assert single.reset(seed=0)[1]["at"] == pytest.approx(single.vector._envs[0].at)
+    info = single.step(1)[4]
+    assert (info["who"], info["n"], info["ok"], info["env_task"]) == ("me", 2, True, 3)
+    assert info["task"] == {"g": 4.0}
+    assert type(info["n"]) is int
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))], ids=["copy", "pickle"])
+def test_a_copy_of_environments_of_ones_own_steps_as_the_original_does(clone):
+    family, tasks = Pendulums(), Pendulums().fixed("test", 2)
+    assert clone(family) == family
+    for shown in (family, Trials(family=family), Informed(family=family)):
+        env = shown.make_vec(tasks)
+        env.reset(seed=0)
+        env.step(np.zeros((2, 1)))
+        other = clone(env)
+        for k in range(5):
+            actions = Key(0)(k).numpy().uniform(-1, 1, (2, 1))
+            for one, two in zip(env.step(actions)[:4], other.step(actions)[:4], strict=True):
+                np.testing.assert_array_equal(one, two)
+        np.testing.assert_array_equal(env.reset()[0], other.reset()[0])
+    single = Pendulums().make()
+    single.reset(seed=0)
+    other = clone(single)
+    np.testing.assert_array_equal(single.reset()[0], other.reset()[0])
+    assert single.task == other.task
+
+
+@pytest.mark.parametrize("end", [1, 2])
+def test_environments_that_end_at_once_are_episodes_of_that_length(end):
+    class Short(Plain):
+        def step(self, action):
+            self.taken = getattr(self, "taken", 0) + 1
+            return (*super().step(action)[:2], self.taken % end == 0, False, {})
+
+    trials = Trials(family=walks(Short), episodes=3)
+    env = trials.make_vec(GOALS)
+    env.reset(seed=0)
+    over = [env.step(np.ones(3, int))[2].all() for _ in range(3 * end)]
+    assert over == [False] * (3 * end - 1) + [True]
+
+
+def test_mujoco_environments_of_gymnasium_run_after_the_installation():
+    env = gymnasium.make("HalfCheetah-v5")
+    env.reset(seed=0)
+    assert np.isfinite(env.step(env.action_space.sample())[1])
+    env.close()
