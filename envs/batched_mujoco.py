@@ -35,7 +35,7 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from metarl.learner import UserError
+from metarl.errors import UserError
 from metarl.tasks import Array, Task, TaskFamily, Tasks, TaskVectorEnv
 
 LIMIT = 1e4  # no coordinate (m, rad) or velocity (m/s, rad/s) of these robots comes near it

@@ -44,7 +44,7 @@ def wrong_way(name: str, tree: ast.AST) -> list[tuple[str, int]]:
     """The imports of a module that point the wrong way."""
     found = imports(tree)
     if inside(name, "metarl.envs"):
-        allowed = ("metarl.tasks", "metarl.seeding", "metarl.learner", "metarl.envs")
+        allowed = ("metarl.tasks", "metarl.seeding", "metarl.errors", "metarl.envs")
         wrong = [(what, line) for what, line in found if inside(what, "metarl") and not inside(what, *allowed)]
     elif inside(name, "metarl.agents"):
         wrong = [(what, line) for what, line in found if inside(what, "metarl.agents") and not inside(what, name)]

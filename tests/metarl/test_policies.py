@@ -7,6 +7,7 @@ from gymnasium.spaces import Box, Discrete, MultiBinary
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metarl.errors import UserError
 from metarl.inner import stack
 from metarl.policies import MLP, Categorical, CategoricalPolicy, Gaussian, GaussianPolicy, mlp_policy
 from metarl.seeding import Key
@@ -86,9 +87,9 @@ def test_policy_for_spaces():
     box = Box(-1, 1, (3,))
     assert isinstance(mlp_policy(box, Discrete(4)), CategoricalPolicy)
     assert mlp_policy(box, Box(-1, 1, (2,)), (5,)).network.sizes == (3, 5, 2)
-    with pytest.raises(ValueError, match="flat Box observation"):
+    with pytest.raises(UserError, match="flat Box observation"):
         mlp_policy(Discrete(3), Discrete(2))
-    with pytest.raises(ValueError, match="MultiBinary"):
+    with pytest.raises(UserError, match="MultiBinary"):
         mlp_policy(box, MultiBinary(3))
 
 

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 
+from metarl.errors import UserError
 from metarl.recurrent import RecurrentPolicy, recurrent_policy
 from metarl.seeding import Key
 
@@ -102,7 +103,7 @@ def test_spaces_choose_the_policy():
     assert (continuous.actions, continuous.discrete) == (2, False)
     assert continuous.init(Key(0).torch())["log_std"].exp().tolist() == [0.5, 0.5]
     assert continuous.noise(np.random.default_rng(0), (3, 4)).shape == (3, 4, 2)
-    with pytest.raises(ValueError, match="flat Box observation"):
+    with pytest.raises(UserError, match="flat Box observation"):
         recurrent_policy(gymnasium.spaces.Discrete(3), box)
-    with pytest.raises(ValueError, match="action space"):
+    with pytest.raises(UserError, match="action space"):
         recurrent_policy(box, gymnasium.spaces.MultiBinary(3))
