@@ -6,7 +6,7 @@ import io
 import math
 import sys
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -56,7 +56,6 @@ TINY = {  # where a learner has such an option
     "validation_tasks": 2,
     "adaptation_steps": 1,
     "adaptation_episodes": 2,
-    "step_sizes": (0.1,),
 }
 DIVERGING = {"step_size": 1e30, "outer_step_size": 1e30}  # after the first of which a network overflows
 
@@ -110,8 +109,9 @@ class Said(NamedTuple):
 def tiny(name, **changes):
     kind = cli.resolve(cli.LEARNERS[name].where).Config
     names = {field.name for field in dataclasses.fields(kind)}
-    special = {"rl2": {"hidden": 4}, "maml": {"step_sizes": "fixed"}, "meta-sgd": {"step_sizes": "learned"}}
-    changes = {**special.get(name, {}), **changes}
+    own: dict[str, dict[str, Any]] = {"rl2": {"hidden": 4}}
+    own |= {ppo: {"step_sizes": (0.1,)} for ppo in ("ppo-pretrained", "ppo-scratch")}
+    changes = {**own.get(name, {}), **changes}
     changes = {"iterations": 1} | changes if name == "ppo-scratch" else changes
     return kind(**{option: value for option, value in {**TINY, **changes}.items() if option in names})
 
