@@ -72,7 +72,7 @@ def member(space: gymnasium.Space[Any], action: Any) -> Any:
     if isinstance(space, Box):
         low, high = space.low.astype(np.float64), space.high.astype(np.float64)
         share = (np.clip(action, -1.0, 1.0).astype(np.float64).reshape(space.shape) + 1.0) / 2.0
-        own = low + (high - low) * share
+        own = (1.0 - share) * low + share * high  # the bounds exactly at -1 and 1
         if space.dtype.kind != "f":
             own = np.rint(own)
         return np.asarray(np.clip(own, low, high), dtype=space.dtype)

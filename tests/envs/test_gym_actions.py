@@ -77,7 +77,8 @@ def boxes(draw):
     dtype = draw(st.sampled_from([np.float32, np.float64, np.float16, np.int8, np.uint8, np.int32, np.int64]))
     shape = draw(st.sampled_from([(), (1,), (3,), (2, 3), (1, 2, 1)]))
     limits = (-100, 100) if np.issubdtype(dtype, np.signedinteger) else (0, 200) if dtype == np.uint8 else (-50, 50)
-    number = st.integers(*limits) if np.issubdtype(dtype, np.integer) else st.floats(*limits, width=16)
+    whole = np.issubdtype(dtype, np.integer)
+    number = st.integers(*limits) if whole else st.floats(*limits, width=8 * np.dtype(dtype).itemsize)
     size = math.prod(shape)
     ends = np.array([sorted((draw(number), draw(number))) for _ in range(size)]).reshape(*shape, 2)
     return Box(ends[..., 0].astype(dtype), ends[..., 1].astype(dtype), dtype=dtype)
@@ -114,7 +115,9 @@ def test_members_by_hand():
     assert member(Discrete(3, start=-1), np.int64(0)) == -1
     assert member(Box(np.float32([0, -4]), np.float32([1, 2])), np.array([0.0, 1.0])).tolist() == [0.5, 2.0]
     grid = Box(np.int8(-3), np.int8(5), (2, 2), np.int8)
-    assert member(grid, np.array([-1, -0.5, 0.1, 9])).tolist() == [[-3, -1], [1, 5]]
+    assert member(grid, np.array([-1, -0.5, 0.2, 9])).tolist() == [[-3, -1], [2, 5]]  # 1.8 is nearest to 2
+    assert member(Box(-0.1, 0.3, (1,), np.float64), np.array([1.0])) == 0.3  # not -0.1 + 0.4, which is more
+    assert member(Box(0.45, 0.45, (1,), np.float64), np.array([0.44])) == 0.45  # not .28 * .45 + .72 * .45, as little
     assert member(MultiDiscrete([2, 3], start=[0, 10]), np.int64(4)).tolist() == [1, 11]
     assert member(MultiBinary(3), np.int64(6)).tolist() == [1, 1, 0]
 
