@@ -681,7 +681,13 @@ class TaskEnv(gymnasium.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """One step; raises RuntimeError before the first reset, ValueError for an action `TaskVectorEnv` refuses."""
-        obs, rewards, terminated, truncated, infos = self.vector.step(np.asarray(action)[None])
+        action = np.asarray(action)
+        if action.shape != self.action_space.shape:
+            raise ValueError(
+                f"{self.family.name}: step takes an action of shape {self.action_space.shape}, got {action.dtype} of "
+                f"shape {action.shape}: {shown(action)}"
+            )
+        obs, rewards, terminated, truncated, infos = self.vector.step(action[None])
         return obs[0].copy(), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), self._said(infos)
 
     def render(self) -> Any:

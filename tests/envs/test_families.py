@@ -7,6 +7,7 @@ entry in `frozen_tasks.json` (see `test_frozen_tasks_never_change`).
 import copy
 import json
 import pickle
+import re
 import warnings
 from functools import partial
 from pathlib import Path
@@ -472,7 +473,9 @@ def test_steps_take_actions_of_the_right_shape_and_kind_and_no_others(family):
         vec.close()
     single = family.make()
     single.reset(seed=0)
-    for odd in (space.sample()[None], np.full(space.shape, np.nan), "go", None):
+    with pytest.raises(ValueError, match=rf"step takes an action of shape {re.escape(str(space.shape))}, got"):
+        single.step(space.sample()[None])
+    for odd in (np.full(space.shape, np.nan), "go", None):
         with pytest.raises(ValueError, match="step takes"):
             single.step(odd)
     single.close()
