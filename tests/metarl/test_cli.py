@@ -213,6 +213,7 @@ def test_repeats_of_a_family_that_does_not_say_it_is_finite_are_one_task(
     from metarl.envs import family_class
 
     monkeypatch.setattr(family_class(DIRECTION), "finite", lambda self, split: None)
+    monkeypatch.setattr(family_class(DIRECTION), "check_tasks", lambda self, tasks: None)  # it would ask for the list
     words = ("--family", DIRECTION, "--episodes", 1, "--steps", 0, "--tasks", 12)
     said = metarl("evaluate", "random", *words, "--json", tmp_path / "a.json")
     assert said.code == 0, said.err
