@@ -45,15 +45,15 @@ FAR = 16.0  # where the lattice ends, in deviations: nobody stops above it, nobo
 
 # (pulls, arms) -> constants with the best validation return: (epsilon, UCB1's width, Gittins' discount)
 CONSTANTS: dict[tuple[int, int], tuple[float, float, float]] = {
-    (10, 5): (0.0, 0.15, 0.8),
-    (10, 10): (0.0, 0.15, 0.8),
-    (10, 50): (0.0, 0.15, 0.8),
+    (10, 5): (0.0, 0.15, 0.7),
+    (10, 10): (0.0, 0.15, 0.5),
+    (10, 50): (0.0, 0.15, 0.5),
     (100, 5): (0.0, 0.2, 0.99),
     (100, 10): (0.0, 0.2, 0.98),
     (100, 50): (0.0, 0.2, 0.98),
-    (500, 5): (0.05, 0.25, 0.995),
+    (500, 5): (0.05, 0.25, 0.998),
     (500, 10): (0.05, 0.2, 0.998),
-    (500, 50): (0.05, 0.2, 0.995),
+    (500, 50): (0.05, 0.2, 0.998),
 }
 
 
