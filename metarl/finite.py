@@ -148,14 +148,14 @@ def reproducer(error: NonFiniteError, state: Any) -> dict[str, Any]:
     """
     left, left_out = REPRODUCER_BYTES, []
     kept: dict[str, Any] = {"task": {}, "data": {}, "state": None}
-    for part, tree in (("task", error.task), ("data", error.data)):
-        plain = {name: _tensors(value) for name, value in tree.items()}
-        for name, value in sorted(plain.items(), key=lambda item: _bytes(item[1])):
-            if _bytes(value) <= left:
-                left -= _bytes(value)
-                kept[part][name] = value
-            else:
-                left_out.append(f"{part} {name}, {_bytes(value)} bytes")
+    parts = (("task", error.task), ("data", error.data))
+    plain = [(part, name, _tensors(value)) for part, tree in parts for name, value in tree.items()]
+    for part, name, value in sorted(plain, key=lambda item: _bytes(item[2])):  # small ones first: they say the most
+        if _bytes(value) <= left:
+            left -= _bytes(value)
+            kept[part][name] = value
+        else:
+            left_out.append(f"{part} {name}, {_bytes(value)} bytes")
     if _bytes(state) <= left:
         kept["state"] = state
     else:

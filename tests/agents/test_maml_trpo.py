@@ -74,8 +74,13 @@ def test_promps_step_size_in_units_of_the_bound():
 
 def test_the_surrogate_starts_at_minus_the_mean_advantage_with_zero_kl():
     policy, params, rule, data = gathered()
+    query = replace(
+        data.query, advantages=data.query.advantages + 0.5 * data.query.episodes.valid
+    )  # normalised: mean 0
+    data = replace(data, query=query)
     loss, kl = map(float, Objective(policy, rule, data, params, SMALL.tasks).evaluate(flatten(params)))
     assert kl == pytest.approx(0, abs=1e-12)
+    assert loss == pytest.approx(-0.5, abs=1e-5)
     assert loss == pytest.approx(-float((data.query.advantages * data.query.weights).sum()) / SMALL.tasks, abs=1e-9)
 
 

@@ -479,6 +479,7 @@ def test_a_discrete_action_of_a_policy_that_is_nan_is_no_action():
 
 
 @given(st.integers(1, 400_000), st.integers(1, 400_000))
+@example(finite.REPRODUCER_BYTES // 8, 1)  # one array takes all there is
 @settings(max_examples=20)
 def test_a_reproducer_is_bounded(task, data):
     error = NonFiniteError("x is nan", task={"a": np.zeros((1, task))}, data={"b": np.zeros(data, np.float32), "c": 1})
