@@ -250,7 +250,7 @@ def make_navigation(minutes: float | None, judging: bool) -> None:
     for seed in range(3):
         target = Path("runs") / f"navigation-rl2-{seed}"
         words = ["rl2", *NAVIGATION.split(), "--seed", str(seed), "--out", str(target)]
-        commands.append(train(target, OUT / "runs" / target.name, words, minutes))
+        commands.append(train(target, ROOT / "results" / "navigation" / "runs" / f"rl2-{seed}", words, minutes))
         if judging:
             if seed == 0:
                 keep(ROOT / target, OUT / "runs" / target.name)
