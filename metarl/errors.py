@@ -63,8 +63,16 @@ class NonFiniteError(ArithmeticError):
     def __str__(self) -> str:
         """The whole line."""
         when = "" if self.iteration is None else f"training stopped in iteration {self.iteration}: "
-        cure = "mend the environment" if self.environment else "smaller step sizes are the usual cure"
-        return "; ".join(part for part in (f"{when}{self.what}{self._which()}", self.remark, cure) if part)
+        return "; ".join(part for part in (f"{when}{self.what}{self._which()}", self.remark, self._cure()) if part)
+
+    def _cure(self) -> str:
+        if self.environment:
+            return "mend the environment"
+        if self.iteration is None:
+            return (
+                "look at the data, or at the network that gives it for them; a run that diverged is to be trained again"
+            )
+        return "smaller step sizes are the usual cure"
 
     def _which(self) -> str:
         if self.of is None:

@@ -35,7 +35,7 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor, nn
 
-from metarl.ambient import plain_torch
+from metarl.ambient import has_device, plain_torch
 from metarl.fewshot import LEARNERS, baseline_plus, chunks, embedding, maml
 from metarl.fewshot.backbones import BatchNormMode
 from metarl.fewshot.batch import Batch
@@ -314,10 +314,8 @@ def _moved(model: Any, device: str | torch.device | None) -> Any:
     """
     if device is None:
         return model
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise InputError(f"this machine has no device {str(device)!r}; device='cpu' always works") from None
+    if not has_device(device):
+        raise InputError(f"this machine has no device {str(device)!r}; device='cpu' always works")
     if isinstance(model, maml.Trained):
         model.network.to(str(device))
         return replace(model, params={name: value.to(device) for name, value in model.params.items()})

@@ -271,7 +271,7 @@ def plan(
     if strategy == "vmap":
         try:
             outer.meta_gradient(objective, meta, batch, found)
-        except (RuntimeError, NotImplementedError) as error:
+        except RuntimeError as error:
             line = str(error).partition("\n")[0]
             raise UserError(f"--strategy vmap cannot compute this ({line}); use loop or threads") from error
     run.remember("meta_gradient", found.to_json())

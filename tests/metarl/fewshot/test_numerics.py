@@ -100,6 +100,7 @@ def test_a_feature_that_is_no_number_is_an_error(rule, wrong, where):
     with pytest.raises(NonFiniteError, match=f"features of 1 of {count} {where} images are NaN or infinite") as said:
         RULES[rule](nn.Identity()).judge(features["support"], torch.tensor([[0, 0, 1, 1]]), features["query"], 2)
     assert "\n" not in str(said.value)
+    assert str(said.value).endswith("is to be trained again")  # nothing here has a step size
 
 
 class Features(nn.Module):
