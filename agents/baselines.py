@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from metarl.fixed import Controller, Fixed
-from metarl.learner import UserError
+from metarl.errors import UserError
+from metarl.learning.non_adaptive import Controller, Fixed
 from metarl.seeding import Key
 from metarl.tasks import Array, Tasks
 

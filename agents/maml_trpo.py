@@ -30,15 +30,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from metarl import finite, inner, policy_gradient, trust_region
 from metarl.ambient import plain_torch
-from metarl.errors import NonFiniteError
-from metarl.learner import Budget, UserError, check_range
-from metarl.outer import sum_in_order
-from metarl.policies import Params, Policy, flatten, mlp_policy, unflatten
-from metarl.policy_gradient import Adapting, Batch
-from metarl.rollout import Blocks, intra_op_threads, rollout
-from metarl.runs import Run
+from metarl.errors import NonFiniteError, UserError
+from metarl.learning import gradient_adaptation, policy_gradient
+from metarl.learning.contract import Budget
+from metarl.learning.gradient_adaptation import Adapting
+from metarl.learning.policy_gradient import Batch
+from metarl.learning.settings import check_range
+from metarl.meta import inner
+from metarl.meta.outer import sum_in_order
+from metarl.nets.params import Params, flatten, unflatten
+from metarl.nets.policies import Policy, mlp_policy
+from metarl.ops import finite, trust_region
+from metarl.parallel import intra_op_threads
+from metarl.runs.run import Run
+from metarl.sampling.blocks import Blocks
+from metarl.sampling.rollout import rollout
 from metarl.seeding import Key
 from metarl.tasks import TaskFamily, Tasks, TaskVectorEnv
 
@@ -346,7 +353,7 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
             if config.validate_every and (iteration + 1) % config.validate_every == 0:
                 tasks = family.fixed("validation", config.validation_tasks)
                 scores = _adapting(policy, params, config, family).curve(tasks, Budget(1, 20), run.seed)
-                metrics |= policy_gradient.validation_metrics(scores)
+                metrics |= gradient_adaptation.validation_metrics(scores)
             loop.log(metrics, {"sampling_s": sampled - started, "update_s": updated - sampled})
 
 

@@ -1,7 +1,7 @@
 """PPO that sees the task: an estimate of the best that can be done where no optimum is known in closed form.
 
-It is trained on the task mixture with the task in its observation (`metarl.envs.informed`), so it has nothing
-to find out, and does not adapt. It is judged by its most likely actions, since nothing is left to explore.
+It is trained on the task mixture with the task in its observation (`metarl.envs.wrappers.task_observed`), so it
+has nothing to find out, and does not adapt. It is judged by its most likely actions, since nothing is left to explore.
 
 Training repeats on one machine, but is exempt from the bit-exact resume of our own learners: what it does
 within an iteration is up to Stable-Baselines3.
@@ -14,12 +14,13 @@ from typing import ClassVar
 
 import torch
 
-from metarl import ppo
 from metarl.ambient import plain_torch
-from metarl.envs.informed import Informed
-from metarl.fixed import Controller, Fixed
-from metarl.policies import CategoricalPolicy, GaussianPolicy, Params
-from metarl.runs import Run
+from metarl.envs.wrappers.task_observed import Informed
+from metarl.integrations import sb3_ppo as ppo
+from metarl.learning.non_adaptive import Controller, Fixed
+from metarl.nets.params import Params
+from metarl.nets.policies import CategoricalPolicy, GaussianPolicy
+from metarl.runs.run import Run
 from metarl.seeding import Key
 from metarl.tasks import TaskFamily, Tasks
 

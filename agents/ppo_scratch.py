@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from metarl import ppo
 from metarl.ambient import plain_torch
-from metarl.learner import check_range
-from metarl.policy_gradient import Adapting, FineTuning
-from metarl.runs import Run
+from metarl.integrations import sb3_ppo as ppo
+from metarl.learning.gradient_adaptation import Adapting, FineTuning
+from metarl.learning.settings import check_range
+from metarl.runs.run import Run
 from metarl.seeding import Key
 from metarl.tasks import TaskFamily
 

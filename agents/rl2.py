@@ -31,19 +31,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarl import finite, returns
 from metarl.ambient import plain_torch
-from metarl.envs.trials import Trials
-from metarl.episodes import Episodes
-from metarl.errors import NonFiniteError
-from metarl.learner import Budget, Scores, UserError, check_range, mean_steps
-from metarl.policies import MIN_STD, Params
-from metarl.recurrent import RecurrentPolicy, recurrent_policy
-from metarl.rollout import Watch, intra_op_threads, run_episodes
-from metarl.runs import Run
+from metarl.envs.wrappers.trials import Trials
+from metarl.errors import NonFiniteError, UserError
+from metarl.learning.contract import Budget, Scores, mean_steps
+from metarl.learning.settings import check_range
+from metarl.nets.actor_critic import RecurrentPolicy, recurrent_policy
+from metarl.nets.params import Params
+from metarl.nets.policies import MIN_STD
+from metarl.ops import finite, returns
+from metarl.parallel import intra_op_threads
+from metarl.runs.run import Run
+from metarl.sampling.episodes import Episodes
+from metarl.sampling.recording import Camera, Take
+from metarl.sampling.rollout import Watch, run_episodes
 from metarl.seeding import Key
 from metarl.tasks import TaskFamily, Tasks, TaskVectorEnv
-from metarl.video import Camera, Take
 
 EVALUATION_STEPS = 1_000_000  # environment steps held at once when a curve is measured
 

@@ -32,8 +32,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.envs.batched_mujoco import ANT, Motion, MujocoFamily
 from metarl.envs.directions import AngleFamily, ForwardBackFamily, along
+from metarl.envs.mujoco.engine import Motion, MujocoFamily
+from metarl.envs.mujoco.robots import ANT
 from metarl.tasks import Array, Task, Tasks, Uniform
 
 

@@ -6,7 +6,7 @@ Sources, one a preset:
 - Gaussian arms, `testbed` (Sutton and Barto's testbed): means N(0, 1), unit noise, n pulls.
 
 A pull is a step and the n pulls of a task are one episode, so a trial is one episode. The observation
-is a constant zero: all there is to know is in the previous action and reward (`metarl.envs.trials`).
+is a constant zero: all there is to know is in the previous action and reward (`metarl.envs.wrappers.trials`).
 
 The `ood` split draws each task from one of two other priors, with equal chance: Bernoulli arms from
 Beta(1/2, 1/2) or U[.4, .6], Gaussian means from N(0, .3²) or N(0, 3²).
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.special import ndtri
 
-from metarl.envs.luck import Luck, deal
+from metarl.envs.episode_noise import Luck, deal
 from metarl.tasks import Array, TaskFamily, Tasks, TaskVectorEnv, Uniform
 
 NARROW = (0.4, 0.6)  # ood Bernoulli arms that are hard to tell apart

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.envs.batched_mujoco import MujocoFamily
+from metarl.envs.mujoco.engine import MujocoFamily
 from metarl.tasks import SPLITS, Array, Task, Tasks, Uniform
 
 

@@ -25,8 +25,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.envs.batched_mujoco import HALF_CHEETAH, Motion, MujocoFamily
 from metarl.envs.directions import ForwardBackFamily
+from metarl.envs.mujoco.engine import Motion, MujocoFamily
+from metarl.envs.mujoco.robots import HALF_CHEETAH
 from metarl.tasks import Array, Task, Tasks, Uniform
 
 CONTROL_COST = 0.05  # per squared unit of action

@@ -22,8 +22,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.envs.batched_mujoco import HUMANOID, Motion
 from metarl.envs.directions import AngleFamily, along
+from metarl.envs.mujoco.engine import Motion
+from metarl.envs.mujoco.robots import HUMANOID
 from metarl.tasks import Array
 
 FORWARD = 1.25  # reward per m/s

@@ -23,7 +23,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.envs.batched_mujoco import HOPPER, WALKER, Motion, MujocoFamily
+from metarl.envs.mujoco.engine import Motion, MujocoFamily
+from metarl.envs.mujoco.robots import HOPPER, WALKER
 from metarl.tasks import Array, Task, Tasks, Uniform
 
 BASE = {"mass": 1.5, "inertia": 1.5, "damping": 1.3, "friction": 1.5}

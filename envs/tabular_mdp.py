@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.special import gammaincinv, ndtri
 
-from metarl.envs.luck import Luck, deal
+from metarl.envs.episode_noise import Luck, deal
 from metarl.tasks import Array, TaskFamily, Tasks, TaskVectorEnv, Uniform
 
 REWARD_MEAN, REWARD_SCALE = 1.0, 1.0  # the prior of a mean reward; the noise around it is standard normal

@@ -1,7 +1,7 @@
 """metarl: meta-learning in PyTorch, for reinforcement learning and few-shot learning on one core.
 
-A task gives support data to adapt on and query data to be judged on; `metarl.inner` turns shared
-parameters into task parameters; `metarl.outer` improves the shared parameters over many tasks;
+A task gives support data to adapt on and query data to be judged on; `metarl.meta.inner` turns shared
+parameters into task parameters; `metarl.meta.outer` improves the shared parameters over many tasks;
 `metarl.evaluation` shows what each bit of adaptation bought on tasks never trained on.
 """
 

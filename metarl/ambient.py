@@ -42,15 +42,6 @@ def plain_torch() -> Iterator[None]:
         yield
 
 
-def has_device(name: str | torch.device) -> bool:
-    """Whether this machine can compute there; False too where torch knows no such device."""
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError):  # the second where torch was built without it
-        return False
-    return True
-
-
 def usable(tree: Tree) -> Tree:
     """The tree of tensors, those made in inference mode copied: autograd refuses them even outside it."""
 

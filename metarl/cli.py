@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import tyro
 
 from metarl import __version__
+from metarl.allocator import keep_freed_memory
 from metarl.errors import NonFiniteError, UserError
 from metarl.fewshot import LEARNERS as FEW_SHOT
 from metarl.fewshot.datasets import DATASETS
-from metarl.memory import keep_freed_memory
 from metarl.options import Group, asks_for_help, check_output, complain, fail, first, parse, peek, refuse, say
 
 if TYPE_CHECKING:
-    from metarl.evaluation import AdaptationCurve
-    from metarl.learner import Adaptable, Budget, Source
-    from metarl.runs import Run
+    from metarl.evaluation.curve import AdaptationCurve
+    from metarl.learning.contract import Adaptable, Budget, Source
+    from metarl.runs.run import Run
     from metarl.tasks import Tasks
 
 
@@ -44,7 +44,7 @@ class Entry(NamedTuple):
     about: str
 
 
-LEARNERS = {  # objects with Config, train and load (metarl.learner.Learner)
+LEARNERS = {  # objects with Config, train and load (metarl.learning.contract.Learner)
     "maml-trpo": Entry(
         "metarl.agents.maml_trpo", "family", "policy initialisation that adapts in a few gradient steps"
     ),
@@ -56,7 +56,7 @@ LEARNERS = {  # objects with Config, train and load (metarl.learner.Learner)
     "ppo-oracle": Entry("metarl.agents.ppo_oracle", "family", "a policy that is shown the task; does not adapt"),
     **{name: Entry(where, "dataset", about) for name, (where, about) in FEW_SHOT.items()},
 }
-BANDITS, MDPS = "metarl.agents.bandit_solvers", "metarl.agents.mdp_solvers"
+BANDITS, MDPS = "metarl.agents.solvers.bandits", "metarl.agents.solvers.mdps"
 UNTRAINED = {  # classes that make an Adaptable of a source, or modules whose `solver` does, given the agent's name
     "random": Entry("metarl.agents.baselines:Random", "family", "uniform actions"),
     "stand-still": Entry("metarl.agents.baselines:StandStill", "family", "the zero action"),
@@ -77,7 +77,7 @@ UNTRAINED = {  # classes that make an Adaptable of a source, or modules whose `s
     "epsilon-greedy": Entry(
         f"{BANDITS},{MDPS}", "family", "bandits and tabular MDPs: the same, but now and then any action"
     ),
-    "pixels": Entry("metarl.fewshot.centroid:pixels", "dataset", "nearest class mean of raw pixels"),
+    "pixels": Entry("metarl.fewshot.learners.centroid:pixels", "dataset", "nearest class mean of raw pixels"),
 }
 
 Id = Annotated[str | None, tyro.conf.arg(metavar="ID")]
@@ -383,7 +383,7 @@ def make_untrained(name: str, source: Source) -> Adaptable:
 
 def check_device(name: str) -> str:
     """The name of a device that this machine has."""
-    from metarl.ambient import has_device
+    from metarl.parallel import has_device
 
     if not has_device(name):
         fail(f"this machine has no device {name!r}; --device cpu always works")
@@ -398,7 +398,8 @@ def quickstart(words: Sequence[str]) -> int:
     (options,) = parse("metarl quickstart", words, Group("command", QuickstartOptions))
     again = shlex.join(["metarl", "quickstart", *words])
     from metarl.envs import make_family
-    from metarl.runs import CONFIG, Run
+    from metarl.runs.record import CONFIG
+    from metarl.runs.run import Run
 
     learner = resolve(LEARNERS["maml-trpo"].where)
     family = make_family(QUICKSTART_FAMILY)
@@ -443,7 +444,7 @@ def list_things(words: Sequence[str]) -> int:
     if not rows:
         say("none yet")
         return 0
-    from metarl.tables import Table
+    from metarl.reporting.tables import Table
 
     say(Table(tuple(rows[0]), tuple(tuple(map(_cell, row.values())) for row in rows), numbers=False).rich())
     return 0
@@ -504,7 +505,7 @@ def train(words: Sequence[str]) -> int:
     if not wants_help or peek(rest, "--family") or peek(rest, "--dataset"):
         groups.append(source_group(entry, agent, rest))
     options, config, *sources = parse(f"metarl train {agent}", rest, *groups)
-    from metarl.runs import Run
+    from metarl.runs.run import Run
 
     begin = Run.resume if options.resume else Run.create
     device = check_device(options.device)
@@ -617,7 +618,7 @@ def _apart(options: EvaluateOptions) -> str:
 
 def _open_run(folder: Path, data_root: Path | None = None) -> tuple[Any, Run, Source]:
     """The learner, the run and its source."""
-    from metarl.runs import Run
+    from metarl.runs.run import Run
 
     name = Run.open(folder).learner
     if name not in LEARNERS:
@@ -636,7 +637,7 @@ def _evaluate_run(folder: Path, options: EvaluateOptions) -> None:
     _check_outputs(options)
     check_output(folder / f"{stem}.json")
     if source.name in DATASETS:
-        from metarl.fewshot.training import check_unseen
+        from metarl.fewshot.learners.training import check_unseen
 
         if options.split in source.splits:
             check_unseen(run, source, options.split)
@@ -649,7 +650,7 @@ def _evaluate_run(folder: Path, options: EvaluateOptions) -> None:
 
 def _check_outputs(options: EvaluateOptions) -> None:
     if options.plot is not None:
-        from metarl.plotting import check_picture
+        from metarl.reporting.plots import check_picture
 
         check_picture(options.plot)
     for path in (options.json, options.csv, options.plot):
@@ -670,8 +671,8 @@ def _measure(
     trained: bool = True,
 ) -> AdaptationCurve:
     """The curve of one agent on frozen tasks, with its references."""
-    from metarl.evaluation import AdaptationCurve
-    from metarl.learner import Budget
+    from metarl.evaluation.measure import curve_of
+    from metarl.learning.contract import Budget
 
     if options.split not in source.splits:
         refuse(f"split of {source.name}", options.split, source.splits)
@@ -687,7 +688,7 @@ def _measure(
     if len(tasks) < count:
         number = f"{len(tasks)} {options.split} task{'s' * (len(tasks) != 1)}"
         say(f"{source.name} has {number}, fewer than {count}: all were measured")
-    return AdaptationCurve.from_scores(
+    return curve_of(
         scores,
         agent=name,
         source=source,
@@ -705,7 +706,7 @@ def _measure(
 
 def _reference(name: str, source: Source, tasks: Tasks, budget: Budget, seed: int) -> float | None:
     """Mean score of a baseline on the same tasks, by its nature for classification; None where there is none."""
-    from metarl.evaluation import AdaptationCurve
+    from metarl.evaluation.measure import curve_of
     from metarl.tasks import TaskFamily
 
     if not isinstance(source, TaskFamily):
@@ -716,7 +717,7 @@ def _reference(name: str, source: Source, tasks: Tasks, budget: Budget, seed: in
         scores = agent.curve(tasks, dataclasses.replace(budget, steps=0), seed)
     except UserError:
         return None
-    curve = AdaptationCurve.from_scores(scores, agent=name, source=source, split=tasks.split, tasks=tasks)
+    curve = curve_of(scores, agent=name, source=source, split=tasks.split, tasks=tasks)
     if curve.diverged.any():
         complain(f"the reference {name!r} got scores that are not finite on these tasks, and is left out")
         return None
@@ -757,7 +758,7 @@ def _oracle_score(path: Path, source: Source, split: str, tasks: Tasks) -> float
 def _report(curve: AdaptationCurve, files: Mapping[str, Path | None], *, table: bool = True) -> None:
     """Print the curve and write its files."""
     if table:
-        from metarl.tables import evaluation_table, task_table
+        from metarl.reporting.tables import evaluation_table, task_table
 
         say(evaluation_table(curve).rich())
         if (each := task_table([curve], [curve.agent])) is not None:
@@ -767,7 +768,7 @@ def _report(curve: AdaptationCurve, files: Mapping[str, Path | None], *, table: 
         if path is None:
             continue
         if kind == "plot":
-            from metarl.plotting import plot_curves
+            from metarl.reporting.plots import plot_curves
 
             plot_curves(curve, path)
         else:
@@ -788,7 +789,7 @@ def predict(words: Sequence[str]) -> int:
         fail("--query names no picture; give at least one file")
     if missing := [path for path in options.query if not path.is_file()]:
         fail(f"there is no picture {missing[0]}")
-    from metarl.evaluation import dump_json, write_atomically
+    from metarl.evaluation.storage import dump_json, write_atomically
     from metarl.fewshot.classifier import FewShotClassifier, load_run
 
     run, learner = load_run(target, options.batch_norm)
@@ -862,10 +863,11 @@ def compare(words: Sequence[str]) -> int:
     first(words, "RUN", "compare")
     end = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     (options,) = parse("metarl compare RUN...", words[end:], Group("command", CompareOptions))
-    from metarl import comparison
-    from metarl.evaluation import dump_json, merge_seeds, write_atomically
-    from metarl.plotting import check_picture, plot_curves, plot_profiles
-    from metarl.tables import protocol_table, score_table, summary_table, task_table
+    from metarl.evaluation import comparison
+    from metarl.evaluation.merging import merge_seeds
+    from metarl.evaluation.storage import dump_json, write_atomically
+    from metarl.reporting.plots import check_picture, plot_curves, plot_profiles
+    from metarl.reporting.tables import protocol_table, score_table, summary_table, task_table
 
     for picture in (options.out, options.profile):
         check_output(picture and check_picture(picture))
@@ -909,8 +911,8 @@ def report(words: Sequence[str]) -> int:
     first(words, "RUN", "report")
     end = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     (options,) = parse("metarl report RUN...", words[end:], Group("command", ReportOptions))
-    from metarl.report import PAGE, Subject, write_report
-    from metarl.runs import Run
+    from metarl.reporting.page import PAGE, Subject, write_report
+    from metarl.runs.run import Run
 
     if options.out.exists() and not options.out.is_dir():
         fail(f"cannot write a report into {options.out}: it is a file; give a folder")
@@ -928,7 +930,7 @@ def report(words: Sequence[str]) -> int:
 
 def _named(name: str, curves: Sequence[AdaptationCurve], saved: Mapping[str, Sequence[AdaptationCurve]]) -> int:
     """The index of the curve with a label, of an agent, or of a RUN as typed."""
-    from metarl.evaluation import labels, mergeable
+    from metarl.evaluation.merging import labels, mergeable
 
     known = labels(curves)
     if name in known:
@@ -948,7 +950,7 @@ def saved_curve(path: Path) -> AdaptationCurve:
 
 def saved_curves(path: Path) -> list[AdaptationCurve]:
     """The curves of a run folder, of a curve's JSON, or of a comparison's."""
-    from metarl.evaluation import load_curves
+    from metarl.evaluation.curve import load_curves
 
     if not path.exists():
         fail(f"there is no run or curve {str(path)!r}")
@@ -966,9 +968,9 @@ def video(words: Sequence[str]) -> int:
         parse("metarl video RUN", ["--help"], Group("command", VideoOptions))
     target, rest = first(words, "RUN", "video")
     (options,) = parse("metarl video RUN", rest, Group("command", VideoOptions))
-    from metarl.learner import Budget, Filmable
+    from metarl.learning.contract import Budget, Filmable
+    from metarl.reporting.films import check_film, draw_without_display, write
     from metarl.tasks import FROZEN
-    from metarl.video import check_film, draw_without_display, write
 
     if not 0 <= options.task < FROZEN:
         fail(f"--task is {options.task}; it must be from 0 to {FROZEN - 1}")

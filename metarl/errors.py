@@ -22,7 +22,7 @@ class NonFiniteError(ArithmeticError):
     """A number that is NaN or infinite where learning or judging needs a finite one: the work stops there.
 
     The command line prints it as one line and exits with code 3. Training adds the iteration and writes the
-    failing data into the run folder (`metarl.runs.Run.keep_failure`).
+    failing data into the run folder (`metarl.runs.run.Run.keep_failure`).
 
     Args:
         what: which number is what, such as "loss/query is nan".

@@ -41,7 +41,7 @@ def complain(text: str) -> None:
 
 def fail(message: str) -> NoReturn:
     """End with a UserError."""
-    from metarl.learner import UserError
+    from metarl.errors import UserError
 
     raise UserError(message)
 

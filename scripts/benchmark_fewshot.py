@@ -39,14 +39,14 @@ from benchmark import Comparison, Row, Work, main
 from peers import learn2learn
 from torch import nn
 
-from metarl import inner, outer
-from metarl.fewshot import maml
-from metarl.fewshot.backbones import Backbone, make_backbone
 from metarl.fewshot.batch import Batch
 from metarl.fewshot.datasets.downloads import data_folder
 from metarl.fewshot.datasets.omniglot import Omniglot
-from metarl.fewshot.networks import Classifier, EncoderAndHead
-from metarl.rollout import intra_op_threads
+from metarl.fewshot.learners import maml
+from metarl.fewshot.networks.backbones import Backbone, make_backbone
+from metarl.fewshot.networks.functional import Classifier, EncoderAndHead
+from metarl.meta import inner, outer
+from metarl.parallel import intra_op_threads
 from metarl.seeding import Key
 
 l2l = learn2learn()
@@ -390,10 +390,10 @@ def resident() -> Row:
 EPISODES = """
 import sys, time
 import torch
-from metarl.fewshot import metric, protonet
+from metarl.fewshot.learners import metric, protonet
 from metarl.fewshot.datasets.omniglot import Omniglot
-from metarl.fewshot.embedding import loss_and_accuracy
-from metarl.memory import keep_freed_memory
+from metarl.fewshot.networks.embedding import loss_and_accuracy
+from metarl.allocator import keep_freed_memory
 from metarl.seeding import Key
 
 if sys.argv[1] == "kept" and not keep_freed_memory():

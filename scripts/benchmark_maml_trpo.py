@@ -12,13 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from benchmark import Comparison, Row, main
 
-from metarl import inner
 from metarl.agents import maml_trpo
 from metarl.envs import make_family
-from metarl.learner import Budget
-from metarl.policies import flatten, mlp_policy
-from metarl.policy_gradient import Adapting
-from metarl.rollout import intra_op_threads
+from metarl.learning.contract import Budget
+from metarl.learning.gradient_adaptation import Adapting
+from metarl.meta import inner
+from metarl.nets.params import flatten
+from metarl.nets.policies import mlp_policy
+from metarl.parallel import intra_op_threads
 from metarl.seeding import Key
 
 FAMILY = make_family("metarl/Navigation2D-v0")

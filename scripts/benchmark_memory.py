@@ -30,9 +30,9 @@ def measure(mode: str, steps: int) -> None:
     import torch
     import torch.nn.functional as F
 
-    from metarl.fewshot.backbones import Conv4, initialise
-    from metarl.inner import Rule
-    from metarl.outer import Plan, maml, meta_gradient
+    from metarl.fewshot.networks.backbones import Conv4, initialise
+    from metarl.meta.inner import Rule
+    from metarl.meta.outer import Plan, maml, meta_gradient
     from metarl.seeding import Key
 
     torch.set_num_threads(1)

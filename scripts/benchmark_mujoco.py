@@ -24,10 +24,12 @@ from benchmark import Comparison, Work, main
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from metarl.envs.ant import AntGoal
-from metarl.envs.batched_mujoco import BatchedMujoco, MujocoFamily
 from metarl.envs.half_cheetah import HalfCheetahVelocity
-from metarl.policies import Params, Policy, mlp_policy
-from metarl.rollout import Blocks, rollout
+from metarl.envs.mujoco.engine import BatchedMujoco, MujocoFamily
+from metarl.nets.params import Params
+from metarl.nets.policies import Policy, mlp_policy
+from metarl.sampling.blocks import Blocks
+from metarl.sampling.rollout import rollout
 from metarl.seeding import Key
 from metarl.tasks import Array
 

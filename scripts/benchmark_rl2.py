@@ -28,10 +28,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from metarl.agents import rl2
 from metarl.envs import make_family
-from metarl.envs.trials import RL2Env, Trials
-from metarl.recurrent import recurrent_policy
-from metarl.rollout import intra_op_threads
-from metarl.sb3 import SB3VecEnv
+from metarl.envs.wrappers.trials import RL2Env, Trials
+from metarl.integrations.sb3_env import SB3VecEnv
+from metarl.nets.actor_critic import recurrent_policy
+from metarl.parallel import intra_op_threads
 from metarl.seeding import Key
 
 HIDDEN, EPOCHS, MINIBATCHES = 128, 4, 10

@@ -23,9 +23,9 @@ from benchmark import Comparison, Row, Work, main
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
 
-from metarl import ppo
 from metarl.envs.half_cheetah import CONTROL_COST, HalfCheetahVelocity
-from metarl.sb3 import SB3VecEnv
+from metarl.integrations import sb3_ppo as ppo
+from metarl.integrations.sb3_env import SB3VecEnv
 from metarl.seeding import Key, keyed_globals
 from metarl.tasks import Array, Task
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from metarl.runs import Run
+from metarl.runs.run import Run
 
 METARL = str(Path(sys.executable).with_name("metarl"))
 OPTIONS = ["--iterations", "12", "--tasks", "4", "--episodes", "5", "--hidden", "16", "--checkpoint-every", "2"]

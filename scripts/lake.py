@@ -11,10 +11,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from metarl.evaluation import bootstrap, dump_json, write_atomically
-from metarl.fewshot import lake
+from metarl.errors import UserError
+from metarl.evaluation.statistics import bootstrap
+from metarl.evaluation.storage import dump_json, write_atomically
 from metarl.fewshot.classifier import load_run
-from metarl.learner import UserError
+from metarl.fewshot.datasets import lake
 
 # Lake et al. 2015 and 2019, both from memory, and the official script
 PUBLISHED = {"people": 4.5, "ProtoNet": 13.7, "modified Hausdorff": 38.8}

@@ -16,7 +16,7 @@ from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.env_util import make_vec_env
 
 from metarl.envs import FAMILIES, make_family
-from metarl.envs.trials import RL2Env, Trials
+from metarl.envs.wrappers.trials import RL2Env, Trials
 from metarl.seeding import Key
 from metarl.tasks import TaskFamily
 

@@ -96,7 +96,7 @@ def navigation(scores: np.ndarray) -> tuple[tuple[str, ...], Rows]:
     """MAML-TRPO beside the authors' figures, standing still and the optimum, measured on the same goals."""
     from metarl.agents.baselines import Oracle, StandStill
     from metarl.envs import make_family
-    from metarl.learner import Budget
+    from metarl.learning.contract import Budget
 
     family = make_family("metarl/Navigation2D-v0")
     tasks = family.fixed("test", scores.shape[1])

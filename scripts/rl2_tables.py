@@ -30,13 +30,15 @@ import numpy as np
 import torch
 from reproduce import ROOT, keep, progress, train
 
-from metarl.agents import bandit_solvers, baselines, mdp_solvers, rl2
+from metarl.agents import baselines, rl2
+from metarl.agents.solvers import bandits as bandit_solvers
+from metarl.agents.solvers import mdps as mdp_solvers
 from metarl.envs import make_family
-from metarl.envs.trials import Trials
-from metarl.evaluation import dump_json
-from metarl.learner import Budget, Scores
-from metarl.runs import Run
-from metarl.statistics import bootstrap
+from metarl.envs.wrappers.trials import Trials
+from metarl.evaluation.statistics import bootstrap
+from metarl.evaluation.storage import dump_json
+from metarl.learning.contract import Budget, Scores
+from metarl.runs.run import Run
 
 matplotlib.use("Agg")
 OUT = ROOT / "results" / "rl2"

@@ -28,7 +28,7 @@ from benchmark import machine, versions
 from numpy.typing import NDArray
 
 from metarl.envs import family_class
-from metarl.envs.batched_mujoco import BatchedMujoco, MujocoFamily
+from metarl.envs.mujoco.engine import BatchedMujoco, MujocoFamily
 from metarl.seeding import Key
 from metarl.tasks import Tasks
 

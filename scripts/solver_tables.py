@@ -22,8 +22,8 @@ from typing import Any
 import matplotlib
 import matplotlib.pyplot as plt
 
-from metarl.agents import bandit_solvers as bandit
-from metarl.agents import mdp_solvers as mdp
+from metarl.agents.solvers import bandits as bandit
+from metarl.agents.solvers import mdps as mdp
 from metarl.envs.bandit import BernoulliBandit
 from metarl.envs.tabular_mdp import TabularMDP
 from metarl.seeding import Key

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from metarl.video import draw_without_display
+from metarl.reporting.films import draw_without_display
 
 settings.register_profile("house", deadline=None)  # machines are shared: a slow example is no defect
 settings.load_profile("house")

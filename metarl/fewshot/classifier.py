@@ -35,12 +35,13 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor, nn
 
-from metarl.ambient import has_device, plain_torch
-from metarl.fewshot import LEARNERS, baseline_plus, chunks, embedding, maml
-from metarl.fewshot.backbones import BatchNormMode
+from metarl.ambient import plain_torch
+from metarl.errors import UserError
+from metarl.fewshot import LEARNERS
 from metarl.fewshot.batch import Batch
 from metarl.fewshot.datasets import make_dataset
 from metarl.fewshot.datasets.archives import read_file, reading, warn
+from metarl.fewshot.datasets.images import ImageSource
 from metarl.fewshot.datasets.pictures import (
     ADVICE,
     BLANK,
@@ -52,14 +53,16 @@ from metarl.fewshot.datasets.pictures import (
     is_grey,
     opened,
 )
-from metarl.fewshot.embedding import EmbeddingNetwork
-from metarl.fewshot.images import ImageSource
-from metarl.fewshot.logistic import Logistic
-from metarl.fewshot.networks import Classifier, check_ways
-from metarl.fewshot.protonet import ProtoNet
-from metarl.fewshot.transfer import FittedHead, HeadConfig
-from metarl.learner import UserError
-from metarl.runs import Run
+from metarl.fewshot.learners import baseline_plus, maml
+from metarl.fewshot.learners.logistic import Logistic
+from metarl.fewshot.learners.protonet import ProtoNet
+from metarl.fewshot.learners.transfer import FittedHead, HeadConfig
+from metarl.fewshot.networks import chunks, embedding
+from metarl.fewshot.networks.backbones import BatchNormMode
+from metarl.fewshot.networks.embedding import EmbeddingNetwork
+from metarl.fewshot.networks.functional import Classifier, check_ways
+from metarl.parallel import has_device
+from metarl.runs.run import Run
 
 Trained = embedding.Trained | maml.Trained
 QUERIES = 1000  # pictures classified together at most, so that memory does not grow with their number
@@ -123,7 +126,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             `(B, channels, height, width)` to features `(B, F)`. None: the pixels themselves.
         rule: how features become classes: `centroid`, `logistic`, `baseline` or `baseline++`, as the learners
             of these names do it. None: the learner's own; `centroid` for an encoder.
-        batch_norm: what images are normalised with, see `metarl.fewshot.backbones`. None: as the learner was
+        batch_norm: what images are normalised with, see `metarl.fewshot.networks.backbones`. None: as the learner was
             trained; `running` for an encoder. A learner that is already loaded keeps its own.
         preparation: how pictures become images. None: as the learner's data set has it. An encoder without one gets
             pictures as they are: bytes in units of 255, other numbers unchanged, flat rows flat.

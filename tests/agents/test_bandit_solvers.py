@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metarl.agents import bandit_solvers as bs
+from metarl.agents.solvers import bandits as bs
 from metarl.envs import make_family
 from metarl.envs.bandit import BernoulliBandit, GaussianBandit
-from metarl.learner import Budget, UserError
+from metarl.errors import UserError
+from metarl.learning.contract import Budget
 from metarl.seeding import Key
 from metarl.tasks import Tasks
 

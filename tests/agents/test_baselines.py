@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 
-from metarl import fixed
 from metarl.agents.baselines import Oracle, Random, StandStill
 from metarl.envs import make_family
-from metarl.fixed import Fixed
-from metarl.learner import Budget, UserError
+from metarl.errors import UserError
+from metarl.learning import non_adaptive as fixed
+from metarl.learning.contract import Budget
+from metarl.learning.non_adaptive import Fixed
 from metarl.seeding import Key
 from metarl.tasks import Array, TaskFamily, Tasks, TaskVectorEnv, Uniform
 

@@ -5,14 +5,18 @@ import numpy as np
 import pytest
 import torch
 
-from metarl import inner, policy_gradient
 from metarl.agents import maml_trpo
 from metarl.agents.maml_trpo import Adapted, Config, Objective
 from metarl.envs import make_family
-from metarl.learner import Budget, UserError
-from metarl.policies import flatten, mlp_policy, unflatten
-from metarl.rollout import rollout
-from metarl.runs import Run
+from metarl.errors import UserError
+from metarl.learning import gradient_adaptation, policy_gradient
+from metarl.learning.contract import Budget
+from metarl.meta import inner
+from metarl.nets.params import flatten, unflatten
+from metarl.nets.policies import mlp_policy
+from metarl.ops import baselines, returns
+from metarl.runs.run import Run
+from metarl.sampling.rollout import rollout
 from metarl.seeding import Key
 
 FAMILY = make_family("metarl/Navigation2D-v0")
@@ -149,7 +153,7 @@ def gathered_for(policy, params, rule, config, sign):
     data = maml_trpo.adapt_to_tasks(env, policy, params, replace(rule, step_size=0.0), config, Key(1))
     episodes = data.query.episodes
     unlikely = -sign * policy.distribution(data.params, episodes.obs).log_prob(episodes.actions)
-    advantages = policy_gradient.returns.normalise(unlikely, episodes.valid, (1, 2))
+    advantages = returns.normalise(unlikely, episodes.valid, (1, 2))
     support = [replace(batch, advantages=torch.zeros_like(batch.advantages)) for batch in data.support]
     return replace(data, support=support, query=replace(data.query, advantages=advantages))
 
@@ -178,9 +182,7 @@ def test_what_cannot_move_takes_nothing_of_the_trust_region():
     params, rule = policy.init(Key(0).torch()), inner.Rule(0.1, project=policy.project)
     data = gathered_for(policy, params, rule, config, -1)
     drift = data.query.episodes.actions[..., 0]
-    advantages = data.query.advantages + 0.2 * policy_gradient.returns.normalise(
-        drift, data.query.episodes.valid, (1, 2)
-    )
+    advantages = data.query.advantages + 0.2 * returns.normalise(drift, data.query.episodes.valid, (1, 2))
     data = replace(data, query=replace(data.query, advantages=advantages))
     after, metrics = maml_trpo.meta_step(policy, params, data, rule, config)
     assert torch.equal(after["log_std"], params["log_std"])
@@ -190,7 +192,7 @@ def test_what_cannot_move_takes_nothing_of_the_trust_region():
 def narrowing(data: maml_trpo.Adapted, sign: int = 1) -> maml_trpo.Adapted:
     """The same data where small actions pay, so that every deviation wants to fall; -1: to rise."""
     episodes = data.query.episodes
-    advantages = policy_gradient.returns.normalise(-sign * episodes.actions.square().sum(-1), episodes.valid, (1, 2))
+    advantages = returns.normalise(-sign * episodes.actions.square().sum(-1), episodes.valid, (1, 2))
     return replace(data, query=replace(data.query, advantages=advantages))
 
 
@@ -404,10 +406,10 @@ def test_advantages_are_normalised_a_task_at_a_time_and_steps_weigh_alike():
         assert float(kept.std(unbiased=False)) == pytest.approx(1, abs=1e-5)
         assert batch.weights[task][valid[task]].tolist() == pytest.approx([1 / len(kept)] * len(kept))
     rewards = episodes.rewards.double()
-    targets = policy_gradient.returns.discounted_returns(rewards, valid, 0.99)
-    values = policy_gradient.returns.fit_linear_baseline(episodes.obs, targets, valid)
-    expected = policy_gradient.returns.gae(rewards, values, valid, 0.99, 0.95)
-    expected = policy_gradient.returns.normalise(expected, valid, (1, 2))
+    targets = returns.discounted_returns(rewards, valid, 0.99)
+    values = baselines.fit_linear_baseline(episodes.obs, targets, valid)
+    expected = returns.gae(rewards, values, valid, 0.99, 0.95)
+    expected = returns.normalise(expected, valid, (1, 2))
     torch.testing.assert_close(batch.advantages.double(), expected, atol=1e-6, rtol=1e-5)
 
 
@@ -488,7 +490,9 @@ def test_a_curve_counts_the_steps_really_taken():
     hopper = make_family("metarl/HopperRandomParams-v0")
     policy = mlp_policy(hopper.observation_space, hopper.action_space, (4,))
     params, tasks = policy.init(Key(0).torch()), hopper.fixed("test", 3)
-    agent = policy_gradient.Adapting(policy, params, hopper, 0.0, 0.99, 1.0)  # a step of 0: the same policy throughout
+    agent = gradient_adaptation.Adapting(
+        policy, params, hopper, 0.0, 0.99, 1.0
+    )  # a step of 0: the same policy throughout
     scores = agent.curve(tasks, Budget(steps=2, episodes=4), seed=0)
     key = Key(0)("policy-gradient", "evaluate")
     env = hopper.make_vec(tasks, 4)
@@ -538,8 +542,8 @@ def test_later_steps_of_the_test_protocol_are_half_as_long(monkeypatch):
         used.append([rule.size(k) for k in range(rule.steps)])
         return inner.adapt(params, loss, batches, rule)
 
-    monkeypatch.setattr(policy_gradient, "inner", SimpleNamespace(adapt=adapt, Rule=inner.Rule, stack=inner.stack))
+    monkeypatch.setattr(gradient_adaptation, "inner", SimpleNamespace(adapt=adapt, Rule=inner.Rule, stack=inner.stack))
     policy = mlp_policy(FAMILY.observation_space, FAMILY.action_space, (4,))
-    agent = policy_gradient.Adapting(policy, policy.init(Key(0).torch()), FAMILY, 0.1, 0.99, 1.0)
+    agent = gradient_adaptation.Adapting(policy, policy.init(Key(0).torch()), FAMILY, 0.1, 0.99, 1.0)
     agent.curve(FAMILY.fixed("validation", 2), Budget(steps=3, episodes=2), 0)
     assert used == [[0.1, 0.05, 0.05]]

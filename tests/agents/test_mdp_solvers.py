@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from metarl.agents import mdp_solvers as ms
+from metarl.agents.solvers import mdps as ms
 from metarl.envs import make_family
 from metarl.envs.tabular_mdp import TabularMDP
-from metarl.learner import Budget, UserError
+from metarl.errors import UserError
+from metarl.learning.contract import Budget
 from metarl.seeding import Key
 from metarl.tasks import Tasks
 

@@ -13,15 +13,17 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 
-from metarl import ppo
 from metarl.agents import ppo_oracle, ppo_pretrained, ppo_scratch
 from metarl.envs import FAMILIES, make_family
-from metarl.envs.informed import Informed
-from metarl.learner import Budget, UserError
-from metarl.policies import Categorical
-from metarl.policy_gradient import fingerprint
-from metarl.runs import Interrupted, Run
-from metarl.sb3 import SB3VecEnv
+from metarl.envs.wrappers.task_observed import Informed
+from metarl.errors import UserError
+from metarl.integrations import sb3_ppo as ppo
+from metarl.integrations.sb3_env import SB3VecEnv
+from metarl.learning.contract import Budget
+from metarl.learning.gradient_adaptation import fingerprint
+from metarl.nets.distributions import Categorical
+from metarl.runs.loop import Interrupted
+from metarl.runs.run import Run
 from metarl.seeding import Key
 
 NAVIGATION = make_family("metarl/Navigation2D-v0", "pearl")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from metarl import cli
-from metarl.evaluation import AdaptationCurve
+from metarl.evaluation.curve import AdaptationCurve
 
 PROMP = ["--family", "metarl/Navigation2D-v0", "--preset", "promp"]  # no optimum is known in closed form
 PPO = ["--iterations", "1", "--envs", "2", "--epochs", "1", "--minibatches", "2", "--hidden", "8"]

@@ -8,12 +8,14 @@ import torch
 from metarl.agents import rl2
 from metarl.agents.rl2 import Batch, Config, Play, RewardScale, clipped_surrogate, play, ppo_loss, prepare, update
 from metarl.envs import make_family
-from metarl.envs.trials import Trials
-from metarl.episodes import Episodes
-from metarl.learner import Budget, UserError
-from metarl.policies import MIN_STD, Categorical
-from metarl.recurrent import Decision, RecurrentPolicy, recurrent_policy
-from metarl.runs import Run
+from metarl.envs.wrappers.trials import Trials
+from metarl.errors import UserError
+from metarl.learning.contract import Budget
+from metarl.nets.actor_critic import Decision, RecurrentPolicy, recurrent_policy
+from metarl.nets.distributions import Categorical
+from metarl.nets.policies import MIN_STD
+from metarl.runs.run import Run
+from metarl.sampling.episodes import Episodes
 from metarl.seeding import Key
 from metarl.tasks import Tasks
 

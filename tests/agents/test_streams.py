@@ -11,13 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metarl import fixed, inner, policy_gradient
-from metarl.agents import bandit_solvers, maml_trpo, mdp_solvers, rl2
+from metarl.agents import maml_trpo, rl2
 from metarl.agents.baselines import Random
+from metarl.agents.solvers import bandits as bandit_solvers
+from metarl.agents.solvers import mdps as mdp_solvers
 from metarl.envs import FAMILIES, make_family
-from metarl.learner import Budget
-from metarl.policies import GaussianPolicy, mlp_policy
-from metarl.policy_gradient import Adapting
+from metarl.learning import gradient_adaptation
+from metarl.learning import non_adaptive as fixed
+from metarl.learning.contract import Budget
+from metarl.learning.gradient_adaptation import Adapting
+from metarl.meta import inner
+from metarl.nets.policies import GaussianPolicy, mlp_policy
 from metarl.seeding import Key
 from metarl.tasks import TaskVectorEnv
 
@@ -70,7 +74,7 @@ def test_any_tasks_in_any_order_and_chunk_are_judged_the_same(agent, rows, chunk
     tasks = agent.family.fixed("test", 6)
     whole = agent.curve(tasks, budget, 0).values
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(policy_gradient, "EVALUATION_CHUNK", chunk)
+        patch.setattr(gradient_adaptation, "EVALUATION_CHUNK", chunk)
         for module, name, each in (
             (rl2, "EVALUATION_STEPS", 2 * agent.family.horizon * 2),
             (fixed, "BATCH", 2 * agent.family.horizon),
@@ -84,7 +88,7 @@ def test_any_tasks_in_any_order_and_chunk_are_judged_the_same(agent, rows, chunk
 def test_chunks_of_30_and_of_100_give_the_same_curve(monkeypatch):
     agent, tasks = adapting(NAVIGATION), NAVIGATION.fixed("test", 100)
     whole = agent.curve(tasks, Budget(1, 5), 0)
-    monkeypatch.setattr(policy_gradient, "EVALUATION_CHUNK", 30)
+    monkeypatch.setattr(gradient_adaptation, "EVALUATION_CHUNK", 30)
     parts = agent.curve(tasks, Budget(1, 5), 0)
     np.testing.assert_allclose(parts.values, whole.values, rtol=1e-5)
 

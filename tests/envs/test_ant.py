@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from metarl.envs import make_family
-from metarl.envs.batched_mujoco import Motion
+from metarl.envs.mujoco.engine import Motion
 from metarl.seeding import Key
 
 # survival, control cost of the action (1, 1, 0, ...), lowest height, horizon

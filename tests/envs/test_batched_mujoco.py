@@ -12,10 +12,12 @@ import mujoco
 import numpy as np
 import pytest
 
-from metarl.envs import batched_mujoco, make_family
-from metarl.envs.batched_mujoco import ANT, HALF_CHEETAH, HOPPER, HUMANOID, LIMIT, TOTAL_MASS, WALKER, load_model
+from metarl.envs import make_family
+from metarl.envs.mujoco import engine
+from metarl.envs.mujoco.engine import LIMIT
+from metarl.envs.mujoco.robots import ANT, HALF_CHEETAH, HOPPER, HUMANOID, TOTAL_MASS, WALKER, load_model
 from metarl.envs.random_params import WalkerRandomParams
-from metarl.learner import UserError
+from metarl.errors import UserError
 from metarl.seeding import Key
 from metarl.tasks import Tasks
 
@@ -319,7 +321,7 @@ def test_an_old_or_missing_mujoco_is_a_clear_error(installed, monkeypatch):
         return installed
 
     monkeypatch.setitem(sys.modules, "mujoco.batch", None)
-    monkeypatch.setattr(batched_mujoco, "version", version)
+    monkeypatch.setattr(engine, "version", version)
     family = make_family("metarl/AntGoal-v0")  # tasks and spaces need no mujoco
     assert family.observation_space.shape == (29,)
     with pytest.raises(UserError, match=rf"{installed or 'no mujoco'} is installed.*pip install 'mujoco>=3.17'"):
@@ -400,7 +402,7 @@ def test_the_speed_in_the_picture_is_that_of_the_last_second(monkeypatch):
 
 
 def test_without_opengl_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(batched_mujoco, "opengl_problem", lambda: "no library")
+    monkeypatch.setattr(engine, "opengl_problem", lambda: "no library")
     family = make_family("metarl/HalfCheetahVelocity-v0")
     env = family.make_vec(family.fixed("test", 1))
     env.reset(seed=0)

@@ -20,9 +20,9 @@ from gymnasium.utils.seeding import np_random
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from metarl.envs import FAMILIES, family_class, make_family
-from metarl.envs.informed import Informed
-from metarl.envs.trials import Trials
-from metarl.learner import UserError
+from metarl.envs.wrappers.task_observed import Informed
+from metarl.envs.wrappers.trials import Trials
+from metarl.errors import UserError
 from metarl.tasks import FROZEN, SPLITS, TaskFamily, Tasks, TaskVectorEnv
 
 FROZEN_HASHES = json.loads((Path(__file__).parent / "frozen_tasks.json").read_text())

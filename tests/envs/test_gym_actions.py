@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from metarl.agents import maml_trpo, rl2
 from metarl.agents.baselines import Random
-from metarl.envs.gym_family import GymFamily, member, offered
-from metarl.learner import Budget, UserError
-from metarl.runs import Run
+from metarl.envs.wrappers.gym_family import GymFamily, member, offered
+from metarl.errors import UserError
+from metarl.learning.contract import Budget
+from metarl.runs.run import Run
 from metarl.tasks import TaskFamily, Tasks, TaskVectorEnv
 
 HORIZON = 4

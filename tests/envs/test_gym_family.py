@@ -13,15 +13,15 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-from metarl.envs.gym_family import GymFamily
-from metarl.envs.informed import Informed
-from metarl.envs.trials import Trials
-from metarl.errors import NonFiniteError
-from metarl.inner import stack
-from metarl.learner import UserError
-from metarl.policies import mlp_policy
-from metarl.rollout import Blocks, rollout
-from metarl.sb3 import SB3VecEnv
+from metarl.envs.wrappers.gym_family import GymFamily
+from metarl.envs.wrappers.task_observed import Informed
+from metarl.envs.wrappers.trials import Trials
+from metarl.errors import NonFiniteError, UserError
+from metarl.integrations.sb3_env import SB3VecEnv
+from metarl.meta.inner import stack
+from metarl.nets.policies import mlp_policy
+from metarl.sampling.blocks import Blocks
+from metarl.sampling.rollout import rollout
 from metarl.seeding import Key
 from metarl.tasks import Tasks
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from metarl.envs import make_family
-from metarl.envs.batched_mujoco import Motion
+from metarl.envs.mujoco.engine import Motion
 from metarl.seeding import Key
 
 PRESETS = {"maml2017": (2.0, 200), "promp": (3.0, 100), "pearl": (3.0, 200), "varibad": (3.0, 200)}

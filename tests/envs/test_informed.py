@@ -5,7 +5,7 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 
 from metarl.envs import FAMILIES, make_family
-from metarl.envs.informed import Informed, flat
+from metarl.envs.wrappers.task_observed import Informed, flat
 from metarl.tasks import Tasks
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metarl.envs.luck import Luck, deal
+from metarl.envs.episode_noise import Luck, deal
 from metarl.seeding import Key
 from metarl.tasks import Tasks
 

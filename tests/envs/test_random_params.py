@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from metarl.envs import make_family
-from metarl.envs.batched_mujoco import Motion, load_model
+from metarl.envs.mujoco.engine import Motion
+from metarl.envs.mujoco.robots import load_model
 from metarl.seeding import Key
 
 NAMES = ["metarl/WalkerRandomParams-v0", "metarl/HopperRandomParams-v0"]

@@ -11,7 +11,7 @@ from metarl.envs.bandit import BernoulliBandit, GaussianBandit
 from metarl.envs.grid import RIGHT, STAY, UP, GridNavigation
 from metarl.envs.navigation import Navigation2D
 from metarl.envs.tabular_mdp import TabularMDP
-from metarl.envs.trials import RL2Env, Trials, trial_episodes
+from metarl.envs.wrappers.trials import RL2Env, Trials, trial_episodes
 from metarl.tasks import Tasks
 
 FAMILIES = [BernoulliBandit(), GaussianBandit(), TabularMDP(), GridNavigation(), Navigation2D(preset="pearl")]

@@ -10,8 +10,8 @@ import pytest
 
 from metarl import cli
 from metarl.fewshot.datasets.glyphs import Glyphs
-from metarl.learner import Budget
-from metarl.runs import Run
+from metarl.learning.contract import Budget
+from metarl.runs.run import Run
 
 SOURCE = Glyphs(ways=5, shots=1, queries=5)
 MAML = {"iterations": 60, "tasks": 8, "strategy": "vmap", "outer_step_size": 5e-3}

@@ -3,12 +3,12 @@ import pytest
 
 from metarl.agents import maml_trpo
 from metarl.envs import make_family
-from metarl.fewshot import maml
 from metarl.fewshot.datasets.sinusoid import Sinusoid
-from metarl.learner import Budget
-from metarl.policies import mlp_policy
-from metarl.policy_gradient import Adapting
-from metarl.runs import Run
+from metarl.fewshot.learners import maml
+from metarl.learning.contract import Budget
+from metarl.learning.gradient_adaptation import Adapting
+from metarl.nets.policies import mlp_policy
+from metarl.runs.run import Run
 from metarl.seeding import Key
 
 

@@ -4,8 +4,8 @@ import pytest
 from metarl.agents import ppo_oracle
 from metarl.agents.baselines import Oracle, StandStill
 from metarl.envs import make_family
-from metarl.learner import Budget
-from metarl.runs import Run
+from metarl.learning.contract import Budget
+from metarl.runs.run import Run
 from metarl.tasks import Tasks
 
 FAMILY = make_family("metarl/Navigation2D-v0")

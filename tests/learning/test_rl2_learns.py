@@ -1,11 +1,11 @@
 import pytest
 
 from metarl.agents import rl2
-from metarl.agents.bandit_solvers import solver
+from metarl.agents.solvers.bandits import solver
 from metarl.envs import make_family
-from metarl.envs.trials import Trials, TrialVectorEnv
-from metarl.learner import Budget
-from metarl.runs import Run
+from metarl.envs.wrappers.trials import Trials, TrialVectorEnv
+from metarl.learning.contract import Budget
+from metarl.runs.run import Run
 
 ARMS, PULLS = 2, 10
 FAMILY = make_family("metarl/BernoulliBandit-v0", arms=ARMS, pulls=PULLS)

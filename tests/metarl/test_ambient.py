@@ -14,8 +14,8 @@ from metarl.envs import make_family
 from metarl.fewshot.classifier import FewShotClassifier
 from metarl.fewshot.datasets.glyphs import Glyphs
 from metarl.fewshot.datasets.sinusoid import Sinusoid
-from metarl.learner import Budget
-from metarl.runs import Run
+from metarl.learning.contract import Budget
+from metarl.runs.run import Run
 
 TINY = {  # where a learner has such an option
     "iterations": 2,

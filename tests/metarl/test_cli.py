@@ -19,8 +19,9 @@ import pytest
 
 from metarl import __version__, cli, options
 from metarl.cli import EvaluateOptions
-from metarl.evaluation import AdaptationCurve
-from metarl.runs import Interrupted, Run
+from metarl.evaluation.curve import AdaptationCurve
+from metarl.runs.loop import Interrupted
+from metarl.runs.run import Run
 
 NAVIGATION = "metarl/Navigation2D-v0"
 SMALL = ["--iterations", "1", "--tasks", "2", "--episodes", "2", "--threads", "1"]
@@ -431,7 +432,8 @@ BANDIT, MDP = "metarl/BernoulliBandit-v0", "metarl/TabularMDP-v0"
 
 
 def test_every_solver_has_a_name() -> None:
-    from metarl.agents import bandit_solvers, mdp_solvers
+    from metarl.agents.solvers import bandits as bandit_solvers
+    from metarl.agents.solvers import mdps as mdp_solvers
 
     for name in bandit_solvers.STRATEGIES.keys() | mdp_solvers.STRATEGIES.keys():
         assert name in cli.UNTRAINED
@@ -454,7 +456,7 @@ def test_solvers_are_evaluated_on_their_families(name: str, family: str, tmp_pat
 
 
 def test_regret_a_pull_is_in_the_curve(tmp_path: Path) -> None:
-    from metarl.agents import bandit_solvers
+    from metarl.agents.solvers import bandits as bandit_solvers
     from metarl.envs import make_family
     from metarl.seeding import Key
 
@@ -721,7 +723,7 @@ def test_what_is_no_filmable_run_is_refused(tmp_path: Path) -> None:
 def test_without_opengl_a_film_of_mujoco_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["--family", "metarl/HalfCheetahVelocity-v0", "--out", tmp_path / "run", *SMALL]
     assert metarl("train", "maml-trpo", *options).code == 0
-    monkeypatch.setattr("metarl.envs.batched_mujoco.opengl_problem", lambda: "no library")
+    monkeypatch.setattr("metarl.envs.mujoco.engine.opengl_problem", lambda: "no library")
     said = refused(metarl("video", tmp_path / "run", "--out", tmp_path / "film.gif", *QUICK[2:]))
     assert "MuJoCo found no OpenGL (no library)" in said
     assert "MUJOCO_GL=osmesa" in said

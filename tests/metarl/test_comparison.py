@@ -9,10 +9,27 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from metarl.comparison import FINAL, Comparison, common_axis, compare, first_reaching, profiles, with_common_references
-from metarl.evaluation import AdaptationCurve
-from metarl.learner import Budget, UserError
-from metarl.tables import Table, evaluation_table, formatter, protocol_table, score_table, summary_table, task_table
+from metarl.errors import UserError
+from metarl.evaluation.comparison import (
+    FINAL,
+    Comparison,
+    common_axis,
+    compare,
+    first_reaching,
+    profiles,
+    with_common_references,
+)
+from metarl.evaluation.curve import AdaptationCurve
+from metarl.learning.contract import Budget
+from metarl.reporting.tables import (
+    Table,
+    evaluation_table,
+    formatter,
+    protocol_table,
+    score_table,
+    summary_table,
+    task_table,
+)
 
 
 def curve(*scores: float, agent: str = "maml", noise: float = 0.0, **changes: Any) -> AdaptationCurve:

@@ -12,17 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from metarl.comparison import compare
 from metarl.envs import make_family
-from metarl.evaluation import (
-    AdaptationCurve,
-    comparable,
-    labels,
-    merge,
-    merge_seeds,
-    write_atomically,
-)
-from metarl.learner import Budget, Scores, UserError
+from metarl.errors import UserError
+from metarl.evaluation.comparison import compare
+from metarl.evaluation.curve import AdaptationCurve
+from metarl.evaluation.measure import curve_of
+from metarl.evaluation.merging import comparable, labels, merge, merge_seeds
+from metarl.evaluation.storage import write_atomically
+from metarl.learning.contract import Budget, Scores
 from metarl.tasks import Tasks
 
 
@@ -244,9 +241,7 @@ def test_a_repeat_that_diverged_makes_its_task_diverge() -> None:
 def test_a_curve_knows_which_rows_are_one_task(tmp_path: Path) -> None:
     family = make_family("metarl/HalfCheetahDirection-v0")
     tasks = Tasks({"direction": [1.0, -1.0, 1.0]})
-    made = AdaptationCurve.from_scores(
-        scores([[0, 1], [2, 3], [4, 5]]), agent="a", source=family, split="test", tasks=tasks
-    )
+    made = curve_of(scores([[0, 1], [2, 3], [4, 5]]), agent="a", source=family, split="test", tasks=tasks)
     made.save(tmp_path / "curve.json")
     for found in (
         made,
@@ -266,14 +261,14 @@ def test_a_curve_knows_which_rows_are_one_task(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="differ in which rows are one task"):
         comparable([made, dataclasses.replace(made, task_of=(0, 1, 2), task_arrays=None)])
     with pytest.raises(ValueError, match=r"scores of each of the 3 tasks, got \[2\]"):
-        AdaptationCurve.from_scores(scores([[0, 1], [2, 3]]), agent="a", source=family, split="test", tasks=tasks)
+        curve_of(scores([[0, 1], [2, 3]]), agent="a", source=family, split="test", tasks=tasks)
 
 
 def test_regret_weighs_distinct_tasks_equally() -> None:
     family, tasks = make_family("metarl/BernoulliBandit-v0"), Tasks({"means": [[0.1], [0.9], [0.1]]})
     regret = np.array([[0.0, 1.0], [6.0, 3.0], [2.0, 5.0]])
     given = Scores(np.zeros((3, 1)), None, (0,), None, "return", "as tested", regret)
-    made = AdaptationCurve.from_scores(given, agent="a", source=family, split="test", tasks=tasks)
+    made = curve_of(given, agent="a", source=family, split="test", tasks=tasks)
     assert made.regret == (3.5, 3.0)  # of (0 + 2) / 2 and 6, and so on
 
 
@@ -287,7 +282,7 @@ def test_names_of_tasks_are_short_and_distinct() -> None:
     assert named({}) == ("task 0", "task 1")
     large = Tasks({"transition": np.arange(14.0).reshape(2, 7)})
     family = make_family("metarl/HalfCheetahDirection-v0")
-    made = AdaptationCurve.from_scores(scores([[0, 1], [2, 3]]), agent="a", source=family, split="test", tasks=large)
+    made = curve_of(scores([[0, 1], [2, 3]]), agent="a", source=family, split="test", tasks=large)
     assert (made.task_arrays, made.few_tasks, made.task_names) == (None, True, ("task 0", "task 1"))
     for arrays in ({"x": [1.0]}, {"x": ["a", "b"]}, {"x": 3.0}, {"x": [[0.0] * 7] * 2}, {"x": [[1.0], [1.0, 2.0]]}):
         with pytest.raises(ValueError, match=r"task_arrays|inhomogeneous"):
@@ -320,7 +315,7 @@ def scores(values: Any, env_steps: tuple[int, ...] = (0, 4000)) -> Scores:
 def test_from_scores_of_several_seeds() -> None:
     family = make_family("metarl/Navigation2D-v0", "pearl")
     tasks = family.fixed("test", 2)
-    found = AdaptationCurve.from_scores(
+    found = curve_of(
         [scores([[3, 4], [5, 6]], (0, 10)), scores([[1, 2], [7, 8]], (0, 13))],
         agent="a",
         source=family,
@@ -338,7 +333,7 @@ def test_from_scores_of_several_seeds() -> None:
     assert found.env_steps == (0, 12)  # the rounded mean of 10 and 13
     assert found.unseen
     assert found.config == {"sizes": [64, 64]}
-    assert not AdaptationCurve.from_scores(
+    assert not curve_of(
         scores([[1, 2]]),
         agent="a",
         source=make_family("metarl/Navigation2D-v0", "promp"),

@@ -16,17 +16,20 @@ from gymnasium.spaces import Box, Discrete
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from metarl import checkpoints, cli, finite
+from metarl import cli
 from metarl.agents.baselines import Random
 from metarl.envs import FAMILIES, make_family
-from metarl.envs.gym_family import GymFamily
+from metarl.envs.wrappers.gym_family import GymFamily
 from metarl.errors import NonFiniteError, UserError
 from metarl.fewshot.classifier import FewShotClassifier
 from metarl.fewshot.datasets.glyphs import Glyphs
-from metarl.fewshot.networks import accuracy
-from metarl.learner import Budget
-from metarl.rollout import run_episodes
-from metarl.runs import FAILURE, Run
+from metarl.fewshot.networks.functional import accuracy
+from metarl.learning.contract import Budget
+from metarl.ops import finite
+from metarl.runs import checkpoints
+from metarl.runs.record import FAILURE
+from metarl.runs.run import Run
+from metarl.sampling.rollout import run_episodes
 from metarl.seeding import Key
 from metarl.tasks import Tasks
 
@@ -219,9 +222,9 @@ def test_ppo_scratch_needs_a_step_size_that_does_not_diverge(tmp_path):
 
 def test_the_reproducer_shows_the_failing_loss_again(tmp_path):
     """From the file and the run's source alone: the tasks it names have that loss with those parameters."""
-    from metarl.fewshot import protonet
-    from metarl.fewshot.embedding import loss_and_accuracy
-    from metarl.fewshot.metric import training_source
+    from metarl.fewshot.learners import protonet
+    from metarl.fewshot.learners.metric import training_source
+    from metarl.fewshot.networks.embedding import loss_and_accuracy
 
     config = tiny("protonet", **DIVERGING)
     run = begin(tmp_path / "run", "protonet", config, GLYPHS)
@@ -443,7 +446,7 @@ def test_parameters_so_large_that_features_overflow_have_no_score(name, tmp_path
 def test_a_task_on_which_adaptation_diverges_has_no_score_and_the_others_have():
     """One gradient step of 1e40 overflows where a gradient is not 0; the policy before it is as good as ever."""
     from metarl.agents import maml_trpo
-    from metarl.policy_gradient import Adapting, validation_metrics
+    from metarl.learning.gradient_adaptation import Adapting, validation_metrics
 
     family = make_family("metarl/Navigation2D-v0")
     policy = maml_trpo._policy(tiny("maml-trpo"), family)
@@ -464,7 +467,7 @@ def test_a_task_on_which_adaptation_diverges_has_no_score_and_the_others_have():
 
 def test_a_discrete_action_of_a_policy_that_is_nan_is_no_action():
     from metarl.agents import maml_trpo
-    from metarl.rollout import rollout
+    from metarl.sampling.rollout import rollout
 
     family = Spoiled(what="nothing", discrete=True)
     policy = maml_trpo._policy(tiny("maml-trpo"), family)

@@ -77,10 +77,10 @@ def test_imports_point_one_way(path):
 @pytest.mark.parametrize(
     ("name", "code", "wrong"),
     [
-        ("metarl.inner", "from metarl.envs import make_family", True),
-        ("metarl.inner", "def f():\n    import metarl.agents.rl2", True),
-        ("metarl.inner", "from metarl import envs", True),
-        ("metarl.inner", "from metarl import tasks", False),
+        ("metarl.meta.inner", "from metarl.envs import make_family", True),
+        ("metarl.meta.inner", "def f():\n    import metarl.agents.rl2", True),
+        ("metarl.meta.inner", "from metarl import envs", True),
+        ("metarl.meta.inner", "from metarl import tasks", False),
         ("metarl.cli", "import metarl.envs", True),
         ("metarl.cli", "if True:\n    from metarl import agents", True),
         ("metarl.cli", "def f():\n    if True:\n        from metarl import agents", False),
@@ -92,7 +92,7 @@ def test_imports_point_one_way(path):
         ("metarl.agents.rl2", "from metarl.agents import maml_trpo", True),
         ("metarl.agents.rl2", "from metarl import rollout", False),
         ("metarl.agents.rl2", "import envs.ant", True),
-        ("metarl.outer", "from agents import rl2", True),
+        ("metarl.meta.outer", "from agents import rl2", True),
     ],
 )
 def test_the_import_rule_itself(name, code, wrong):
@@ -231,7 +231,7 @@ def test_no_file_holds_a_machine_path():
 
 
 def differentiable_updates(tree: ast.AST) -> list[tuple[str, int]]:
-    """Places that could differentiate through a parameter update other than by `metarl.inner`.
+    """Places that could differentiate through a parameter update other than by `metarl.meta.inner`.
 
     A second derivative takes one of: `create_graph` in torch.autograd, two nested gradient transforms of
     torch.func, a differentiable optimiser, or a library of its own.
@@ -255,9 +255,9 @@ def differentiable_updates(tree: ast.AST) -> list[tuple[str, int]]:
 
 
 INNER_LOOP = {  # the one inner loop, and the meta-gradient that differentiates through it
-    "metarl.inner": {"torch.func.grad", "torch.autograd.grad(create_graph=...)"},
-    "metarl.outer": {"torch.func.grad", "torch.func.grad_and_value"},
-    "metarl.trust_region": {"torch.autograd.grad(create_graph=...)"},  # the curvature of a KL: no update
+    "metarl.meta.inner": {"torch.func.grad", "torch.autograd.grad(create_graph=...)"},
+    "metarl.meta.outer": {"torch.func.grad", "torch.func.grad_and_value"},
+    "metarl.ops.trust_region": {"torch.autograd.grad(create_graph=...)"},  # the curvature of a KL: no update
 }
 
 

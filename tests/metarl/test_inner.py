@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from metarl.inner import Rule, adapt, stack, step, transformed
+from metarl.meta.inner import Rule, adapt, stack, step, transformed
 
 
 def quadratic(params, target):

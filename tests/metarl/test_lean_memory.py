@@ -5,8 +5,8 @@ import weakref
 import pytest
 import torch
 
-from metarl.inner import Rule
-from metarl.outer import maml, meta_gradient
+from metarl.meta.inner import Rule
+from metarl.meta.outer import maml, meta_gradient
 from metarl.seeding import Key
 
 

@@ -2,7 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from metarl.learner import UserError, check_range
+from metarl.errors import UserError
+from metarl.learning.settings import check_range
 
 CONFIG = SimpleNamespace(trials=3, unset=None, head=(4, 2), step_size=0.5, broken=float("nan"))
 

@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from metarl.memory import keep_freed_memory
+from metarl.allocator import keep_freed_memory
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 
 FAULTS = """
 import resource
 import torch
-from metarl.memory import keep_freed_memory
+from metarl.allocator import keep_freed_memory
 
 def faults(rounds):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from metarl import options
-from metarl.learner import UserError
+from metarl.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from metarl import outer
-from metarl.inner import Rule
-from metarl.outer import Objective, Plan, batch_size, choose, maml, meta_gradient
+from metarl.meta import outer
+from metarl.meta.inner import Rule
+from metarl.meta.outer import Objective, Plan, batch_size, choose, maml, meta_gradient
 from metarl.seeding import Key
 
 PLANS = [Plan("loop"), Plan("loop", threads=2), Plan("threads", threads=2), Plan("vmap"), Plan("vmap", chunk=2)]

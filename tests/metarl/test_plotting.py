@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metarl.evaluation import AdaptationCurve
-from metarl.learner import Budget, UserError
-from metarl.plotting import figure, plot_curves, plot_profiles, profile_figure, render
-from metarl.tables import problem
+from metarl.errors import UserError
+from metarl.evaluation.curve import AdaptationCurve
+from metarl.learning.contract import Budget
+from metarl.reporting.plots import figure, plot_curves, plot_profiles, profile_figure, render
+from metarl.reporting.tables import problem
 
 
 def curve(**changes: Any) -> AdaptationCurve:
@@ -237,7 +238,7 @@ def test_global_state_is_untouched(tmp_path: Path) -> None:
     plot_curves(curve(), tmp_path / "a.svg")
     assert dict(mpl.rcParams) == before
     loaded = subprocess.run(
-        [sys.executable, "-c", "import sys, metarl.plotting; print('matplotlib.pyplot' in sys.modules)"],
+        [sys.executable, "-c", "import sys, metarl.reporting.plots; print('matplotlib.pyplot' in sys.modules)"],
         capture_output=True,
         text=True,
         check=True,

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metarl.errors import UserError
-from metarl.inner import stack
-from metarl.policies import MLP, Categorical, CategoricalPolicy, Gaussian, GaussianPolicy, mlp_policy
+from metarl.meta.inner import stack
+from metarl.nets.distributions import Categorical, Gaussian
+from metarl.nets.mlp import MLP
+from metarl.nets.policies import CategoricalPolicy, GaussianPolicy, mlp_policy
 from metarl.seeding import Key
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from metarl.errors import UserError
-from metarl.recurrent import RecurrentPolicy, recurrent_policy
+from metarl.nets.actor_critic import RecurrentPolicy, recurrent_policy
 from metarl.seeding import Key
 
 VARIANTS = [

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metarl import report
-from metarl.evaluation import AdaptationCurve
-from metarl.learner import Budget, UserError
-from metarl.report import Subject, problems, write_report
-from metarl.runs import Run
+from metarl.errors import UserError
+from metarl.evaluation.curve import AdaptationCurve
+from metarl.learning.contract import Budget
+from metarl.reporting import page as report
+from metarl.reporting.page import Subject, problems, write_report
+from metarl.runs.run import Run
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = '<script>alert("x")</script>&'

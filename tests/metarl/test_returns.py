@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metarl import returns
+from metarl.ops import baselines, returns
 
 
 def test_discount_literal():
@@ -55,14 +55,14 @@ def test_normalise_leaves_nothing_of_what_is_all_the_same():
 def test_linear_features_literal():
     """Of the third step: the observation, clipped to +-10, its square, t / 100 to the third power, and 1."""
     obs = torch.tensor([[0.0, 0.0], [0.0, 0.0], [3.0, -250.0]])
-    assert returns.linear_features(obs)[2].tolist() == pytest.approx([3, -10, 9, 100, 0.02, 0.0004, 0.000008, 1])
+    assert baselines.linear_features(obs)[2].tolist() == pytest.approx([3, -10, 9, 100, 0.02, 0.0004, 0.000008, 1])
 
 
 def test_the_ridge_makes_sense_of_features_that_say_nothing():
     """Observations of 0 for ever: without the ridge the equations have no solution; with it returns are by time."""
     obs, valid = torch.zeros(1, 3, 4, 2), torch.ones(1, 3, 4, dtype=torch.bool)
     target = torch.tensor([4.0, 3.0, 2.0, 1.0]).expand(1, 3, 4)
-    assert float((returns.fit_linear_baseline(obs, target, valid) - target).abs().max()) < 0.05
+    assert float((baselines.fit_linear_baseline(obs, target, valid) - target).abs().max()) < 0.05
 
 
 def test_baseline_recovers_what_its_features_can_say():
@@ -71,7 +71,7 @@ def test_baseline_recovers_what_its_features_can_say():
     t = torch.arange(30) / 100
     target = 3 * obs[..., 0] - obs[..., 1] ** 2 + 7 * t**2 + 1
     valid = torch.ones(2, 5, 30, dtype=torch.bool)
-    found = returns.fit_linear_baseline(obs, target, valid, ridge=1e-9)
+    found = baselines.fit_linear_baseline(obs, target, valid, ridge=1e-9)
     torch.testing.assert_close(found, target.double(), atol=1e-4, rtol=1e-4)
     assert float(returns.explained_variance(found, target, valid)) == pytest.approx(1, abs=1e-6)
 
@@ -80,8 +80,8 @@ def test_baseline_ignores_padding():
     generator = torch.Generator().manual_seed(0)
     obs, target = torch.randn(1, 4, 10, 2, generator=generator), torch.randn(1, 4, 10, generator=generator)
     valid = (torch.arange(10) < 6).expand(1, 4, 10)
-    clean = returns.fit_linear_baseline(obs, target, valid)[valid]
-    dirty = returns.fit_linear_baseline(obs, torch.where(valid, target, 1e6), valid)[valid]
+    clean = baselines.fit_linear_baseline(obs, target, valid)[valid]
+    dirty = baselines.fit_linear_baseline(obs, torch.where(valid, target, 1e6), valid)[valid]
     torch.testing.assert_close(clean, dirty)
 
 

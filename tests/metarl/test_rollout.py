@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from metarl.envs import make_family
-from metarl.inner import stack
-from metarl.policies import mlp_policy
-from metarl.rollout import Blocks, rollout, run_episodes
+from metarl.meta.inner import stack
+from metarl.nets.policies import mlp_policy
+from metarl.sampling.blocks import Blocks
+from metarl.sampling.rollout import rollout, run_episodes
 from metarl.seeding import Key
 
 FAMILY = make_family("metarl/Navigation2D-v0")

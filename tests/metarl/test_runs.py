@@ -24,9 +24,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metarl import checkpoints, runs
 from metarl.errors import NonFiniteError, UserError
-from metarl.runs import Interrupted, Run
+from metarl.runs import checkpoints, logs, loop, progress, record, run
+from metarl.runs.loop import Interrupted
+from metarl.runs.run import Run
 from metarl.seeding import Key
 
 TENSORBOARD_WAS_IMPORTED = "torch.utils.tensorboard" in sys.modules
@@ -297,7 +298,7 @@ def test_null_in_files_of_earlier_versions_is_nan(tmp_path: Path) -> None:
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5))
 def test_every_number_is_read_back_bit_for_bit(values: list[float]) -> None:
-    line = runs._line(4, {str(i): value for i, value in enumerate(values)})
+    line = logs.line(4, {str(i): value for i, value in enumerate(values)})
     row = json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
     assert line.count(b"\n") == 1
     for i, value in enumerate(values):
@@ -690,7 +691,7 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
     monkeypatch.delenv("TTY_COMPATIBLE", raising=False)
     train(create(tmp_path / "quiet"))
     assert capsys.readouterr() == ("", "")
-    monkeypatch.setattr(runs, "PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
     place = train(create(tmp_path / "run"))
     out, err = capsys.readouterr()
     assert out == ""
@@ -754,8 +755,8 @@ def forked(body: Callable[[], None]) -> int:
 
 
 def trace_lines(on_line: Callable[[], None]) -> None:
-    """Call back before every line that this thread runs in the two modules under test."""
-    files = {str(runs.__file__), str(checkpoints.__file__)}
+    """Call back before every line that this thread runs in the modules under test."""
+    files = {str(module.__file__) for module in (checkpoints, logs, loop, record, run)}
 
     def local(frame: Any, event: str, argument: Any) -> Any:
         if event == "line":

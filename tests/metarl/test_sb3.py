@@ -7,7 +7,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecMonitor
 
 from metarl.envs import make_family
-from metarl.sb3 import SB3VecEnv
+from metarl.integrations.sb3_env import SB3VecEnv
 from metarl.seeding import Key, keyed_globals
 
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.fewshot import maml
+from metarl.errors import UserError
 from metarl.fewshot.datasets.sinusoid import Sinusoid
-from metarl.learner import UserError
-from metarl.runs import Run
+from metarl.fewshot.learners import maml
+from metarl.runs.run import Run
 from metarl.tasks import Tasks
 
 

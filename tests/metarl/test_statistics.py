@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metarl.statistics import (
+from metarl.evaluation.statistics import (
     Values,
     bootstrap,
     difference,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from metarl.learner import UserError
+from metarl.errors import UserError
 from metarl.seeding import Key
 from metarl.tasks import TaskFamily, Tasks, TaskVectorEnv
 

@@ -1,8 +1,10 @@
 import pytest
 import torch
 
-from metarl import trust_region
-from metarl.policies import MLP, Categorical, CategoricalPolicy, Gaussian, GaussianPolicy
+from metarl.nets.distributions import Categorical, Gaussian
+from metarl.nets.mlp import MLP
+from metarl.nets.policies import CategoricalPolicy, GaussianPolicy
+from metarl.ops import trust_region
 
 
 def spd(n, seed=0):

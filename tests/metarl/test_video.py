@@ -1,6 +1,7 @@
 """Films: what a camera sees, how takes are put together, and the command."""
 
 import itertools
+import os
 import sys
 from dataclasses import dataclass
 
@@ -8,13 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metarl import video
 from metarl.agents import maml_trpo, rl2
 from metarl.envs import make_family
-from metarl.learner import Budget, Filmable, UserError
-from metarl.runs import Run
+from metarl.errors import UserError
+from metarl.learning.contract import Budget, Filmable
+from metarl.reporting import films
+from metarl.reporting.films import frames, write
+from metarl.runs.run import Run
+from metarl.sampling.recording import Camera, Take
 from metarl.tasks import TaskVectorEnv
-from metarl.video import Camera, Take, frames, write
 
 NAVIGATION = "metarl/Navigation2D-v0"
 
@@ -131,12 +134,12 @@ def test_a_camera_cuts_takes_out_of_what_it_saw():
 def test_frames_stand_side_by_side_and_the_shorter_take_waits():
     shown = [np.asarray(frame) for frame in frames([take(5), take(2, 100)], hold=2)]
     assert len(shown) == 6 + 2
-    (height, width, _), wide, high = shown[0].shape, 2 * 31, video.STRIP + 2 * 20
-    assert (width, height) == (2 * wide + video.GAP, high)
+    (height, width, _), wide, high = shown[0].shape, 2 * 31, films.STRIP + 2 * 20
+    assert (width, height) == (2 * wide + films.GAP, high)
     assert height % 2 == width % 2 == 0
     centre = [(int(frame[-10, 10, 0]), int(frame[-10, -10, 0])) for frame in shown]
     assert centre == [(0, 100), (1, 101), (2, 102), (3, 102), (4, 102), (5, 102), (5, 102), (5, 102)]
-    assert (shown[0] != shown[1])[: video.STRIP].any()  # the return so far is written above
+    assert (shown[0] != shown[1])[: films.STRIP].any()  # the return so far is written above
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif", ".GIF"])
@@ -149,7 +152,7 @@ def test_a_film_is_written_whole(suffix, tmp_path):
     pictures, fps = read(path.rename(tmp_path / f"read{suffix.lower()}"))
     assert fps == pytest.approx(8, rel=0.05)  # 40 pictures in five seconds
     assert pictures.shape[0] == pytest.approx(48, abs=1)
-    assert pictures.shape[1:] == (video.STRIP + 40, 2 * 62 + video.GAP, 3)
+    assert pictures.shape[1:] == (films.STRIP + 40, 2 * 62 + films.GAP, 3)
     np.testing.assert_allclose(pictures[-1][-10, [10, -10]].mean(-1), [39, 109], atol=6)
 
 
@@ -178,7 +181,7 @@ def test_a_failed_film_leaves_the_old_one(tmp_path, monkeypatch):
         (tmp_path / "film.tmp.gif").write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(video, "_write_gif", fails)
+    monkeypatch.setattr(films, "_write_gif", fails)
     with pytest.raises(OSError, match="disk full"):
         write([take(2)], path)
     assert path.read_bytes() == old
@@ -203,6 +206,6 @@ def test_without_a_display_mujoco_draws_into_memory(have, environment, expected,
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("ctypes.util.find_library", lambda name: name if name in have else None)
-    video.draw_without_display()
-    assert video.os.environ.get("MUJOCO_GL") == expected
+    films.draw_without_display()
+    assert os.environ.get("MUJOCO_GL") == expected
     monkeypatch.delenv("MUJOCO_GL", raising=False)

@@ -20,7 +20,7 @@ def make_dataset(name: str, **options: Any) -> Any:
         UserError: there is no such data set, or an option is out of range.
         TypeError: no such option.
     """
-    from metarl.learner import UserError  # not at the top: the names alone load nothing
+    from metarl.errors import UserError  # not at the top: the names alone load nothing
 
     if name not in DATASETS:
         raise UserError(f"no data set {name!r}; choose from {', '.join(DATASETS)}")

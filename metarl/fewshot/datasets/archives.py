@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from metarl.learner import UserError
+from metarl.errors import UserError
 
 MAX_MEMBERS = 2_000_000
 MAX_MEMBER_BYTES = 1 << 28  # a file: 256 MiB

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from metarl.learner import UserError
+from metarl.errors import UserError
 
 CHUNK = 1 << 16
 TIMEOUT = 20.0  # seconds without an answer

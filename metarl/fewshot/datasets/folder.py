@@ -20,12 +20,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import ClassVar
 
+from metarl.errors import UserError
 from metarl.fewshot.datasets.archives import FolderStore, Remarks, some, warn
 from metarl.fewshot.datasets.cache import described
 from metarl.fewshot.datasets.downloads import data_folder
+from metarl.fewshot.datasets.images import SPLITS, Images, ImageSource
 from metarl.fewshot.datasets.pictures import Preparation, head_of, is_picture, prepare_all
-from metarl.fewshot.images import SPLITS, Images, ImageSource
-from metarl.learner import UserError
 
 LAYOUT = (
     "a folder for each class with its pictures (DIR/CLASS/*.png or *.jpg), or DIR/train, DIR/validation and DIR/test "

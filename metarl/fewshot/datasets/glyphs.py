@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from metarl.fewshot.datasets.cache import Pixels
+from metarl.fewshot.datasets.images import Images, ImageSource
 from metarl.fewshot.datasets.pictures import Preparation
-from metarl.fewshot.images import Images, ImageSource
 from metarl.seeding import Key
 
 SIZE = 28

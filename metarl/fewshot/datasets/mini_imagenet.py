@@ -18,12 +18,12 @@ from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
+from metarl.errors import UserError
 from metarl.fewshot.datasets.archives import Store, open_store, read_text, reading, warn
 from metarl.fewshot.datasets.cache import described
 from metarl.fewshot.datasets.downloads import data_folder
+from metarl.fewshot.datasets.images import Images, ImageSource
 from metarl.fewshot.datasets.pictures import Preparation, prepare_all
-from metarl.fewshot.images import Images, ImageSource
-from metarl.learner import UserError
 
 SIZE = 84
 PREPARATION = Preparation("RGB", (SIZE, SIZE))

@@ -28,12 +28,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from metarl.errors import UserError
 from metarl.fewshot.datasets.archives import Store, ZipStore
 from metarl.fewshot.datasets.cache import Pixels, decoded
 from metarl.fewshot.datasets.downloads import Remote, data_folder, obtain
+from metarl.fewshot.datasets.images import SPLITS, Images, ImageSource
 from metarl.fewshot.datasets.pictures import Preparation, decode
-from metarl.fewshot.images import SPLITS, Images, ImageSource
-from metarl.learner import UserError
 from metarl.seeding import Key
 
 SIZE = 28

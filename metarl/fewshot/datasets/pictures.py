@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from metarl.errors import UserError
 from metarl.fewshot.datasets.archives import Remarks, Store, reading, some
-from metarl.learner import UserError
 
 MAX_PIXELS = 1 << 26  # 67 million a picture
 # Recognised by what they begin with, whatever the file is called.

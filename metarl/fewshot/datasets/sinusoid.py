@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from metarl.errors import UserError
 from metarl.fewshot.batch import Batch
-from metarl.learner import ScoreKind, UserError
+from metarl.learning.contract import ScoreKind
 from metarl.seeding import Key
 from metarl.tasks import Tasks, Uniform
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from metarl.errors import UserError
 from metarl.fewshot.datasets import archives, cache, pictures
 from metarl.fewshot.datasets.archives import FolderStore, ZipStore, open_store, read_tar_gz, read_text
 from metarl.fewshot.datasets.cache import decoded
 from metarl.fewshot.datasets.pictures import decode, shrink
-from metarl.learner import UserError
 
 
 def png(value=0, size=(8, 6), mode="RGB", fmt="PNG"):

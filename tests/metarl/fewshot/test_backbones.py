@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from metarl.fewshot.backbones import BatchNorm, Conv4, feature_size, initialise, make_backbone
-from metarl.learner import UserError
+from metarl.errors import UserError
+from metarl.fewshot.networks.backbones import BatchNorm, Conv4, feature_size, initialise, make_backbone
 from metarl.seeding import Key
 
 FORMS = [

@@ -18,13 +18,15 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
 from metarl import cli
-from metarl.fewshot import LEARNERS, maml, protonet
+from metarl.errors import UserError
+from metarl.fewshot import LEARNERS
 from metarl.fewshot.classifier import RULES, FewShotClassifier, images, load_run
 from metarl.fewshot.datasets.glyphs import Glyphs
 from metarl.fewshot.datasets.omniglot import Omniglot
 from metarl.fewshot.datasets.pictures import Preparation
-from metarl.learner import Budget, UserError
-from metarl.runs import Run
+from metarl.fewshot.learners import maml, protonet
+from metarl.learning.contract import Budget
+from metarl.runs.run import Run
 from metarl.seeding import Key
 
 SHORT = ["--iterations", "1", "--width", "8"]

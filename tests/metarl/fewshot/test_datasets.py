@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from metarl.errors import UserError
 from metarl.fewshot.datasets import DATASETS, cifar_fs, folder, glyphs, make_dataset, mini_imagenet, omniglot
 from metarl.fewshot.datasets.archives import DataWarning
 from metarl.fewshot.datasets.cifar_fs import CifarFS
@@ -25,7 +26,6 @@ from metarl.fewshot.datasets.glyphs import Glyphs
 from metarl.fewshot.datasets.mini_imagenet import MiniImageNet
 from metarl.fewshot.datasets.omniglot import Omniglot
 from metarl.fewshot.datasets.pictures import Preparation
-from metarl.learner import UserError
 from metarl.seeding import Key
 
 DATA = Path(os.environ.get("METARL_DATA", ""))

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from metarl.errors import UserError
 from metarl.fewshot.datasets.downloads import Remote, cache_folder, data_folder, fetch, obtain
-from metarl.learner import UserError
 from metarl.seeding import Key
 
 BODY = Key(0)("body").numpy().integers(0, 256, 300_000, dtype=np.uint8).tobytes()

@@ -15,15 +15,17 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from metarl import cli
-from metarl.fewshot import encoders, maml, training
-from metarl.fewshot.backbones import make_backbone
+from metarl.errors import UserError
 from metarl.fewshot.classifier import FewShotClassifier
 from metarl.fewshot.datasets.glyphs import Glyphs
 from metarl.fewshot.datasets.sinusoid import Sinusoid
-from metarl.fewshot.networks import Classifier
-from metarl.learner import Budget, UserError
-from metarl.outer import Plan
-from metarl.runs import Run
+from metarl.fewshot.learners import maml, training
+from metarl.fewshot.networks import encoders
+from metarl.fewshot.networks.backbones import make_backbone
+from metarl.fewshot.networks.functional import Classifier
+from metarl.learning.contract import Budget
+from metarl.meta.outer import Plan
+from metarl.runs.run import Run
 from metarl.seeding import Key
 
 LEARNERS = [name for name, entry in cli.LEARNERS.items() if entry.source == "dataset"]
@@ -444,7 +446,7 @@ def test_the_command_line_says_in_one_line_how_to_load_it(name, tmp_path, capsys
         assert cli.main(words) == 2
         _, err = capsys.readouterr()
         assert err.count("\n") == 1
-        module = cli.LEARNERS[name].where if name != "centroid" else "metarl.fewshot.centroid"
+        module = cli.LEARNERS[name].where if name != "centroid" else "metarl.fewshot.learners.centroid"
         assert f"load it in Python with {module}.load(run, source, encoder=...)" in err
         assert "test_encoders.Brought" in err
     with pytest.raises(UserError, match="load it in Python with"):

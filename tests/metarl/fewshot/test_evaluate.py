@@ -17,12 +17,12 @@ from PIL import Image
 from torch import nn
 
 from metarl import cli
-from metarl.evaluation import AdaptationCurve
+from metarl.evaluation.curve import AdaptationCurve
 from metarl.fewshot import LEARNERS
 from metarl.fewshot.datasets.folder import Folder, read
 from metarl.fewshot.datasets.glyphs import Glyphs
-from metarl.learner import Budget
-from metarl.runs import Run
+from metarl.learning.contract import Budget
+from metarl.runs.run import Run
 from metarl.seeding import Key
 
 ROOT = Path(__file__).resolve().parents[3]

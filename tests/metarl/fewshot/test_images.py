@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metarl.errors import UserError
+from metarl.fewshot.datasets.images import Images, ImageSource, choose
 from metarl.fewshot.datasets.sinusoid import Sinusoid
-from metarl.fewshot.images import Images, ImageSource, choose
-from metarl.learner import UserError
 from metarl.seeding import Key
 from metarl.tasks import Tasks
 

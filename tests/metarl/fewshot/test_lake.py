@@ -9,8 +9,8 @@ import torch
 from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
-from metarl.fewshot import lake
-from metarl.learner import UserError
+from metarl.errors import UserError
+from metarl.fewshot.datasets import lake
 from metarl.seeding import Key
 
 DATA = Path(os.environ.get("METARL_DATA", ""))

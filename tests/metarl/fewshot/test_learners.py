@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from metarl import cli
-from metarl.evaluation import AdaptationCurve
-from metarl.fewshot import embedding, maml, training
+from metarl.errors import UserError
+from metarl.evaluation.curve import AdaptationCurve
 from metarl.fewshot.datasets.glyphs import Glyphs
-from metarl.learner import Budget, UserError
-from metarl.runs import Run
+from metarl.fewshot.learners import maml, training
+from metarl.fewshot.networks import embedding
+from metarl.learning.contract import Budget
+from metarl.runs.run import Run
 
 LEARNERS = [name for name, entry in cli.LEARNERS.items() if entry.source == "dataset"]
 TINY = {  # where a learner has such an option

@@ -7,13 +7,15 @@ import torch
 from torch import nn
 from torch.func import grad
 
-from metarl import inner, outer
-from metarl.fewshot import anil, fomaml, maml, meta_sgd, networks
-from metarl.fewshot.backbones import make_backbone
+from metarl.errors import UserError
 from metarl.fewshot.batch import Batch
 from metarl.fewshot.datasets.glyphs import Glyphs
-from metarl.fewshot.networks import Classifier
-from metarl.learner import Budget, UserError
+from metarl.fewshot.learners import anil, fomaml, maml, meta_sgd
+from metarl.fewshot.networks import functional as networks
+from metarl.fewshot.networks.backbones import make_backbone
+from metarl.fewshot.networks.functional import Classifier
+from metarl.learning.contract import Budget
+from metarl.meta import inner, outer
 from metarl.seeding import Key
 
 SHAPE = (1, 8, 8)
@@ -69,7 +71,7 @@ def test_published_step_sizes_in_mean_loss_terms():
 
 
 def test_clipping_cuts_every_number(tmp_path):
-    from metarl.runs import Run
+    from metarl.runs.run import Run
 
     source = Glyphs(ways=3, queries=2)
     moved = {}
@@ -86,7 +88,7 @@ def test_clipping_cuts_every_number(tmp_path):
 
 
 def test_training_has_its_own_queries_and_its_learning_rate_halves(tmp_path, monkeypatch):
-    from metarl.runs import Run
+    from metarl.runs.run import Run
 
     seen, pairs = [], maml.pairs
 
@@ -185,7 +187,7 @@ def test_meta_sgd_s_step_sizes_receive_their_gradient():
 
 
 def test_meta_sgd_has_a_step_size_for_every_number_and_trains_it(tmp_path):
-    from metarl.runs import Run
+    from metarl.runs.run import Run
 
     source = Glyphs(ways=3, queries=2)
     config = replace(meta_sgd.DEFAULTS["glyphs"], iterations=2, tasks=2, width=4, strategy="loop")

@@ -7,14 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from metarl.fewshot import chunks, embedding, matchingnet, metric, protonet
-from metarl.fewshot.backbones import make_backbone
+from metarl.errors import UserError
 from metarl.fewshot.batch import Batch
 from metarl.fewshot.datasets.glyphs import Glyphs
-from metarl.fewshot.matchingnet import FullContext, MatchingNet
-from metarl.fewshot.protonet import ProtoNet
-from metarl.learner import Budget, UserError
-from metarl.runs import Run
+from metarl.fewshot.learners import matchingnet, metric, protonet
+from metarl.fewshot.learners.matchingnet import FullContext, MatchingNet
+from metarl.fewshot.learners.protonet import ProtoNet
+from metarl.fewshot.networks import chunks, embedding
+from metarl.fewshot.networks.backbones import make_backbone
+from metarl.learning.contract import Budget
+from metarl.runs.run import Run
 from metarl.seeding import Key
 
 SHAPE = (1, 16, 16)

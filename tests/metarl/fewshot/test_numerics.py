@@ -8,15 +8,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from metarl.errors import NonFiniteError
-from metarl.fewshot import chunks, embedding, maml
-from metarl.fewshot.backbones import make_backbone
 from metarl.fewshot.classifier import FewShotClassifier
 from metarl.fewshot.datasets.glyphs import Glyphs
-from metarl.fewshot.logistic import Logistic
-from metarl.fewshot.matchingnet import MatchingNet
-from metarl.fewshot.protonet import ProtoNet
-from metarl.fewshot.transfer import FittedHead, HeadConfig
-from metarl.learner import Budget
+from metarl.fewshot.learners import maml
+from metarl.fewshot.learners.logistic import Logistic
+from metarl.fewshot.learners.matchingnet import MatchingNet
+from metarl.fewshot.learners.protonet import ProtoNet
+from metarl.fewshot.learners.transfer import FittedHead, HeadConfig
+from metarl.fewshot.networks import chunks, embedding
+from metarl.fewshot.networks.backbones import make_backbone
+from metarl.learning.contract import Budget
 from metarl.seeding import Key
 
 HALF, SINGLE, DOUBLE = (torch.float16, torch.bfloat16), torch.float32, torch.float64

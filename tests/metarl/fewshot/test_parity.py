@@ -12,13 +12,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from metarl import inner, outer
-from metarl.fewshot import maml
-from metarl.fewshot.backbones import make_backbone
 from metarl.fewshot.datasets.glyphs import Glyphs
-from metarl.fewshot.networks import Classifier, EncoderAndHead
-from metarl.fewshot.protonet import ProtoNet
-from metarl.rollout import intra_op_threads
+from metarl.fewshot.learners import maml
+from metarl.fewshot.learners.protonet import ProtoNet
+from metarl.fewshot.networks.backbones import make_backbone
+from metarl.fewshot.networks.functional import Classifier, EncoderAndHead
+from metarl.meta import inner, outer
+from metarl.parallel import intra_op_threads
 from metarl.seeding import Key
 
 SOURCE = Glyphs(ways=5, shots=1, queries=2, rotations=True)

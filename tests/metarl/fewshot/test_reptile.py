@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from metarl import inner, outer
-from metarl.fewshot import reptile
+from metarl.errors import UserError
 from metarl.fewshot.batch import Batch
 from metarl.fewshot.datasets.glyphs import Glyphs
-from metarl.fewshot.maml import make_network
-from metarl.learner import UserError
-from metarl.runs import Run
+from metarl.fewshot.learners import reptile
+from metarl.fewshot.learners.maml import make_network
+from metarl.meta import inner, outer
+from metarl.runs.run import Run
 from metarl.seeding import Key
 
 

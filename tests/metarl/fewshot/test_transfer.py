@@ -10,15 +10,16 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from metarl.fewshot import baseline, baseline_plus, centroid, logistic, transfer
+from metarl.errors import UserError
 from metarl.fewshot.datasets.glyphs import Glyphs
-from metarl.fewshot.embedding import Trained
-from metarl.fewshot.images import Images, ImageSource
-from metarl.fewshot.logistic import Logistic
-from metarl.fewshot.protonet import ProtoNet
-from metarl.fewshot.transfer import BaseClasses, FittedHead, Head, HeadConfig
-from metarl.learner import Budget, UserError
-from metarl.runs import Run
+from metarl.fewshot.datasets.images import Images, ImageSource
+from metarl.fewshot.learners import baseline, baseline_plus, centroid, logistic, transfer
+from metarl.fewshot.learners.logistic import Logistic
+from metarl.fewshot.learners.protonet import ProtoNet
+from metarl.fewshot.learners.transfer import BaseClasses, FittedHead, Head, HeadConfig
+from metarl.fewshot.networks.embedding import Trained
+from metarl.learning.contract import Budget
+from metarl.runs.run import Run
 from metarl.seeding import Key
 
 LABELS = torch.tensor([[0, 1, 2, 0, 1, 2]])

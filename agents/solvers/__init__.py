@@ -1,0 +1,1 @@
+"""Solvers of bandits and of tabular MDPs: exact, Bayesian, optimistic."""

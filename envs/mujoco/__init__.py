@@ -1,0 +1,1 @@
+"""MuJoCo in batches: the engine, its robots, and their pictures."""

@@ -1,0 +1,1 @@
+"""Families made of families: trials, the task observed, any Gymnasium constructor."""

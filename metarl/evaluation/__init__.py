@@ -1,0 +1,1 @@
+"""Adaptation curves: measured, kept, merged over seeds and compared."""

@@ -1,0 +1,1 @@
+"""Few-shot learners, a file each."""

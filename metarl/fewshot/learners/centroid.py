@@ -1,0 +1,38 @@
+"""Nearest centroid on a frozen encoder: ProtoNet's rule without its training (Wang et al. 2019, "SimpleShot")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from metarl.fewshot.datasets.images import ImageSource
+from metarl.fewshot.learners import transfer
+from metarl.fewshot.learners.protonet import ProtoNet
+from metarl.fewshot.learners.transfer import train
+from metarl.fewshot.networks.embedding import Trained
+from metarl.runs.run import Run
+
+__all__ = ["DEFAULTS", "Config", "load", "pixels", "train"]
+
+
+@dataclass(frozen=True)
+class Config(transfer.Config):
+    """Settings of training the encoder."""
+
+
+DEFAULTS = transfer.defaults(Config)
+
+
+def load(run: Run, source: ImageSource, encoder: nn.Module | None = None) -> Trained:
+    """The learner of a run, from its last checkpoint.
+
+    Raises:
+        UserError: the run has no checkpoint yet.
+    """
+    return transfer.load(run, source, encoder, ProtoNet, "nearest class mean of frozen features")
+
+
+def pixels(source: ImageSource) -> Trained:
+    """The same rule on raw pixels, which needs no training: what any encoder should better."""
+    return Trained(ProtoNet(nn.Flatten(), "running"), source, "nearest class mean of raw pixels")

@@ -1,0 +1,402 @@
+"""MAML for supervised tasks (Finn et al. 2017, algorithm 2), through the same inner and outer loop as RL.
+
+    minimise over theta:  mean over tasks of  L_query(theta - alpha grad L_support(theta))
+
+Regression adapts a small perceptron on squared errors; classification adapts an encoder and a linear
+head on cross-entropy. Losses are means over examples: where the authors' image code steps on their sum
+over classes, the step size here is N times theirs (0.4 for 5 ways is 2.0). FOMAML, ANIL and Meta-SGD are
+this file with other settings.
+
+Deviations from cbfinn/maml: the head of the Omniglot network starts Glorot-uniform, there standard normal; so does
+the sinusoid's network, there normal with SD .01; convolutions of stride 2 pad their images on all sides, there to the
+right and below where one row is enough; batch normalisation adds 1e-5 to the variance, there 1e-3.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from metarl.ambient import plain_torch, usable
+from metarl.errors import UserError
+from metarl.fewshot.batch import Batch
+from metarl.fewshot.datasets.images import ImageSource
+from metarl.fewshot.learners import training
+from metarl.fewshot.learners.training import SupervisedSource
+from metarl.fewshot.networks import chunks, encoders
+from metarl.fewshot.networks.backbones import Backbone, make_backbone
+from metarl.fewshot.networks.embedding import halving
+from metarl.fewshot.networks.functional import Classifier, Data, Network, Regressor, check_ways, known
+from metarl.learning.contract import Budget, Scores
+from metarl.learning.settings import check_range
+from metarl.meta import inner, outer
+from metarl.nets.mlp import MLP
+from metarl.nets.params import Params
+from metarl.ops import finite
+from metarl.runs.run import Run
+from metarl.seeding import Key
+from metarl.tasks import Tasks
+
+EVALUATION_CHUNK = 100  # tasks whose data is gathered together when a curve is measured
+BUT_NORMS = "*convolutions.* *shortcut.* *layers.* head.*"  # all but batch normalisation's shift and scale
+TEST_STEPS = 10  # of `log_probabilities` (cbfinn/maml tests after 10)
+FIRST_SIZES = (0.005, 0.1)  # learned step sizes start uniformly in this range (Li et al. 2017, from memory)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of supervised MAML; the defaults are those of sinusoid regression (Finn et al. 2017)."""
+
+    iterations: int = 20_000
+    """Meta-iterations (Finn et al. 2017: 70,000 for sinusoids, 60,000 for images)."""
+    tasks: int = 25
+    """Tasks a meta-batch (cbfinn/maml: 25; Omniglot 32, 20-way 16; mini-ImageNet 4, the paper for 5 shots 2)."""
+    inner_steps: int = 1
+    """Gradient steps of the inner loop during training (Finn et al. 2017: 1; 20-way and mini-ImageNet 5)."""
+    inner_step_size: float = 0.01
+    """Step size, on the mean loss over the support set (Finn et al. 2017: 0.01, the default of its code 0.001;
+    Omniglot 2.0, mini-ImageNet 0.05)."""
+    order: Literal[1, 2] = 2
+    """2 differentiates through the adaptation, 1 ignores its curvature."""
+    lean: bool = False
+    """Memory-lean second order: memory does not grow with the inner steps' graphs."""
+    outer_step_size: float = 1e-3
+    """Learning rate of Adam at first (Finn et al. 2017: 0.001)."""
+    halve_every: int | None = None
+    """Iterations after which the learning rate halves, again and again; None: never (Finn et al. 2017)."""
+    train_queries: int | None = None
+    """Images: query images a class in training; None: as in a test task (cbfinn/maml: Omniglot as many as support
+    images, mini-ImageNet 15)."""
+    hidden: tuple[int, ...] = (40, 40)
+    """Regression: widths of the hidden layers (Finn et al. 2017: 40 40, relu)."""
+    strategy: training.Strategy = "auto"
+    """How the meta-gradient is computed. auto times all three once and config.json remembers; another machine may
+    choose otherwise, so train other last digits. threads repeats bit for bit on any number of cores of one kind."""
+    checkpoint_every: int = 1000
+    """Iterations between checkpoints."""
+    log_every: int = 100
+    """Iterations between lines of metrics.jsonl, which hold means over them."""
+    moves: str = "*"
+    """Name patterns of the parameters that adapt (cbfinn/maml: all but batch normalisation's shift)."""
+    step_sizes: Literal["fixed", "learned"] = "fixed"
+    """learned: a step size for every number in every moving parameter, trained with them (Meta-SGD)."""
+    backbone: Backbone = "conv4-strided"
+    """Images: the encoder (cbfinn/maml: strided for Omniglot, pooled for mini-ImageNet)."""
+    width: int = 64
+    """Images: filters a layer (cbfinn/maml: 64, mini-ImageNet 32)."""
+    batch_norm: Literal["transductive", "support"] = "transductive"
+    """Images: what query images are normalised with (cbfinn/maml: each other, so transductive)."""
+    norm_scale: bool = False
+    """Images: whether batch normalisation has a scale beside its shift (cbfinn/maml: no)."""
+    clip: float | None = None
+    """Every number of the meta-gradient is cut to this size (cbfinn/maml: 10 for mini-ImageNet, else none; its loss
+    sums over 75 query images and divides by the shots, so 10/75 here for 1 shot, 10/15 for 5)."""
+
+    def __post_init__(self) -> None:
+        counts = ("iterations", "tasks", "inner_steps", "checkpoint_every", "log_every", "width", "halve_every")
+        check_range(self, *counts, "train_queries", least=1)
+        check_range(self, "inner_step_size", "outer_step_size", "clip", above=0)
+
+
+_OMNIGLOT = Config(iterations=60_000, tasks=32, inner_step_size=2.0, moves=BUT_NORMS)
+_MINI_IMAGENET = Config(
+    iterations=60_000,
+    tasks=4,
+    inner_steps=5,
+    inner_step_size=0.05,
+    moves=BUT_NORMS,
+    backbone="conv4",
+    width=32,
+    clip=10 / 75,
+)
+Query = tuple[Any, ...]  # a task, and the seed of its draws where the network draws
+DEFAULTS = {  # a data set's name, or a setting of one; step sizes in mean-cross-entropy terms
+    "sinusoid": Config(),
+    "omniglot": _OMNIGLOT,
+    "omniglot-20way": replace(_OMNIGLOT, tasks=16, inner_steps=5),
+    "glyphs": replace(_OMNIGLOT, iterations=1000, tasks=16, checkpoint_every=100, log_every=10),
+    "mini-imagenet": _MINI_IMAGENET,
+    "mini-imagenet-5shot": replace(_MINI_IMAGENET, tasks=2, clip=10 / 15),
+    "cifar-fs": _MINI_IMAGENET,
+    "folder": _MINI_IMAGENET,
+}
+
+
+def objective(network: Network, rule: inner.Rule, *, lean: bool = False) -> outer.Objective:
+    """The MAML objective on tasks as `pairs` gives them; reports loss and score on the query data."""
+
+    def query_loss(params: Params, query: Query) -> tuple[Tensor, dict[str, Tensor]]:
+        return network.judge(params, query[0], query[1] if len(query) > 1 else None)
+
+    return outer.maml(network.support_loss, query_loss, rule, lean=lean)
+
+
+def pairs(batch: Batch, seeds: Tensor | None = None) -> tuple[Data, Query]:
+    """Support data, and all data: the query images may be normalised with the support images.
+
+    Args:
+        batch: T tasks.
+        seeds: `(T,)` int64, of what the network draws at random on each.
+    """
+    more = () if seeds is None else (seeds,)
+    return (batch.support_x, batch.support_y, *more), (batch, *more)
+
+
+def seeds(network: Network, key: Key, tasks: Tasks, device: str) -> Tensor | None:
+    """A seed for each task `(T,)`, by its index; None where the network draws nothing."""
+    if not network.draws:
+        return None
+    return torch.tensor([key(int(index)).integer() for index in tasks.indices], device=device)
+
+
+def learn(network: Network, aux: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Scalars to log, means over the tasks; the buffers among what tasks report go back into the network."""
+    network.follow({name.removeprefix("buffer/"): v for name, v in aux.items() if name.startswith("buffer/")})
+    return {name: values.mean() for name, values in aux.items() if not name.startswith("buffer/")}
+
+
+def check_moves(moves: str, params: Params) -> None:
+    """Check that some parameter adapts.
+
+    Raises:
+        UserError: none does.
+    """
+    try:
+        inner.Rule(0.0, moves=moves).moving(list(params))
+    except ValueError as error:
+        raise UserError(f"--moves: {error}") from None
+
+
+class NetworkSettings(Protocol):
+    """The part of a config that describes the network."""
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """Regression: widths of the hidden layers."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """Images: which encoder."""
+
+    @property
+    def width(self) -> int:
+        """Images: filters a layer."""
+
+    @property
+    def batch_norm(self) -> Literal["transductive", "support"]:
+        """Images: what query images are normalised with."""
+
+    @property
+    def norm_scale(self) -> bool:
+        """Images: whether batch normalisation has a scale."""
+
+
+def make_network(
+    config: NetworkSettings, source: SupervisedSource, key: Key, encoder: nn.Module | None = None
+) -> Network:
+    """The network that adapts to the source's tasks."""
+    if not isinstance(source, ImageSource):
+        return Regressor(MLP((1, *config.hidden, 1), "relu"))
+    if encoder is None:
+        encoder = make_backbone(
+            config.backbone,
+            source.image_shape,
+            key("encoder").torch(),
+            config.width,
+            config.batch_norm,
+            config.norm_scale,
+        )
+    return Classifier(encoder, source.image_shape, source.ways, config.batch_norm)
+
+
+def first_parameters(config: Config, network: Network, key: Key, device: str) -> dict[str, Any]:
+    """Meta-parameters before training: `{"model": ...}`, with learned step sizes `"rule"` too."""
+    model = {name: value.to(device) for name, value in network.init(key("init").torch()).items()}
+    if config.step_sizes == "fixed":
+        return {"model": model}
+    low, high = FIRST_SIZES
+    generator = key("step sizes").torch()
+    moving = inner.Rule(0.0, moves=config.moves).moving(list(model))
+    sizes = {n: low + (high - low) * torch.rand(model[n].shape, generator=generator) for n in moving}
+    return {"model": model, "rule": {name: value.to(device) for name, value in sizes.items()}}
+
+
+def named(meta: dict[str, Any]) -> dict[str, Tensor]:
+    """Meta-parameters as a checkpoint holds them: the model's by their names, step sizes as `rule/NAME`."""
+    model: dict[str, Tensor] = meta["model"]
+    return model | {f"rule/{name}": value for name, value in meta.get("rule", {}).items()}
+
+
+@plain_torch()
+def train(config: Config, source: SupervisedSource, run: Run, encoder: nn.Module | None = None) -> None:
+    """Train until `config.iterations`, from the run's last checkpoint if there is one.
+
+    Args:
+        config: the settings.
+        source: tasks of images, or of numbers.
+        run: where it is logged and saved.
+        encoder: images: a module to start from, in place of the config's backbone; see `encoders`. Of its
+            parameters that require a gradient those adapt whose names match `config.moves`; "*" is all of them.
+    """
+    training.remember_classes(run, source)
+    key = Key(run.seed)("maml")
+    encoder = encoders.to_train(run, source, encoder, config.batch_norm)
+    network = make_network(config, source, key, encoder).to(run.device)
+    if config.train_queries is not None and isinstance(source, ImageSource):
+        source = replace(source, queries=config.train_queries)
+    rule = inner.Rule(config.inner_step_size, config.inner_steps, config.moves, config.order)
+    check_moves(config.moves, network.init(key("init").torch()))
+    meta = first_parameters(config, network, key, run.device)
+    goal = objective(network, rule, lean=config.lean)
+
+    def data(tasks: Tasks, of: Key) -> tuple[Data, Query]:
+        return pairs(source.batch(tasks, run.device), seeds(network, of, tasks, run.device))
+
+    first = data(source.fixed("train", config.tasks), key("first"))
+    plan = training.plan(run, config.strategy, goal, meta, first, network.draws)
+    tensors = named(meta)
+    adam = torch.optim.Adam(tensors.values(), lr=config.outer_step_size)
+
+    def draw(iteration: int) -> Tasks:
+        return source.sample(config.tasks, key("tasks", iteration).numpy())
+
+    def step(iteration: int, tasks: Tasks) -> dict[str, Tensor]:
+        found = outer.meta_gradient(goal, meta, data(tasks, key("draws", iteration)), plan)
+        for name, gradient in named(found.gradient).items():
+            tensors[name].grad = gradient
+        if config.clip is not None:
+            finite.check_gradient(tensors)  # before clipping makes an infinite one finite
+            nn.utils.clip_grad_value_(tensors.values(), config.clip)
+        return learn(network, found.aux)
+
+    rate = halving(config.outer_step_size, config.halve_every)
+    training.fit(run, config, training.Learnable(lambda: tensors | network.still, adam, rate), draw, step)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained initialisation, adapted to new tasks by gradient descent.
+
+    Attributes:
+        network: what is adapted.
+        params: where adaptation starts.
+        rule: its steps; `steps` is how many `log_probabilities` takes, a curve takes its budget's.
+        source: where its tasks come from.
+    """
+
+    network: Network
+    params: Params
+    rule: inner.Rule
+    source: SupervisedSource
+
+    @plain_torch()
+    def adapt(self, task: Batch, steps: int) -> list[Params]:
+        """The K+1 iterates of a task, without the task axis."""
+        task = usable(task)
+        data = (task.support_x, task.support_y)
+        return inner.adapt(self.params, self.network.support_loss, data, replace(self.rule, steps=steps, order=1))
+
+    @plain_torch()
+    def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
+        """Score on the query data after 0..K gradient steps on the support set; NaN or infinite where they diverge.
+
+        Raises:
+            UserError: the tasks have other ways than the head.
+            NonFiniteError: a score is not finite before any step.
+        """
+        if isinstance(self.network, Classifier) and (ways := tasks.arrays["classes"].shape[1]) != self.network.ways:
+            raise UserError(
+                f"these tasks have {ways} classes, this learner's head is for {self.network.ways}: train one"
+            )
+
+        def one(task: Batch) -> Tensor:
+            return torch.stack([self.network.query_loss(params, task)[1] for params in self.adapt(task, budget.steps)])
+
+        found: list[Tensor] = []
+        with torch.no_grad():
+            together = self._tasks_together(tasks)
+            for start in range(0, len(tasks), together):
+                batch = self.source.batch(tasks[start : start + together])
+                if isinstance(self.network, Classifier):  # adapted convolutions in one batch are slow on a CPU
+                    found += [one(batch[i])[None] for i in range(len(batch))]
+                else:
+                    found.append(torch.func.vmap(one)(batch))
+        shots, protocol = self._protocol(batch)
+        values = torch.cat(found).double()
+        finite.check_rows({"score": values[:, :1]}, "the score before adaptation", tasks)
+        return Scores(
+            values=values.numpy(),
+            gradient_steps=tuple(range(budget.steps + 1)),
+            env_steps=None,
+            shots=tuple(shots if k else 0 for k in range(budget.steps + 1)),
+            kind=self.source.kind,
+            protocol=protocol,
+        )
+
+    def _tasks_together(self, tasks: Tasks) -> int:
+        """How many tasks' data are gathered together: so many images as fit into `chunks.BYTES`."""
+        if not isinstance(self.source, ImageSource):
+            return EVALUATION_CHUNK
+        images = tasks.arrays["support"].shape[1] + tasks.arrays["query"].shape[1]
+        each = chunks.COPIES * images * math.prod(self.source.image_shape) * torch.float32.itemsize
+        return int(max(1, min(EVALUATION_CHUNK, chunks.BYTES // each)))
+
+    def _protocol(self, batch: Batch) -> tuple[int, str]:
+        size = f" of {self.rule.step_size:g}" if isinstance(self.rule.step_size, float) else ""
+        points = int(batch.support_x.shape[1])
+        if not isinstance(self.network, Classifier):
+            return points, f"gradient steps{size} on {points} support points"
+        ways = self.network.ways
+        return points // ways, (
+            f"{ways}-way {points // ways}-shot, gradient steps{size} on {points} support images; "
+            f"batch norm: {self.network.normalised_by}"
+        )
+
+    @plain_torch()
+    def log_probabilities(self, batch: Batch, ways: int) -> Tensor:
+        """Of the first `ways` classes for the query images, `(T, R, ways)`; query labels are not used.
+
+        Raises:
+            UserError: the head has fewer outputs.
+            NonFiniteError: one is NaN: the adaptation diverges.
+        """
+        network = self.network
+        if not isinstance(network, Classifier):
+            raise ValueError("only a classifier has probabilities; this learner does regression")
+        check_ways(ways, network.ways)
+        with torch.no_grad():
+            logits = [
+                network.query_logits(self.adapt(batch[i], self.rule.steps)[-1], batch[i]) for i in range(len(batch))
+            ]
+        return known(torch.stack(logits)[..., :ways].log_softmax(-1))
+
+
+@plain_torch()
+def load(run: Run, source: SupervisedSource, encoder: nn.Module | None = None) -> Trained:
+    """The learner of a run, from its last checkpoint.
+
+    Raises:
+        UserError: the run has no checkpoint yet.
+    """
+    config: Config = run.config
+    encoder = encoders.to_judge(run, source, encoder, config.batch_norm)
+    return restored(make_network(config, source, Key(run.seed)("maml"), encoder), run, source)
+
+
+def restored(network: Network, run: Run, source: SupervisedSource) -> Trained:
+    """A network with the tensors of the run's last checkpoint.
+
+    Raises:
+        UserError: the run has no checkpoint yet, or it does not fit.
+    """
+    config, held = run.config, training.saved(run)
+    learned = {name.removeprefix("rule/"): value for name, value in held.items() if name.startswith("rule/")}
+    params = network.init(Key(run.seed)("loaded").torch())
+    tensors = {name: value for name, value in held.items() if not name.startswith("rule/")}
+    training.put_back(params | network.still, tensors, run)
+    rule = inner.Rule(learned or config.inner_step_size, TEST_STEPS, config.moves, 1)
+    return Trained(network, params, rule, source)

@@ -1,0 +1,1 @@
+"""Backbones, encoders, and networks as pure functions of explicit parameters."""

@@ -1,0 +1,310 @@
+"""Encoders: from images `(B, C, H, W)` to features `(B, F)`.
+
+Any `torch.nn.Module` is an encoder: learners call it through `torch.func.functional_call` with explicit
+parameters. The ones here have no hidden state in two of their three modes, so they run under
+`torch.func.vmap`, and take part in an explicit choice of what batch normalisation normalises with:
+
+- `transductive`: the statistics of the images in the call (MAML: a query set is normalised with itself,
+  so a prediction depends on the other queries: say so beside the number);
+- `support`: the statistics of the first `basis` images of the call. Give support and query images
+  together, support first, and nothing about the queries is used;
+- `running`: averages over training, as `torch.nn.BatchNorm2d`; in training mode it updates them in
+  place, which `vmap` does not allow.
+"""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from metarl.errors import UserError
+from metarl.seeding import Key, keyed_globals
+
+BatchNormMode = Literal["transductive", "support", "running"]
+Backbone = Literal["conv4", "conv4-strided", "resnet12", "mlp"]
+EPSILON = 1e-5
+MOMENTUM = 0.1
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation of `(B, C)` or `(B, C, H, W)` in one of the three modes.
+
+    Args:
+        channels: C.
+        mode: see the module.
+        scale: learn a scale beside the shift (MAML's original code has none).
+    """
+
+    def __init__(self, channels: int, mode: BatchNormMode, scale: bool = True) -> None:
+        super().__init__()
+        if mode not in get_args(BatchNormMode):
+            raise UserError(f"batch-norm mode {mode!r}: choose from {', '.join(get_args(BatchNormMode))}")
+        self.mode = mode
+        self.weight = nn.Parameter(torch.ones(channels)) if scale else None
+        self.bias = nn.Parameter(torch.zeros(channels))
+        if mode == "running":
+            self.register_buffer("running_mean", torch.zeros(channels))
+            self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor, basis: int | None = None) -> Tensor:
+        """Normalise `x`; `basis` images give the statistics in `support` mode (None: all of them)."""
+        shape = [-1, *[1] * (x.dim() - 2)]
+        if self.mode == "running":
+            mean, var = self.get_buffer("running_mean"), self.get_buffer("running_var")
+            weight = torch.ones_like(self.bias) if self.weight is None else self.weight
+            return F.batch_norm(x, mean, var, weight, self.bias, self.training, MOMENTUM, EPSILON)
+        if self.mode == "transductive" or basis is None:
+            if self.weight is not None:
+                return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, EPSILON)
+            # The shift apart: torch's second derivative fails where it is given a shift without a scale.
+            return F.batch_norm(x, None, None, None, None, True, 0.0, EPSILON) + self.bias.view(shape)
+        axes = [0, *range(2, x.dim())]
+        var, mean = torch.var_mean(x[:basis], axes, correction=0, keepdim=True)
+        scale = torch.rsqrt(var + EPSILON)  # written out: torch's own takes no gradient to given statistics
+        if self.weight is not None:
+            scale = scale * self.weight.view(shape)
+        return (x - mean) * scale + self.bias.view(shape)
+
+
+class Conv4(nn.Module):
+    """Four 3x3 convolutions, each normalised and rectified.
+
+    Pooled (Vinyals et al. 2016): stride 1, 2x2 max-pooling after each, features flattened: 64 from 28x28,
+    25 x width from 84x84. Strided (MAML's Omniglot network): stride 2, no pooling, features averaged over space.
+
+    Args:
+        channels: of the images.
+        size: (height, width) of the images.
+        width: filters a layer.
+        strided: the second form.
+        batch_norm: see the module.
+        scale: see `BatchNorm`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        size: tuple[int, int],
+        width: int = 64,
+        strided: bool = False,
+        batch_norm: BatchNormMode = "transductive",
+        scale: bool = True,
+    ) -> None:
+        super().__init__()
+        if not strided and min(size) < 16:
+            raise UserError(f"conv4 halves its images four times: {size} is too small; use mlp or conv4-strided")
+        self.strided = strided
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(channels if i == 0 else width, width, 3, stride=2 if strided else 1, padding=1) for i in range(4)
+        )
+        self.norms = nn.ModuleList(BatchNorm(width, batch_norm, scale) for _ in range(4))
+        self.features = width if strided else width * (size[0] // 16) * (size[1] // 16)
+
+    def forward(self, x: Tensor, basis: int | None = None) -> Tensor:
+        """Images `(B, C, H, W)` to features `(B, F)`."""
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = norm(convolution(x), basis)
+            if not self.strided:
+                x = F.max_pool2d(x, 2)  # before rectifying, which comes to the same on a quarter of the numbers
+            x = F.relu(x)
+        return x.mean((2, 3)) if self.strided else x.flatten(1)
+
+
+class ResNetBlock(nn.Module):
+    """Three 3x3 convolutions beside a 1x1 shortcut, then 2x2 max-pooling."""
+
+    def __init__(self, channels: int, width: int, batch_norm: BatchNormMode) -> None:
+        super().__init__()
+        widths = [channels, width, width]
+        self.convolutions = nn.ModuleList(nn.Conv2d(w, width, 3, padding=1, bias=False) for w in widths)
+        self.norms = nn.ModuleList(BatchNorm(width, batch_norm) for _ in range(3))
+        self.shortcut = nn.Conv2d(channels, width, 1, bias=False)
+        self.shortcut_norm = BatchNorm(width, batch_norm)
+
+    def forward(self, x: Tensor, basis: int | None = None) -> Tensor:
+        """`(B, channels, H, W)` to `(B, width, H // 2, W // 2)`."""
+        y = x
+        for i, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
+            y = norm(convolution(y), basis)
+            if i < 2:
+                y = F.leaky_relu(y, 0.1)
+        y = F.leaky_relu(y + self.shortcut_norm(self.shortcut(x), basis), 0.1)
+        return F.max_pool2d(y, 2)
+
+
+class ResNet12(nn.Module):
+    """Four residual blocks of three convolutions, averaged over space.
+
+    The widths are those of Oreshkin et al. 2018 (ElementAI/TADAM), the rest follows Lee et al. 2019
+    (kjunelee/MetaOptNet): leaky rectifiers in place of swish, pooling after all four blocks in place of three;
+    without its DropBlock.
+
+    Args:
+        channels: of the images.
+        size: (height, width) of the images, at least 16.
+        widths: filters of each block.
+        batch_norm: see the module.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        size: tuple[int, int],
+        widths: tuple[int, ...] = (64, 128, 256, 512),
+        batch_norm: BatchNormMode = "transductive",
+    ) -> None:
+        super().__init__()
+        if min(size) < 2 ** len(widths):
+            raise UserError(f"resnet12 halves its images {len(widths)} times: {size} is too small")
+        inputs = (channels, *widths[:-1])
+        self.blocks = nn.ModuleList(ResNetBlock(a, b, batch_norm) for a, b in zip(inputs, widths, strict=True))
+        self.features = widths[-1]
+
+    def forward(self, x: Tensor, basis: int | None = None) -> Tensor:
+        """Images `(B, C, H, W)` to features `(B, F)`."""
+        for block in self.blocks:
+            x = block(x, basis)
+        return x.mean((2, 3))
+
+
+class MLP(nn.Module):
+    """Fully connected layers, each normalised and rectified (MAML's Omniglot variant: 256, 128, 64, 64).
+
+    Args:
+        inputs: numbers in an image.
+        widths: units of each layer.
+        batch_norm: see the module.
+        scale: see `BatchNorm`.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        widths: tuple[int, ...] = (256, 128, 64, 64),
+        batch_norm: BatchNormMode = "transductive",
+        scale: bool = True,
+    ) -> None:
+        super().__init__()
+        sizes = (inputs, *widths)
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.norms = nn.ModuleList(BatchNorm(width, batch_norm, scale) for width in widths)
+        self.features = widths[-1]
+
+    def forward(self, x: Tensor, basis: int | None = None) -> Tensor:
+        """Images `(B, ...)` to features `(B, F)`."""
+        x = x.flatten(1)
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x = F.relu(norm(layer(x), basis))
+        return x
+
+
+def make_backbone(
+    name: Backbone,
+    image_shape: tuple[int, int, int],
+    generator: torch.Generator,
+    width: int = 64,
+    batch_norm: BatchNormMode = "transductive",
+    scale: bool = True,
+) -> Conv4 | ResNet12 | MLP:
+    """A backbone with fresh weights.
+
+    Args:
+        name: which.
+        image_shape: (channels, height, width) of the images.
+        generator: where the weights come from.
+        width: filters a layer of Conv4, or of ResNet-12's first block (then 2, 4 and 8 times as many).
+        batch_norm: see the module.
+        scale: see `BatchNorm`; ResNet-12 always has one.
+
+    Raises:
+        UserError: no such backbone, or the images are too small for it.
+    """
+    channels, size = image_shape[0], image_shape[1:]
+    made: Conv4 | ResNet12 | MLP
+    if name in ("conv4", "conv4-strided"):
+        made = Conv4(channels, size, width, name == "conv4-strided", batch_norm, scale)
+    elif name == "resnet12":
+        made = ResNet12(channels, size, (width, 2 * width, 4 * width, 8 * width), batch_norm)
+    elif name == "mlp":
+        made = MLP(channels * size[0] * size[1], batch_norm=batch_norm, scale=scale)
+    else:
+        raise UserError(f"backbone {name!r}: choose from {', '.join(get_args(Backbone))}")
+    initialise(made, generator)
+    return made
+
+
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """Xavier-uniform weights and zero biases for every convolution and linear layer.
+
+    As cbfinn/maml has them for convolutions and for the head on mini-ImageNet; its perceptron starts normal, SD .01.
+    """
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.xavier_uniform_(layer.weight, generator=generator)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+OURS = (Conv4, ResNet12, MLP)  # encoders whose second argument is a `basis`
+NORMS = (BatchNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def feature_size(encoder: nn.Module, image_shape: tuple[int, int, int]) -> int:
+    """F, the features of any encoder; of one that is not ours, by encoding two blank images with a copy of it.
+
+    Raises:
+        UserError: it does not turn `(B, C, H, W)` into `(B, F)`.
+    """
+    if isinstance(encoder, OURS):
+        return encoder.features
+    trial = copy.deepcopy(encoder).eval()
+    like = next((p for p in trial.parameters() if p.is_floating_point()), torch.zeros(()))
+    try:
+        with torch.no_grad(), keyed_globals(Key(0)("feature size")):
+            features = trial(torch.zeros(2, *image_shape, dtype=like.dtype, device=like.device))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"the encoder does not take images of shape {image_shape}: {first_line(error)}") from error
+    if not isinstance(features, Tensor) or features.dim() != 2 or len(features) != 2:
+        raise UserError("an encoder turns (B, C, H, W) into (B, F); this one returns something else")
+    return int(features.shape[1])
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, as far as it fits into a line."""
+    return str(error).partition("\n")[0]
+
+
+def batch_dependent(encoder: nn.Module) -> bool:
+    """Whether an image's features depend, in evaluation mode too, on the images beside it: by batch normalisation."""
+    return any(
+        module.mode != "running" if isinstance(module, BatchNorm) else module.running_mean is None
+        for module in encoder.modules()
+        if isinstance(module, NORMS)
+    )
+
+
+def normalised_by(encoder: nn.Module, mode: BatchNormMode) -> str:
+    """What images are normalised with when judged, for the protocol: the mode of ours, the nature of any other."""
+    if not any(isinstance(module, NORMS) for module in encoder.modules()):
+        return "none"
+    if isinstance(encoder, OURS):
+        return mode
+    return "transductive" if batch_dependent(encoder) else "running"
+
+
+def check_basis(encoder: nn.Module, mode: BatchNormMode) -> None:
+    """Check that an encoder can be told which images are support images, where the mode needs it.
+
+    Raises:
+        UserError: it cannot: it is not one of ours, and it normalises.
+    """
+    if mode == "support" and normalised_by(encoder, mode) != "none" and not isinstance(encoder, OURS):
+        raise UserError(
+            "batch norm 'support' needs a backbone of metarl: another encoder is not told which images those are; "
+            "choose 'transductive' or 'running'"
+        )

@@ -1,0 +1,1 @@
+"""The contract of learners, and what agents share."""

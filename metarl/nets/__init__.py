@@ -1,0 +1,1 @@
+"""Distributions, networks and policies as pure functions of explicit parameters."""

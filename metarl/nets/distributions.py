@@ -1,0 +1,113 @@
+"""Action distributions, differentiable in their natural description."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+NO_ACTION = torch.iinfo(torch.int64).min  # of a categorical distribution whose logits are NaN: no space has it
+
+
+class Distribution(Protocol):
+    """A batch of action distributions, differentiable in its natural description."""
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Log-density `(...)`, summed over action dimensions."""
+
+    def kl(self, other: Any) -> Tensor:
+        """KL(self || other) `(...)`, summed over action dimensions."""
+
+    def entropy(self) -> Tensor:
+        """Entropy in nats `(...)`."""
+
+    def description(self) -> tuple[Tensor, ...]:
+        """The tensors that define it; the Fisher matrix is with respect to these."""
+
+    def fisher(self, direction: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The Fisher information of the description times `direction`, element by element of the batch."""
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Independent normals. `mean: (..., A)`; `log_std` broadcasts against it."""
+
+    mean: Tensor
+    log_std: Tensor
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Log-density `(...)`."""
+        z = (actions - self.mean) * torch.exp(-self.log_std)
+        constant = 0.5 * math.log(2 * math.pi) * self.mean.shape[-1]
+        return -0.5 * (z * z).sum(-1) - self.log_std.sum(-1) - constant
+
+    def kl(self, other: Gaussian) -> Tensor:
+        """KL(self || other) `(...)`."""
+        z = (self.mean - other.mean) * torch.exp(-other.log_std)
+        shift = self.log_std - other.log_std
+        return 0.5 * (z * z).sum(-1) + (0.5 * (torch.exp(2 * shift) - 1) - shift).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Entropy in nats `(...)`."""
+        each = self.log_std + 0.5 * math.log(2 * math.pi * math.e)
+        return each.expand_as(self.mean).sum(-1)
+
+    def description(self) -> tuple[Tensor, ...]:
+        """Mean and log-standard-deviation, both `(..., A)`."""
+        return self.mean, self.log_std.expand_as(self.mean)
+
+    def fisher(self, direction: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Diagonal: 1 / std^2 for the mean, 2 for the log-standard-deviation."""
+        mean, log_std = direction
+        return mean * torch.exp(-2 * self.log_std), 2 * log_std
+
+    def mode(self) -> Tensor:
+        """The most likely action `(..., A)`."""
+        return self.mean
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Actions from standard normal `noise: (..., A)`."""
+        return self.mean + torch.exp(self.log_std) * noise
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """Choices among A actions. `logits: (..., A)`, normalised to log-probabilities."""
+
+    logits: Tensor
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Log-density `(...)`."""
+        return self.logits.gather(-1, actions.long().unsqueeze(-1)).squeeze(-1)
+
+    def kl(self, other: Categorical) -> Tensor:
+        """KL(self || other) `(...)`."""
+        return (self.logits.exp() * (self.logits - other.logits)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Entropy in nats `(...)`."""
+        return -(self.logits.exp() * self.logits).sum(-1)
+
+    def description(self) -> tuple[Tensor, ...]:
+        """The normalised logits `(..., A)`."""
+        return (self.logits,)
+
+    def fisher(self, direction: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """(diag(p) - p p') times `direction`."""
+        p = self.logits.exp()
+        return (p * (direction[0] - (p * direction[0]).sum(-1, keepdim=True)),)
+
+    def mode(self) -> Tensor:
+        """The most likely action `(...)`, the first of equals; `NO_ACTION` where the logits are NaN."""
+        return self._known(self.logits.argmax(-1))
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Actions from uniform `noise: (..., 1)` by inverting the cumulative distribution; as `mode` where NaN."""
+        below = (self.logits.exp().cumsum(-1) < noise).sum(-1)
+        return self._known(below.clamp(max=self.logits.shape[-1] - 1))
+
+    def _known(self, actions: Tensor) -> Tensor:
+        return actions.where(~self.logits.isnan().any(-1), NO_ACTION)

@@ -1,0 +1,19 @@
+"""Parameters: a plain dict of tensors, one set or one per task, stacked."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+Params = dict[str, Tensor]
+
+
+def flatten(params: Params) -> Tensor:
+    """All parameters in one vector `(P,)`."""
+    return torch.cat([value.reshape(-1) for value in params.values()])
+
+
+def unflatten(theta: Tensor, like: Params) -> Params:
+    """The inverse of `flatten`, with the names and shapes of `like`."""
+    parts = torch.split(theta, [value.numel() for value in like.values()])
+    return {name: part.view(like[name].shape) for name, part in zip(like, parts, strict=True)}

@@ -1,0 +1,1 @@
+"""Curves and runs shown: tables, figures, films and a page."""

@@ -1,0 +1,1 @@
+"""Run folders: what was asked, what happened, and all that is needed to go on."""

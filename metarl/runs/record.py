@@ -1,0 +1,172 @@
+"""config.json: what a run was asked to do, and whether it is the same as another."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import platform
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
+
+import gymnasium
+import numpy as np
+import torch
+
+from metarl import __version__
+from metarl.errors import UserError
+from metarl.runs import checkpoints
+
+VERSION = 1  # of config.json
+CONFIG, METRICS, TIMINGS, FAILURE = "config.json", "metrics.jsonl", "timings.jsonl", "nonfinite.pt"
+
+
+class NamedSource(Protocol):
+    """The part of a `Source` that identifies it."""
+
+    @property
+    def name(self) -> str:
+        """The family's id or the data set's name."""
+
+    def options(self) -> dict[str, Any]:
+        """Its preset and options, plain data."""
+
+
+def new_record(learner: str, config: Any, source: NamedSource, seed: int, device: str) -> dict[str, Any]:
+    """What config.json holds."""
+    return {
+        "version": VERSION,
+        "metarl": __version__,
+        "learner": learner,
+        "config": _as_json(dataclasses.asdict(config), "the config"),
+        "source": _as_json({"name": source.name, "options": source.options()}, "the source"),
+        "seed": int(seed),
+        "device": str(device),
+        "choices": {},
+        "environment": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "gymnasium": gymnasium.__version__,
+            "platform": platform.platform(),
+            "threads": torch.get_num_threads(),
+        },
+    }
+
+
+def _as_json(value: Any, what: str) -> Any:
+    """The value as JSON gives it back (tuples become lists)."""
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{what} cannot be stored as JSON ({error}): {value}") from None
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write config.json, whole."""
+    checkpoints.write_atomically(folder / CONFIG, (json.dumps(record, indent=2) + "\n").encode())
+
+
+_FIELDS = {"learner": str, "config": dict, "source": dict, "seed": int, "device": str, "choices": dict}
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read config.json.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    path = folder / CONFIG
+    try:
+        record = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{folder} holds no run (no {CONFIG} in it); give a folder that training made") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise UserError(f"{path} is damaged: it is not JSON") from None
+    if not isinstance(record, dict) or record.get("version") != VERSION:
+        raise UserError(f"{path} is no run of this metarl, which reads version {VERSION}")
+    if wrong := [name for name, kind in _FIELDS.items() if not isinstance(record.get(name), kind)]:
+        raise UserError(f"{path} is damaged: missing or of the wrong type: {', '.join(wrong)}")
+    return record
+
+
+def is_fresh(folder: Path) -> bool:
+    """Whether the folder holds nothing, or only a config.json that was never completed."""
+    return folder.is_dir() and {path.name for path in folder.iterdir()} <= {CONFIG + checkpoints.TEMPORARY}
+
+
+def check_identity(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, may_grow: bool) -> None:
+    """Raise UserError unless two records are of one run, which may grow in iterations where `may_grow`."""
+    differing = [
+        f"{name} is {before!r} there and {now!r} here"
+        for part in ("learner", "source", "seed", "config")
+        for name, before, now in _differences(part, old[part], new[part])
+        if not (
+            may_grow
+            and name == "config.iterations"
+            and isinstance(before, int)
+            and isinstance(now, int)
+            and now > before
+        )
+    ]
+    if differing:
+        iterations = (
+            "iterations may be raised" if may_grow else "iterations too: this learner's schedule depends on them"
+        )
+        raise UserError(
+            f"{folder} holds another run: {'; '.join(differing)}; resume with the same values "
+            f"({iterations}), or choose another folder"
+        )
+
+
+def _differences(name: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            if key not in old or key not in new:
+                yield f"{name}.{key}", old.get(key, "absent"), new.get(key, "absent")
+            else:
+                yield from _differences(f"{name}.{key}", old[key], new[key])
+    elif old != new:
+        yield name, old, new
+
+
+def build(kind: Any, value: Any, where: str) -> Any:
+    """A value of a config's type from its JSON: dataclasses from dicts, tuples from lists."""
+    if get_origin(kind) in (Union, types.UnionType):
+        for member in get_args(kind):
+            with contextlib.suppress(UserError):
+                return build(member, value, where)
+    elif dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        return _build_dataclass(kind, value, where)
+    elif get_origin(kind) is tuple and isinstance(value, list):
+        of = get_args(kind)
+        each = of[:1] * len(value) if of[-1] is Ellipsis else of
+        if len(each) == len(value):
+            return tuple(build(k, item, where) for k, item in zip(each, value, strict=True))
+    elif _fits(kind, value):
+        return value
+    raise UserError(f"the {where} is {value!r}, which is not {getattr(kind, '__name__', kind)}")
+
+
+def _build_dataclass(kind: Any, value: dict[str, Any], where: str) -> Any:
+    hints = get_type_hints(kind)
+    if unknown := sorted(value.keys() - {field.name for field in dataclasses.fields(kind)}):
+        raise UserError(f"the {where} has unknown fields: {', '.join(unknown)}")
+    held = {name: build(hints[name], item, f"{name} in the {where}") for name, item in value.items()}
+    try:
+        return kind(**held)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the {where} does not fit: {error}") from None
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    """Whether a JSON value that needs no building is of the type, as far as a config's types go."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if kind in (bool, int, float, str, types.NoneType):
+        return type(value) is kind or (kind is float and type(value) is int)
+    return not dataclasses.is_dataclass(kind) and get_origin(kind) is not tuple

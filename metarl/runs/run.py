@@ -1,0 +1,324 @@
+"""Run folders: what was asked, what happened, and all that is needed to go on.
+
+    config.json      learner, config, source, seed, device, measured choices, environment
+    metrics.jsonl    a line an iteration, the same on every repetition: no wall-clock in it
+    timings.jsonl    a line an iteration, seconds
+    tensorboard/     the same numbers for TensorBoard
+    checkpoints/     the last state, see `metarl.runs.checkpoints`
+    nonfinite.pt     only after a failure: the data that made a number NaN or infinite
+
+A process killed at any moment leaves a folder that `Run.resume` continues from: both logs are cut back
+to the last checkpoint, so that with keyed random streams a resumed run equals an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from metarl.errors import NonFiniteError, UserError
+from metarl.ops.finite import check_numbers, first_non_finite, reproducer
+from metarl.runs import checkpoints
+from metarl.runs.logs import line, read_lines
+from metarl.runs.loop import Loop
+from metarl.runs.record import (
+    CONFIG,
+    FAILURE,
+    METRICS,
+    TIMINGS,
+    NamedSource,
+    _as_json,
+    build,
+    check_identity,
+    is_fresh,
+    new_record,
+    read_record,
+    write_record,
+)
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class Run:
+    """One training run and its folder; made by `create`, `open` or `resume`.
+
+    Attributes:
+        folder: where it lives.
+        learner: the learner's name.
+        config: the learner's config; a dict if the run was opened without a config class.
+        source: `{"name": ..., "options": {...}}`, where its tasks come from.
+        seed: of every stream.
+        device: where it trains.
+    """
+
+    def __init__(self, folder: Path, record: dict[str, Any], config: Any, *, writable: bool) -> None:
+        self.folder = folder
+        self.config = config
+        self.learner: str = record["learner"]
+        self.source: dict[str, Any] = record["source"]
+        self.seed: int = record["seed"]
+        self.device: str = record["device"]
+        self._record = record
+        self._writable = writable
+        self._manifest = checkpoints.latest(folder / "checkpoints")
+        # The iteration that the caller's state belongs to; unknown until an existing checkpoint is restored.
+        self._at: int | None = None if self._manifest else 0
+        self._writer: SummaryWriter | None = None
+
+    @staticmethod
+    def create(
+        folder: str | Path, *, learner: str, config: Any, source: NamedSource, seed: int, device: str = "cpu"
+    ) -> Run:
+        """A new run in an empty or absent folder.
+
+        Raises:
+            UserError: the folder holds another run or anything else, or cannot be written; nothing is changed.
+        """
+        folder = Path(folder)
+        record = new_record(learner, config, source, seed, device)
+        if (folder / CONFIG).exists():
+            raise UserError(f"{folder} already holds a run; resume it, or choose another folder")
+        if folder.exists() and not is_fresh(folder):
+            raise UserError(f"{folder} is not an empty folder; choose another one for the run")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            checkpoints.sync(folder.parent)
+            write_record(folder, record)
+        except OSError as error:
+            raise UserError(f"{folder} cannot hold a run: {error.strerror}; choose another folder") from None
+        return Run(folder, record, config, writable=True)
+
+    @staticmethod
+    def open(folder: str | Path, config_class: type | None = None) -> Run:
+        """An existing run, to read: nothing in the folder is created or changed.
+
+        Args:
+            folder: of the run.
+            config_class: the learner's config dataclass; without it `config` is a dict.
+
+        Raises:
+            UserError: there is no run, or its config.json is damaged or does not fit the class.
+        """
+        folder = Path(folder)
+        record = read_record(folder)
+        config = record["config"]
+        if config_class is not None:
+            config = build(config_class, config, f"config of {folder / CONFIG}")
+        return Run(folder, record, config, writable=False)
+
+    @staticmethod
+    def resume(
+        folder: str | Path, *, learner: str, config: Any, source: NamedSource, seed: int, device: str = "cpu"
+    ) -> Run:
+        """Continue a run from its last checkpoint, or from the start if it was stopped before the first.
+
+        The learner, the source, the seed and the config must be those of the run, except that
+        `iterations` may be raised, unless the config's class says `iterations_may_grow = False` (a schedule
+        depends on them, so a longer run would differ from its first iteration on). The logs are cut back to
+        the checkpoint; call `restore` next. A folder whose process was killed before it wrote config.json, so
+        an empty one, is begun anew.
+
+        Raises:
+            UserError: there is no such folder, it holds another run, or the run is damaged. The fields
+                that differ are named, and nothing is changed.
+        """
+        folder = Path(folder)
+        if folder.is_dir() and is_fresh(folder):
+            return Run.create(folder, learner=learner, config=config, source=source, seed=seed, device=device)
+        old, new = read_record(folder), new_record(learner, config, source, seed, device)
+        check_identity(folder, old, new, may_grow=getattr(config, "iterations_may_grow", True))
+        changed = {"config": new["config"], "device": device}
+        run = Run(folder, {**old, **changed}, config, writable=True)
+        run._rewind()
+        if any(old[name] != value for name, value in changed.items()):
+            write_record(folder, run._record)
+        return run
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """All that config.json holds, also what made the run; a copy."""
+        return copy.deepcopy(self._record)
+
+    def recall(self, name: str) -> Any | None:
+        """A choice remembered by this run, as JSON gives it back, or None."""
+        return self._record["choices"].get(name)
+
+    def remember(self, name: str, value: Any) -> None:
+        """Store a choice (JSON) in config.json, for instance a measured plan that a resumed run must reuse."""
+        self.check_writable()
+        value = _as_json(value, f"the choice {name!r}")
+        self._record = {**self._record, "choices": {**self._record["choices"], name: value}}
+        write_record(self.folder, self._record)
+
+    def log(self, iteration: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
+        """Append a line to metrics.jsonl and one to timings.jsonl, and scalars to TensorBoard.
+
+        Args:
+            iteration: what the numbers belong to; the loop counts from 0.
+            metrics: numbers that a repetition must reproduce, so no wall-clock.
+            timings: seconds.
+
+        Raises:
+            NonFiniteError: a number is not finite; nothing is written. What is undefined in an iteration, such
+                as the mean return where no episode ended, is left out by the learner.
+        """
+        self.check_writable()
+        check_numbers(metrics)
+        for name, values in ((METRICS, metrics), (TIMINGS, timings)):
+            if "iteration" in values:
+                raise ValueError("'iteration' is a field of every line and cannot name a metric")
+            with (self.folder / name).open("ab") as file:
+                file.write(line(iteration, values))
+        writer = self._tensorboard()
+        for name, value in (*metrics.items(), *((f"time/{n}", v) for n, v in timings.items())):
+            writer.add_scalar(name, float(value), iteration)
+
+    def metrics(self) -> list[dict[str, float]]:
+        """The lines of metrics.jsonl; `iteration` is an integer, null (in files of earlier versions) is NaN."""
+        return read_lines(self.folder / METRICS)
+
+    def timings(self) -> list[dict[str, float]]:
+        """The lines of timings.jsonl."""
+        return read_lines(self.folder / TIMINGS)
+
+    def checkpoint(self, iteration: int, state: Any) -> None:
+        """Save all that continuing needs, replacing the checkpoint before.
+
+        Args:
+            iteration: completed iterations.
+            state: dicts, lists and tuples of tensors, numbers, strings, booleans and None.
+
+        Raises:
+            ValueError: the state holds anything else; it is named.
+            NonFiniteError: a number of the state is not finite; the checkpoint before stays the last one. Tensors
+                whose names are listed in `state["infinite"]` may hold infinities (masks do).
+        """
+        self.check_writable()
+        if place := first_non_finite(state):
+            raise NonFiniteError(f"{place} is not finite")
+        if self._writer:
+            self._writer.flush()
+        sizes = {}
+        for name, field in ((METRICS, "metrics_bytes"), (TIMINGS, "timings_bytes")):
+            path = self.folder / name
+            if path.exists():
+                checkpoints.sync(path)
+            sizes[field] = path.stat().st_size if path.exists() else 0
+        checkpoints.sync(self.folder)
+        self._manifest = checkpoints.save(self.folder / "checkpoints", iteration, state, **sizes)
+        self._at = iteration
+
+    def restore(self) -> tuple[int, Any] | None:
+        """Completed iterations and state of the last checkpoint, tensors on the CPU; None if there is none.
+
+        Raises:
+            UserError: the checkpoint is missing, damaged or foreign, or a number in it is not finite.
+        """
+        if not self._writable:  # a training that goes on elsewhere has replaced the checkpoint since
+            self._manifest = checkpoints.latest(self.folder / "checkpoints")
+        if self._manifest is None:
+            return None
+        state = checkpoints.load(self.folder / "checkpoints", self._manifest)
+        self._at = self._manifest.iteration
+        return self._manifest.iteration, state
+
+    def keep_failure(self, error: NonFiniteError, iteration: int | None = None, state: Any = None) -> None:
+        """Write what shows a failure again into nonfinite.pt, and add to the error what became of the training.
+
+        Args:
+            error: what failed.
+            iteration: in which it did, counted from 0; None after the last.
+            state: what `checkpoint` would save.
+
+        The file holds the run's identity (learner, config, source, seed, device) and what `finite.reproducer`
+        makes of the error; `torch.load(path, weights_only=True)` reads it.
+        """
+        self.check_writable()
+        error.iteration = iteration
+        identity = {name: self._record[name] for name in ("metarl", "learner", "config", "source", "seed", "device")}
+        path = self.folder / FAILURE
+        try:
+            checkpoints.write_atomically(path, checkpoints.pack(identity | reproducer(error, state)))
+            seen = f"its data are in {path}"
+        except OSError as problem:  # a full disk must not hide the failure itself
+            seen = f"its data could not be kept in {path} ({problem.strerror})"
+        if self._manifest is None:
+            kept = "there is no checkpoint yet"
+        else:
+            kept = f"the last checkpoint, of {self._manifest.iteration} iterations, stays"
+        error.remark = f"{seen}; {kept}"
+
+    def loop(self, total: int, *, checkpoint_every: int, state: Callable[[], Any]) -> Loop:
+        """The training loop: iterations, checkpoints, a progress bar and an orderly Ctrl-C.
+
+        A NonFiniteError that leaves it is completed by `keep_failure`.
+
+            with run.loop(config.iterations, checkpoint_every=10, state=lambda: {...}) as loop:
+                for iteration in loop:
+                    ...
+                    loop.log(metrics, timings)
+
+        Args:
+            total: iterations of the whole run. They are counted from 0, or from those the restored
+                checkpoint has completed, to total - 1.
+            checkpoint_every: iterations between checkpoints; there is one at the end in any case.
+            state: called between iterations; what `checkpoint` saves.
+        """
+        return Loop(self, total, checkpoint_every, state)
+
+    def withdraw(self) -> None:
+        """Remove a run that has not begun, so that its folder may be used again; one with progress is left alone."""
+        if self._manifest is None and not (self.folder / METRICS).exists():
+            (self.folder / CONFIG).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()  # unless something else lies there
+
+    def close(self) -> None:
+        """Flush and close TensorBoard's file; the loop does it on leaving."""
+        if self._writer:
+            self._writer.close()
+            self._writer = None
+
+    @property
+    def completed(self) -> int | None:
+        """Iterations done, as last checkpointed or restored; None before a checkpoint that exists was restored."""
+        return self._at
+
+    @property
+    def saved(self) -> int | None:
+        """Iterations done at the last checkpoint; None where there is none."""
+        return None if self._manifest is None else self._manifest.iteration
+
+    def check_writable(self) -> None:
+        """Raise where the run was opened for reading."""
+        if not self._writable:
+            raise ValueError(f"{self.folder} was opened to read; create or resume it to write")
+
+    def _tensorboard(self) -> SummaryWriter:
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import, and reading needs none
+
+            # Tells TensorBoard to drop what an earlier process logged at or after this step.
+            purge = self._manifest.iteration if self._manifest else 0
+            self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge)
+        return self._writer
+
+    def _rewind(self) -> None:
+        """Cut the logs back to the last checkpoint and remove what was left half-written."""
+        folder, manifest = self.folder / "checkpoints", self._manifest
+        sizes = {METRICS: manifest.metrics_bytes if manifest else 0, TIMINGS: manifest.timings_bytes if manifest else 0}
+        for name, size in sizes.items():
+            path = self.folder / name
+            if size > (path.stat().st_size if path.exists() else 0):
+                raise UserError(f"{path} is damaged: it is shorter than at the last checkpoint; train again elsewhere")
+        if manifest:
+            checkpoints.read(folder, manifest)
+        checkpoints.tidy(folder, manifest)
+        for name, size in sizes.items():
+            if (self.folder / name).exists():
+                os.truncate(self.folder / name, size)

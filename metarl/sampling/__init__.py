@@ -1,0 +1,1 @@
+"""Acting: whole episodes of many tasks, as tensors or as pictures."""
