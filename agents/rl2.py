@@ -43,7 +43,7 @@ from metarl.ops import finite, returns
 from metarl.parallel import intra_op_threads
 from metarl.runs.run import Run
 from metarl.sampling.episodes import Episodes
-from metarl.sampling.recording import Camera, Take
+from metarl.sampling.recording import Recorder, Recording
 from metarl.sampling.rollout import Watch, run_episodes
 from metarl.seeding import Key
 from metarl.tasks import TaskFamily, Tasks, TaskVectorEnv
@@ -536,16 +536,16 @@ class Agent:
         env.close()
         return played
 
-    def film(self, task: Tasks, budget: Budget, seed: int) -> list[Take]:
+    def film(self, task: Tasks, budget: Budget, seed: int) -> list[Recording]:
         """The first and the last episode of one trial; a bandit's trial is one episode."""
-        camera = Camera()
-        episodes = self.play(task, 1, Key(seed)("rl2", "film"), camera).episodes
+        recorder = Recorder()
+        episodes = self.play(task, 1, Key(seed)("rl2", "film"), recorder).episodes
         ended = episodes.obs[0, 0, :, -1].bool() & episodes.valid[0, 0]  # the first step of a later episode
         bounds = [0, *torch.nonzero(ended).flatten().tolist(), int(episodes.valid.sum())]
-        last = len(bounds) - 2
+        count = len(bounds) - 1
         return [
-            camera.take(f"episode {i + 1} of the trial" if last else "the trial", bounds[i], bounds[i + 1])
-            for i in sorted({0, last})
+            recorder.cut(f"episode {i + 1} of {count}, one trial" if count > 1 else "one trial", *bounds[i : i + 2])
+            for i in sorted({0, count - 1})
         ]
 
     @plain_torch()

@@ -988,10 +988,10 @@ def video(words: Sequence[str]) -> int:
     tasks = source.fixed(options.split, options.task + 1)
     if options.task >= len(tasks):
         fail(f"--task is {options.task}; {source.name} has {len(tasks)} {options.split} tasks, 0 to {len(tasks) - 1}")
-    takes = agent.film(tasks[options.task :], budget, options.seed)
-    write(takes, options.out, options.fps)
-    for take in takes:
-        say(f"{take.title}; filmed: {sum(take.rewards):.1f} in {len(take.rewards)} steps")
+    recordings = agent.film(tasks[options.task :], budget, options.seed)
+    write(recordings, options.out, options.fps)
+    for recording in recordings:
+        say(f"{recording.title}; filmed: {sum(recording.rewards):.1f} in {len(recording.rewards)} steps")
     say(f"wrote {options.out}")
     return 0
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from metarl.errors import UserError
 from metarl.runs.run import Run
-from metarl.sampling.recording import Take
+from metarl.sampling.recording import Recording
 from metarl.tasks import Tasks
 
 ScoreKind = Literal["return", "accuracy", "mse"]
@@ -105,7 +105,7 @@ class Adaptable(Protocol):
 class Filmable(Protocol):
     """An `Adaptable` that acts, and so can be filmed; optional."""
 
-    def film(self, task: Tasks, budget: Budget, seed: int) -> list[Take]:
+    def film(self, task: Tasks, budget: Budget, seed: int) -> list[Recording]:
         """Episodes on one task (a batch of 1), the first before adaptation, the last after all of it.
 
         Raises:

@@ -25,7 +25,7 @@ from metarl.nets.policies import Policy
 from metarl.ops.finite import finite_rows
 from metarl.runs.run import Run
 from metarl.sampling.blocks import Blocks
-from metarl.sampling.recording import Camera, Take
+from metarl.sampling.recording import Recorder, Recording
 from metarl.sampling.rollout import rollout
 from metarl.seeding import Key
 from metarl.tasks import TaskFamily, Tasks
@@ -83,18 +83,18 @@ class Adapting:
         )
 
     @plain_torch()
-    def film(self, task: Tasks, budget: Budget, seed: int) -> list[Take]:
+    def film(self, task: Tasks, budget: Budget, seed: int) -> list[Recording]:
         """An episode before adapting and one after `budget.steps` gradient steps, the same luck in both."""
         key = Key(seed)("policy-gradient", "film")
         adapted = self._adapt(task, budget, key("adapt"))
-        takes = []
+        recordings = []
         for k in sorted({0, budget.steps}):
-            camera, env = Camera(), self.family.make_vec(task, 1)
-            rollout(env, self.policy, adapted.iterates[k], key("episode"), watch=camera)
+            recorder, env = Recorder(), self.family.make_vec(task, 1)
+            rollout(env, self.policy, adapted.iterates[k], key("episode"), watch=recorder)
             env.close()
             when = f"after {k} gradient step{'s' if k > 1 else ''}" if k else "before adaptation"
-            takes.append(camera.take(f"{when}: mean return {float(adapted.means[0, k]):.1f}"))
-        return takes
+            recordings.append(recorder.cut(f"{when}: mean return {float(adapted.means[0, k]):.1f}"))
+        return recordings
 
     def _adapt(self, tasks: Tasks, budget: Budget, key: Key) -> Adapted:
         rule = inner.Rule((self.step_size, self.step_size / 2), budget.steps, order=1, project=self.policy.project)

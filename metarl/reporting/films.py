@@ -1,7 +1,7 @@
 """Episodes as moving pictures: before and after adaptation, side by side.
 
-A `Camera` watches a rollout and gives a `Take`; what can be filmed has a method `film` (`learner.Filmable`)
-that returns the takes to be shown beside one another.
+A `Recorder` watches a rollout and gives a `Recording`; what can be filmed has a method `film`
+(`learning.contract.Filmable`) that returns the recordings to be shown beside one another.
 
     write(agent.film(family.fixed("test", 1), Budget(steps=3), seed=0), Path("adaptation.mp4"))
 """
@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from metarl.errors import UserError
-from metarl.sampling.recording import Take
+from metarl.sampling.recording import Recording
 
 FORMATS = (".mp4", ".gif")
 FPS = 20.0  # pictures a second: real time where a step is .05 s
@@ -57,11 +57,11 @@ def draw_without_display() -> None:
             return
 
 
-def write(takes: Sequence[Take], path: Path, fps: float | None = None) -> None:
-    """Encode takes side by side, the shorter ones resting on their last picture.
+def write(recordings: Sequence[Recording], path: Path, fps: float | None = None) -> None:
+    """Encode recordings side by side, the shorter ones resting on their last picture.
 
     Args:
-        takes: of one environment.
+        recordings: of one environment.
         path: ends in .mp4, or in .gif (at most 10 pictures a second, 640 pixels wide).
         fps: pictures a second; by default 20, or fewer so that the film lasts five seconds.
 
@@ -69,22 +69,22 @@ def write(takes: Sequence[Take], path: Path, fps: float | None = None) -> None:
         UserError: the suffix is another, or nothing here encodes it.
     """
     check_film(path)
-    length = max(len(take.pictures) for take in takes)
+    length = max(len(recording.frames) for recording in recordings)
     fps = fps or min(FPS, max(SLOWEST, length / SHORTEST))
     encode = _write_mp4 if path.suffix.lower() == ".mp4" else _write_gif
     unfinished = path.with_name(f"{path.stem}.tmp{path.suffix}")  # the suffix tells encoders the format
     try:
-        encode(frames(takes, round(HOLD * fps)), unfinished, fps)
+        encode(side_by_side(recordings, round(HOLD * fps)), unfinished, fps)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def frames(takes: Sequence[Take], hold: int = 0) -> Iterator[Image.Image]:
-    """Pictures of all takes at each step, then the last one `hold` more times; even sizes, as encoders want."""
-    length = max(len(take.pictures) for take in takes)
+def side_by_side(recordings: Sequence[Recording], hold: int = 0) -> Iterator[Image.Image]:
+    """Pictures of all recordings at each step, then the last one `hold` more times; even sizes, as encoders want."""
+    length = max(len(recording.frames) for recording in recordings)
     for i in [*range(length), *[length - 1] * hold]:
-        panels = [_panel(take, min(i, len(take.pictures) - 1)) for take in takes]
+        panels = [_panel(recording, min(i, len(recording.frames) - 1)) for recording in recordings]
         width = sum(panel.width + GAP for panel in panels) - GAP
         height = max(panel.height for panel in panels)
         frame = Image.new("RGB", (width + width % 2, height + height % 2), "white")
@@ -95,14 +95,14 @@ def frames(takes: Sequence[Take], hold: int = 0) -> Iterator[Image.Image]:
         yield frame
 
 
-def _panel(take: Take, i: int) -> Image.Image:
-    picture = Image.fromarray(take.pictures[i])
+def _panel(recording: Recording, i: int) -> Image.Image:
+    picture = Image.fromarray(recording.frames[i])
     if picture.height < SMALL:
         picture = picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.BICUBIC)
     panel = Image.new("RGB", (picture.width, picture.height + STRIP), "white")
     pen = ImageDraw.Draw(panel)
-    pen.text((MARGIN, MARGIN), take.title, fill="black", font_size=17)
-    so_far = f"step {i} of {len(take.rewards)}, return so far {sum(take.rewards[:i]):.1f}"
+    pen.text((MARGIN, MARGIN), recording.title, fill="black", font_size=17)
+    so_far = f"step {i} of {len(recording.rewards)}, return so far {sum(recording.rewards[:i]):.1f}"
     pen.text((MARGIN, MARGIN + 21), so_far, fill="#555555", font_size=15)
     panel.paste(picture, (0, STRIP))
     return panel

@@ -43,7 +43,7 @@ def rollout(
         key: names the streams of start states and actions, a task's by its place; so episodes do not depend on
             threads, on the other tasks, nor on what was sampled before.
         threads: intra-op threads of the policy; one is fastest for small networks.
-        watch: called after the reset and after every step, such as a `video.Camera`; not with `Blocks`.
+        watch: called after the reset and after every step, such as a `recording.Recorder`; not with `Blocks`.
 
     Returns:
         Episodes on the CPU, `(T, E, H, ...)`.

@@ -18,8 +18,8 @@ from PIL import Image
 from metarl.errors import UserError
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.learning.contract import Budget
-from metarl.reporting import page as report
-from metarl.reporting.page import Subject, problems, write_report
+from metarl.reporting.page import Subject, videos, write_report
+from metarl.reporting.page.adaptation import problems
 from metarl.runs.run import Run
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -28,7 +28,7 @@ HOSTILE = '<script>alert("x")</script>&'
 
 def curve(agent: str = "learner", **changes: Any) -> AdaptationCurve:
     values = np.array([-40.0, -12.0, -4.0]) + np.arange(5.0)[:, None]
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "agent": agent,
         "family": "metarl/Navigation2D-v0",
         "preset": "pearl",
@@ -45,7 +45,7 @@ def curve(agent: str = "learner", **changes: Any) -> AdaptationCurve:
         "oracle": -0.5,
         "budget": Budget(2, 40),
     }
-    return AdaptationCurve(**(given | changes))
+    return AdaptationCurve(**(fields | changes))
 
 
 @dataclass(frozen=True)
@@ -196,13 +196,15 @@ def test_what_diverged_is_shown(tmp_path: Path) -> None:
 
 
 def test_each_problem_is_compared_apart() -> None:
-    found = problems([curve("a"), curve("b", split="ood"), curve("c"), curve("c", seeds=(1,)), curve("d", split="ood")])
-    assert [group.labels for group in found] == [["a", "c"], ["b", "d"]]
-    assert found[0].curves[1].seeds == (0, 1)
+    comparisons = problems(
+        [curve("a"), curve("b", split="ood"), curve("c"), curve("c", seeds=(1,)), curve("d", split="ood")]
+    )
+    assert [group.labels for group in comparisons] == [["a", "c"], ["b", "d"]]
+    assert comparisons[0].curves[1].seeds == (0, 1)
 
 
 def test_small_films_are_inlined_and_large_ones_lie_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "INLINED", 100)
+    monkeypatch.setattr(videos, "INLINED", 100)
     made = run(tmp_path / "a")
     (tmp_path / "a" / "small.mp4").write_bytes(b"s" * 99)
     (tmp_path / "a" / "large.mp4").write_bytes(b"l" * 100)
@@ -223,7 +225,7 @@ def test_a_seed_given_twice_is_refused_and_nothing_is_written(tmp_path: Path) ->
 
 def browsed(page: Path, picture: Path) -> list[str]:
     """Draw a page in headless Chromium; what its console said."""
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
         pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
     words = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1200,2400"]

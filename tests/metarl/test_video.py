@@ -1,4 +1,4 @@
-"""Films: what a camera sees, how takes are put together, and the command."""
+"""Films: what a recorder sees, how recordings are put together, and the command."""
 
 import itertools
 import os
@@ -14,9 +14,9 @@ from metarl.envs import make_family
 from metarl.errors import UserError
 from metarl.learning.contract import Budget, Filmable
 from metarl.reporting import films
-from metarl.reporting.films import frames, write
+from metarl.reporting.films import side_by_side, write
 from metarl.runs.run import Run
-from metarl.sampling.recording import Camera, Take
+from metarl.sampling.recording import Recorder, Recording
 from metarl.tasks import TaskVectorEnv
 
 NAVIGATION = "metarl/Navigation2D-v0"
@@ -45,9 +45,9 @@ def agents(tmp_path_factory):
     return Agents(*loaded)
 
 
-def take(steps, shade=0, size=(20, 31)):
+def recording(steps, shade=0, size=(20, 31)):
     pictures = [np.full((*size, 3), shade + i, np.uint8) for i in range(steps + 1)]
-    return Take("title", pictures, [1.0] * steps)
+    return Recording("title", pictures, [1.0] * steps)
 
 
 def read(path):
@@ -73,8 +73,8 @@ def test_maml_films_one_episode_before_and_one_after_with_the_same_luck(agents):
     assert before.title.startswith("before adaptation: mean return -")
     assert after.title.startswith("after 2 gradient steps: mean return -")
     for shown in (before, after):
-        assert len(shown.pictures) == len(shown.rewards) + 1 <= family.horizon + 1
-    np.testing.assert_array_equal(before.pictures[0], after.pictures[0])
+        assert len(shown.frames) == len(shown.rewards) + 1 <= family.horizon + 1
+    np.testing.assert_array_equal(before.frames[0], after.frames[0])
     assert before.rewards != after.rewards
     goal = task.arrays["goal"][0]  # maml2017 pays minus the distance, and the first step is at most .1 along an axis
     assert before.rewards[0] == pytest.approx(-np.hypot(*goal), abs=0.15)
@@ -87,15 +87,15 @@ def test_maml_films_one_episode_before_and_one_after_with_the_same_luck(agents):
 def test_rl2_films_the_first_and_the_last_episode_of_one_trial(agents):
     task = agents.rl2.family.fixed("test", 1)
     first, last = agents.rl2.film(task, Budget(3, 40), seed=1)
-    assert (first.title, last.title) == ("episode 1 of the trial", "episode 3 of the trial")
+    assert (first.title, last.title) == ("episode 1 of 3, one trial", "episode 3 of 3, one trial")
     played = rl2.Agent.play(agents.rl2, task, 1, rl2.Key(1)("rl2", "film"))
     returns = played.returns()[0, 0]
     assert sum(first.rewards) == pytest.approx(float(returns[0]), rel=1e-5)
     assert sum(last.rewards) == pytest.approx(float(returns[2]), rel=1e-5)
-    np.testing.assert_array_equal(first.pictures[0], last.pictures[0])  # every episode starts at the origin
-    assert len(first.pictures) == len(first.rewards) + 1
-    np.testing.assert_array_equal(first.pictures[-1], first.pictures[-2])  # the last state is already reset away
-    assert not np.array_equal(last.pictures[-1], last.pictures[-2])
+    np.testing.assert_array_equal(first.frames[0], last.frames[0])  # every episode starts at the origin
+    assert len(first.frames) == len(first.rewards) + 1
+    np.testing.assert_array_equal(first.frames[-1], first.frames[-2])  # the last state is already reset away
+    assert not np.array_equal(last.frames[-1], last.frames[-2])
 
 
 def test_who_can_be_filmed_is_told_by_what_it_can_do(agents):
@@ -117,22 +117,22 @@ class Numbered(TaskVectorEnv):
         return np.full((2, 2, 3), next(self.drawn), np.uint8)
 
 
-def test_a_camera_cuts_takes_out_of_what_it_saw():
+def test_a_recorder_cuts_recordings_out_of_what_it_saw():
     Numbered.__abstractmethods__ = frozenset()
-    camera, env = Camera(), Numbered()
+    recorder, env = Recorder(), Numbered()
     for reward in (0.0, 1.0, 2.0, 3.0, 4.0):
-        camera(env, np.array([reward, 99.0], np.float32))
+        recorder(env, np.array([reward, 99.0], np.float32))
 
     def seen(cut):
-        return [int(picture[0, 0, 0]) for picture in cut.pictures], list(cut.rewards)
+        return [int(picture[0, 0, 0]) for picture in cut.frames], list(cut.rewards)
 
-    assert seen(camera.take("all")) == ([0, 1, 2, 3, 4], [1.0, 2.0, 3.0, 4.0])
-    assert seen(camera.take("first", 0, 2)) == ([0, 1, 1], [1.0, 2.0])
-    assert seen(camera.take("second", 2, 4)) == ([2, 3, 4], [3.0, 4.0])
+    assert seen(recorder.cut("all")) == ([0, 1, 2, 3, 4], [1.0, 2.0, 3.0, 4.0])
+    assert seen(recorder.cut("first", 0, 2)) == ([0, 1, 1], [1.0, 2.0])
+    assert seen(recorder.cut("second", 2, 4)) == ([2, 3, 4], [3.0, 4.0])
 
 
-def test_frames_stand_side_by_side_and_the_shorter_take_waits():
-    shown = [np.asarray(frame) for frame in frames([take(5), take(2, 100)], hold=2)]
+def test_frames_stand_side_by_side_and_the_shorter_recording_waits():
+    shown = [np.asarray(frame) for frame in side_by_side([recording(5), recording(2, 100)], hold=2)]
     assert len(shown) == 6 + 2
     (height, width, _), wide, high = shown[0].shape, 2 * 31, films.STRIP + 2 * 20
     assert (width, height) == (2 * wide + films.GAP, high)
@@ -147,7 +147,7 @@ def test_a_film_is_written_whole(suffix, tmp_path):
     path = tmp_path / f"film{suffix}"
     if suffix == ".mp4":
         pytest.importorskip("imageio_ffmpeg", reason="the video extra is not installed")
-    write([take(39), take(9, 100)], path)
+    write([recording(39), recording(9, 100)], path)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     pictures, fps = read(path.rename(tmp_path / f"read{suffix.lower()}"))
     assert fps == pytest.approx(8, rel=0.05)  # 40 pictures in five seconds
@@ -157,7 +157,7 @@ def test_a_film_is_written_whole(suffix, tmp_path):
 
 
 def test_a_film_may_be_as_fast_as_asked(tmp_path):
-    write([take(20)], tmp_path / "film.gif", fps=40)
+    write([recording(20)], tmp_path / "film.gif", fps=40)
     pictures, fps = read(tmp_path / "film.gif")
     assert fps == pytest.approx(10, rel=0.05)  # of a GIF every fourth picture is kept
     assert len(pictures) == pytest.approx((21 + 40) / 4, abs=1)
@@ -165,16 +165,16 @@ def test_a_film_may_be_as_fast_as_asked(tmp_path):
 
 def test_what_cannot_be_written_is_refused(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"film.avi: the name must end in .mp4 or .gif"):
-        write([take(1)], tmp_path / "film.avi")
+        write([recording(1)], tmp_path / "film.avi")
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(UserError, match=r"pip install 'metarl\[video\]', or give a name that ends in .gif"):
-        write([take(1)], tmp_path / "film.mp4")
-    write([take(1)], tmp_path / "film.gif")
+        write([recording(1)], tmp_path / "film.mp4")
+    write([recording(1)], tmp_path / "film.gif")
 
 
 def test_a_failed_film_leaves_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "film.gif"
-    write([take(1)], path)
+    write([recording(1)], path)
     old = path.read_bytes()
 
     def fails(*_):
@@ -183,7 +183,7 @@ def test_a_failed_film_leaves_the_old_one(tmp_path, monkeypatch):
 
     monkeypatch.setattr(films, "_write_gif", fails)
     with pytest.raises(OSError, match="disk full"):
-        write([take(2)], path)
+        write([recording(2)], path)
     assert path.read_bytes() == old
     assert [p.name for p in tmp_path.iterdir()] == ["film.gif"]
 

@@ -1,0 +1,53 @@
+"""Pieces of HTML: what comes from a file or from a user is escaped here and nowhere else."""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from metarl.reporting import plots
+
+SCALE = 1.6  # pixels of the page a point of a figure
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page; one without a body is left out."""
+
+    title: str
+    body: str
+
+
+def names(names: Sequence[str]) -> str:
+    """Names as code, with commas between them."""
+    return ", ".join(f"<code>{html.escape(name)}</code>" for name in names)
+
+
+def figure(draw: Callable[[], Figure], alternative: str, caption: str) -> str:
+    """A figure as SVG in an `<img>`, drawn for light and for dark pages."""
+    light, dark = (plots.render(draw, "svg", dark=dark) for dark in (False, True))
+    inlined = [f"data:image/svg+xml;base64,{base64.b64encode(picture).decode()}" for picture in (light, dark)]
+    size = re.search(rb'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"', light)
+    width, height = (round(SCALE * float(points)) for points in size.groups()) if size else (0, 0)
+    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    return (
+        f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{inlined[1]}">'
+        f'<img src="{inlined[0]}" width="{width}" height="{height}" alt="{html.escape(alternative)}"></picture>'
+        f"{below}</figure>"
+    )
+
+
+def details(title: str, body: str, *, opened: bool = False) -> str:
+    """What is folded behind its title, or shown at first."""
+    return f"<details{' open' * opened}><summary>{html.escape(title)}</summary>{body}</details>"
+
+
+def definitions(facts: Mapping[str, str]) -> str:
+    """Names with what they are, side by side."""
+    pairs = (f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>" for name, value in facts.items())
+    return f"<dl>{''.join(pairs)}</dl>"
