@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -35,6 +35,7 @@ from metarl.errors import NonFiniteError, UserError
 from metarl.learning import gradient_adaptation, policy_gradient
 from metarl.learning.contract import Budget
 from metarl.learning.gradient_adaptation import Adapting
+from metarl.learning.loading import load_params
 from metarl.learning.policy_gradient import Batch
 from metarl.learning.settings import check_range
 from metarl.meta import inner
@@ -379,12 +380,5 @@ def load(run: Run, source: TaskFamily) -> Adapting:
     Raises:
         UserError: the run has no checkpoint yet, or it does not fit the family.
     """
-    restored = run.restore()
-    if restored is None:
-        raise UserError(f"{run.folder} has no checkpoint yet: train it first")
-    state: Mapping[str, Any] = restored[1]
     policy = _policy(run.config, source)
-    expected = {name: value.shape for name, value in policy.init(Key(0).torch()).items()}
-    if {name: value.shape for name, value in state["params"].items()} != expected:
-        raise UserError(f"the checkpoint in {run.folder} does not fit {source.name} and its config")
-    return _adapting(policy, policy.project(state["params"]), run.config, source)
+    return _adapting(policy, load_params(run, policy, source.name), run.config, source)

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -35,11 +34,13 @@ from metarl.ambient import plain_torch
 from metarl.envs.wrappers.trials import Trials
 from metarl.errors import NonFiniteError, UserError
 from metarl.learning.contract import Budget, Scores, mean_steps
+from metarl.learning.loading import load_params
 from metarl.learning.settings import check_range
 from metarl.nets.actor_critic import RecurrentPolicy, recurrent_policy
 from metarl.nets.params import Params
 from metarl.nets.policies import MIN_STD
 from metarl.ops import finite, returns
+from metarl.ops.surrogates import clipped_surrogate
 from metarl.parallel import intra_op_threads
 from metarl.runs.run import Run
 from metarl.sampling.episodes import Episodes
@@ -346,12 +347,6 @@ def prepare(played: Play, config: Config, scale: RewardScale) -> tuple[Batch, fl
     return batch, explained
 
 
-def clipped_surrogate(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    """PPO's objective at every step, to be maximised (Schulman et al. 2017, eq. 7)."""
-    ratio = torch.exp(log_prob - old_log_prob)
-    return torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
-
-
 def ppo_loss(policy: RecurrentPolicy, params: Params, batch: Batch, config: Config) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss, a mean over valid steps, and its diagnostics."""
     decision = policy.sequence(params, batch.obs, batch.states)
@@ -583,12 +578,5 @@ def load(run: Run, source: TaskFamily) -> Agent:
     Raises:
         UserError: the run has no checkpoint yet, or it does not fit the family.
     """
-    restored = run.restore()
-    if restored is None:
-        raise UserError(f"{run.folder} has no checkpoint yet: train it first")
-    state: Mapping[str, Any] = restored[1]
     policy = _policy(run.config, _trials(run.config, source))
-    expected = {name: value.shape for name, value in policy.init(Key(0).torch()).items()}
-    if {name: value.shape for name, value in state["params"].items()} != expected:
-        raise UserError(f"the checkpoint in {run.folder} does not fit {source.name} and its config")
-    return Agent(policy, policy.project(state["params"]), run.config, source)
+    return Agent(policy, load_params(run, policy, source.name), run.config, source)

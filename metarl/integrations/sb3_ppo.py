@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from metarl.errors import NonFiniteError, UserError
 from metarl.integrations.sb3_env import SB3VecEnv
+from metarl.learning.loading import load_params
 from metarl.learning.settings import check_range
 from metarl.nets.params import Params
 from metarl.nets.policies import CategoricalPolicy, GaussianPolicy, mlp_policy, project_std
@@ -268,9 +269,9 @@ def _iterate(model: PPO, vec: VecNormalize, config: Config, key: Key) -> tuple[d
     sampled = time.perf_counter()
     model.train()
     project(model, config)
-    found = model.logger.name_to_value
-    metrics = {ours: float(found[theirs]) for theirs, ours in DIAGNOSTICS.items() if theirs in found}
-    metrics["policy/entropy"] = -float(found["train/entropy_loss"])
+    logged = model.logger.name_to_value
+    metrics = {ours: float(logged[theirs]) for theirs, ours in DIAGNOSTICS.items() if theirs in logged}
+    metrics["policy/entropy"] = -float(logged["train/entropy_loss"])
     metrics["episodes/steps"] = model.n_steps * vec.num_envs  # all are taken: what ends begins anew
     finished = [episode["r"] for episode in episodes]
     if finished:
@@ -286,15 +287,4 @@ def load_actor(run: Run, actor: Actor, family: TaskFamily) -> Params:
     Raises:
         UserError: the run has no checkpoint yet, or it does not fit the family.
     """
-    found = run.restore()
-    if found is None:
-        raise UserError(f"{run.folder} has no checkpoint yet: train it first")
-    misfit = UserError(f"the checkpoint in {run.folder} does not fit {family.name} and its config")
-    try:
-        params = actor.params(found[1]["policy"])
-    except (KeyError, TypeError):
-        raise misfit from None
-    expected = {name: value.shape for name, value in actor.policy(family).init(Key(0).torch()).items()}
-    if {name: value.shape for name, value in params.items()} != expected:
-        raise misfit
-    return params
+    return load_params(run, actor.policy(family), family.name, lambda state: actor.params(state["policy"]))

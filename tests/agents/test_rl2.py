@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metarl.agents import rl2
-from metarl.agents.rl2 import Batch, Config, Play, RewardScale, clipped_surrogate, play, ppo_loss, prepare, update
+from metarl.agents.rl2 import Batch, Config, Play, RewardScale, play, ppo_loss, prepare, update
 from metarl.envs import make_family
 from metarl.envs.wrappers.trials import Trials
 from metarl.errors import UserError
@@ -194,12 +194,6 @@ def test_chunks_say_the_same_as_the_whole_trial_before_any_step(chunk):
 
 
 # The loss
-
-
-def test_clipped_surrogate_by_hand():
-    ratio, advantage = torch.tensor([1.5, 0.5, 0.5, 1.5, 1.1]), torch.tensor([2.0, 1.0, -1.0, -1.0, 3.0])
-    found = clipped_surrogate(ratio.log(), torch.zeros(5), advantage, 0.2)
-    torch.testing.assert_close(found, torch.tensor([2.4, 0.5, -0.8, -1.5, 3.3]))
 
 
 class Oblivious:
