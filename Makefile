@@ -45,7 +45,7 @@ wheel-check: $(VENV)/.installed-dev
 	$(BIN)/python scripts/check_wheel.py
 
 clean:
-	rm -rf build dist metarl.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage MUJOCO_LOG.TXT
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage MUJOCO_LOG.TXT
 
 # Stamps: a second make installs nothing; a change of pyproject.toml or constraints.txt installs again.
 

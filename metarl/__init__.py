@@ -5,9 +5,6 @@ parameters into task parameters; `metarl.meta.outer` improves the shared paramet
 `metarl.evaluation` shows what each bit of adaptation bought on tasks never trained on.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from metarl.version import __version__
 
-try:
-    __version__ = version("metarl")
-except PackageNotFoundError:  # a source tree on the path, not installed
-    __version__ = "0+unknown"
+__all__ = ["__version__"]

@@ -44,7 +44,7 @@ folders = tuple(f"{root}/{name}/" for name in ("metarl", "envs", "agents"))
 used = [m.__file__ for m in sys.modules.values() if (getattr(m, "__file__", None) or "").startswith(folders)]
 assert not used, f"files of the repository were used: {used}"
 from importlib.metadata import distribution
-[script] = [e for e in distribution("metarl").entry_points if e.name == "metarl"]
+[script] = [e for e in distribution("metarl-suite").entry_points if e.name == "metarl"]
 assert callable(script.load()), script
 print(f"imported {len(names) + 1} modules from the wheel")
 """

@@ -1,6 +1,6 @@
 """Any recurrent learner on any family: sb3-contrib's RecurrentPPO on `RL2Env`, judged on frozen test tasks.
 
-    pip install "metarl[contrib]"
+    pip install "metarl-suite[contrib]"
     python scripts/recurrent_ppo_on_trials.py --family metarl/BernoulliBandit-v0 --steps 300000
 
 `RL2Env` is one Gymnasium environment whose episodes are whole trials, each of a fresh task. What the agent

@@ -115,7 +115,7 @@ def _encoder() -> Any:
         module.get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:
         raise UserError(
-            f"an MP4 needs an encoder ({error}): pip install 'metarl[video]', or give a name that ends in .gif"
+            f"an MP4 needs an encoder ({error}): pip install 'metarl-suite[video]', or give a name that ends in .gif"
         ) from error
     return module
 

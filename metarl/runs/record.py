@@ -15,9 +15,9 @@ import gymnasium
 import numpy as np
 import torch
 
-from metarl import __version__
 from metarl.errors import UserError
 from metarl.runs import checkpoints
+from metarl.version import __version__
 
 VERSION = 1  # of config.json
 CONFIG, METRICS, TIMINGS, FAILURE = "config.json", "metrics.jsonl", "timings.jsonl", "nonfinite.pt"

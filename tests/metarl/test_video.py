@@ -167,7 +167,7 @@ def test_what_cannot_be_written_is_refused(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"film.avi: the name must end in .mp4 or .gif"):
         write([recording(1)], tmp_path / "film.avi")
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    with pytest.raises(UserError, match=r"pip install 'metarl\[video\]', or give a name that ends in .gif"):
+    with pytest.raises(UserError, match=r"pip install 'metarl-suite\[video\]', or give a name that ends in .gif"):
         write([recording(1)], tmp_path / "film.mp4")
     write([recording(1)], tmp_path / "film.gif")
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from metarl import __version__
 from metarl.errors import UserError
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.storage import write_atomically
@@ -22,6 +21,7 @@ from metarl.reporting.page.template import STYLE, TEMPLATE
 from metarl.reporting.page.training import training_sections
 from metarl.reporting.page.videos import video_section
 from metarl.runs.run import Run
+from metarl.version import __version__
 
 PAGE = "index.html"
 
