@@ -444,7 +444,7 @@ def list_things(words: Sequence[str]) -> int:
     if not rows:
         say("none yet")
         return 0
-    from metarl.reporting.tables import Table
+    from metarl.reporting.table import Table
 
     say(Table(tuple(rows[0]), tuple(tuple(map(_cell, row.values())) for row in rows), numbers=False).rich())
     return 0
@@ -650,7 +650,7 @@ def _evaluate_run(folder: Path, options: EvaluateOptions) -> None:
 
 def _check_outputs(options: EvaluateOptions) -> None:
     if options.plot is not None:
-        from metarl.reporting.plots import check_picture
+        from metarl.reporting.figures.style import check_picture
 
         check_picture(options.plot)
     for path in (options.json, options.csv, options.plot):
@@ -866,7 +866,8 @@ def compare(words: Sequence[str]) -> int:
     from metarl.evaluation import comparison
     from metarl.evaluation.merging import merge_seeds
     from metarl.evaluation.storage import dump_json, write_atomically
-    from metarl.reporting.plots import check_picture, plot_curves, plot_profiles
+    from metarl.reporting.figures.style import check_picture
+    from metarl.reporting.plots import plot_curves, plot_profiles
     from metarl.reporting.tables import protocol_table, score_table, summary_table, task_table
 
     for picture in (options.out, options.profile):

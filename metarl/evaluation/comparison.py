@@ -1,14 +1,11 @@
 """Several curves of one problem beside one another: every number that a comparison reports.
 
 Scores are compared at the end of what each agent did with the budget, in pairs of the same task, always to
-one of the agents. References and axes are made common first: two evaluations measure random
-behaviour with different noise, and one line must be drawn and one number normalised with.
+one of the agents, with common references and on a common axis.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from metarl.evaluation import statistics
+from metarl.evaluation.axes import common_axis, consumed, first_reaching
 from metarl.evaluation.curve import UNITS, AdaptationCurve
-from metarl.evaluation.merging import comparable, labels, with_known_tasks
+from metarl.evaluation.merging import comparable, labels
+from metarl.evaluation.references import with_common_references
 from metarl.evaluation.statistics import Interval, Values
 from metarl.evaluation.storage import finite_or_none
 
-REFERENCES = {"random": ("random",), "oracle": ("oracle", "ppo-oracle")}  # agents that may stand in, in this order
-FINAL = "final"  # the axis of curves that count nothing in common: their last scores only
 THRESHOLDS = 101  # of a performance profile
 WORST = 0.005  # share of scores below its first threshold: one hopeless task must not stretch the picture
 
@@ -192,60 +189,6 @@ def without_p(curve: AdaptationCurve, other: AdaptationCurve) -> str | None:
     if curve.repeats_unknown:
         return "which rows are one task is unknown"
     return None
-
-
-def with_common_references(curves: Sequence[AdaptationCurve]) -> list[AdaptationCurve]:
-    """The curves with the same random and oracle score: the mean of those known. What one knows of the tasks, all do.
-
-    Where none knows a reference, an agent that is one stands in for it (`REFERENCES`), unless it diverged.
-    """
-    curves = with_known_tasks(curves)
-    common: dict[str, float | None] = {}
-    for name, agents in REFERENCES.items():
-        known = [value for curve in curves if (value := getattr(curve, name)) is not None]
-        stand_ins = [
-            float(curve.mean.mean())
-            for agent in agents
-            for curve in curves
-            if curve.agent == agent and not curve.diverged.any()
-        ]
-        common[name] = float(np.mean(known)) if known else next(iter(stand_ins), None)
-    return [dataclasses.replace(curve, random=common["random"], oracle=common["oracle"]) for curve in curves]
-
-
-def common_axis(curves: Sequence[AdaptationCurve]) -> str:
-    """What the curves are best drawn against.
-
-    The first of gradient steps, environment steps and shots that rises from score to score in every curve that
-    adapts; a single curve's own axis; else `FINAL`: MAML's gradient steps and ProtoNet's shots have no
-    axis in common, only the labelled examples that both were given in the end.
-    """
-    if len(curves) == 1:
-        return curves[0].axis
-    adapting = [curve for curve in curves if curve.adapts]
-    for name in UNITS:
-        if adapting and all(_rises(getattr(curve, name)) for curve in adapting):
-            return FINAL if name == "shots" and all(curve.steps == 1 for curve in adapting) else name
-    return FINAL
-
-
-def _rises(positions: Sequence[int] | None) -> bool:
-    return positions is not None and all(a < b for a, b in itertools.pairwise(positions))
-
-
-def first_reaching(curve: AdaptationCurve, score: float) -> int | None:
-    """The least k whose mean score is at least the wanted one (at most, for an error); None if there is none.
-
-    A mean that leaves out scores which diverged reaches nothing.
-    """
-    good = curve.mean >= score if curve.higher_is_better else curve.mean <= score
-    good &= curve.diverged == 0
-    return int(np.argmax(good)) if good.any() else None
-
-
-def consumed(curve: AdaptationCurve, k: int) -> dict[str, int]:
-    """What had been consumed before score k, in every unit that the curve counts."""
-    return {"k": k} | {name: axis[k] for name in UNITS if (axis := getattr(curve, name)) is not None}
 
 
 def profiles(curves: Sequence[AdaptationCurve]) -> tuple[Values, list[Interval]]:

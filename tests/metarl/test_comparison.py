@@ -10,26 +10,14 @@ import pytest
 from rich.console import Console
 
 from metarl.errors import UserError
-from metarl.evaluation.comparison import (
-    FINAL,
-    Comparison,
-    common_axis,
-    compare,
-    first_reaching,
-    profiles,
-    with_common_references,
-)
+from metarl.evaluation.axes import FINAL, common_axis, first_reaching
+from metarl.evaluation.comparison import Comparison, compare, profiles
 from metarl.evaluation.curve import AdaptationCurve
+from metarl.evaluation.references import with_common_references
 from metarl.learning.contract import Budget
-from metarl.reporting.tables import (
-    Table,
-    evaluation_table,
-    formatter,
-    protocol_table,
-    score_table,
-    summary_table,
-    task_table,
-)
+from metarl.reporting.table import Table
+from metarl.reporting.tables import evaluation_table, protocol_table, score_table, summary_table, task_table
+from metarl.reporting.wording import formatter
 
 
 def curve(*scores: float, agent: str = "maml", noise: float = 0.0, **changes: Any) -> AdaptationCurve:

@@ -13,8 +13,10 @@ from PIL import Image
 from metarl.errors import UserError
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.learning.contract import Budget
-from metarl.reporting.plots import figure, plot_curves, plot_profiles, profile_figure, render
-from metarl.reporting.tables import problem
+from metarl.reporting.figures.profile import profile_figure
+from metarl.reporting.figures.style import render
+from metarl.reporting.plots import figure, plot_curves, plot_profiles
+from metarl.reporting.wording import problem
 
 
 def curve(**changes: Any) -> AdaptationCurve:

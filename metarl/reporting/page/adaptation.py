@@ -11,8 +11,10 @@ from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.merging import comparable, merge_seeds
 from metarl.learning.contract import Budget
 from metarl.reporting import plots
+from metarl.reporting.figures.profile import profile_figure
 from metarl.reporting.page.markup import Section, definitions, details, figure
-from metarl.reporting.tables import formatter, problem, protocol_table, score_table, summary_table, task_table
+from metarl.reporting.tables import protocol_table, score_table, summary_table, task_table
+from metarl.reporting.wording import formatter, problem
 
 OPENED = 4  # curves whose long table is shown without a click
 
@@ -52,7 +54,7 @@ def problem_section(comparison: Comparison) -> Section:
     profile = ""
     if first.tasks > 1:
         words = "Share of tasks and seeds that end with a better score than each threshold. Shading: 95 % interval."
-        profile = figure(lambda: plots.profile_figure(curves), f"Performance profiles. {words}", words)
+        profile = figure(lambda: profile_figure(curves), f"Performance profiles. {words}", words)
     scores, each = score_table(comparison), task_table(curves, comparison.labels)
     body = [
         figure(lambda: plots.figure(curves, comparison.axis), f"Adaptation curves. Last scores: {ends}.", ""),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from metarl.reporting import plots
+from metarl.reporting.figures.style import render
 
 SCALE = 1.6  # pixels of the page a point of a figure
 
@@ -30,7 +30,7 @@ def names(names: Sequence[str]) -> str:
 
 def figure(draw: Callable[[], Figure], alternative: str, caption: str) -> str:
     """A figure as SVG in an `<img>`, drawn for light and for dark pages."""
-    light, dark = (plots.render(draw, "svg", dark=dark) for dark in (False, True))
+    light, dark = (render(draw, "svg", dark=dark) for dark in (False, True))
     inlined = [f"data:image/svg+xml;base64,{base64.b64encode(picture).decode()}" for picture in (light, dark)]
     size = re.search(rb'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"', light)
     width, height = (round(SCALE * float(points)) for points in size.groups()) if size else (0, 0)

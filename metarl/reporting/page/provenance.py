@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metarl.reporting.page.markup import Section, details
-from metarl.reporting.tables import NONE, Table
+from metarl.reporting.table import Table
+from metarl.reporting.wording import NONE
 from metarl.runs.run import Run
 
 

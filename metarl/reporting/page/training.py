@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from metarl.reporting import plots
+from metarl.reporting.figures.training import training_figure
 from metarl.reporting.page.markup import Section, figure, names
 from metarl.runs.run import Run
 
@@ -25,6 +25,6 @@ def training_sections(runs: Mapping[str, Run]) -> list[Section]:
                 f"{name} has {int(rows[-1]['iteration']) + 1:,} iterations" for name, rows in logged.items()
             )
             text = f"Metrics of {learner} during training. {last}."
-            notes = figure(partial(plots.training_figure, logged), text, "") + notes
+            notes = figure(partial(training_figure, logged), text, "") + notes
         sections.append(Section(f"Training of {learner}", notes))
     return sections

@@ -1,0 +1,1 @@
+"""Figures, one kind a file, drawn without touching matplotlib's global state."""

@@ -1,0 +1,85 @@
+"""How problems and scores are put into words and numbers, in tables and on figures alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from metarl.evaluation.curve import AdaptationCurve
+from metarl.evaluation.statistics import Interval
+
+HEADINGS = {"return": "return", "accuracy": "accuracy, %", "mse": "mean squared error"}
+NONE = "–"  # nothing to say here
+NO_ENDS = "none"  # of an interval that nothing could be resampled for
+DIVERGED = "diverged"  # in place of a number that is none
+LEFT_OUT = "*"  # marks a mean of the finite scores alone
+SCORE = {"return": "return", "accuracy": "accuracy", "mse": "mean squared error"}  # of an axis
+
+
+def problem(curves: Sequence[AdaptationCurve]) -> str:
+    """The problem, and how many tasks and seeds were measured, on two lines."""
+    first = curves[0]
+    options = [f"{name}={value}" for name, value in first.options.items()]
+    counts = {len(curve.seeds) for curve in curves if curve.trained}
+    seeds = str(min(counts, default=1)) if len(counts) < 2 else f"{min(counts)} to {max(counts)}"
+    trained = f", {seeds} seed{'s' * (seeds != '1')}" if counts else ""
+    tasks = f"{first.tasks:,} {first.split} task{'s' * (first.tasks != 1)}"
+    if (rows := first.per_task.shape[1]) > first.tasks:
+        tasks += f" in {rows:,} rows"
+    reused = "" if first.unseen else " (tasks reused, not unseen)"
+    over = " over tasks" if max(counts, default=1) == 1 else ""
+    return (
+        ", ".join([first.family.removeprefix("metarl/"), *([first.preset] if first.preset else []), *options])
+        + f"\n{tasks}{reused}{trained}, mean and 95 % interval{over}"
+    )
+
+
+def formatter(curve: AdaptationCurve) -> Callable[[float], str]:
+    """How scores of this kind are written: accuracies in per cent; a number that is none as "diverged"."""
+    factor, digits = {"return": (1, 2), "accuracy": (100, 2), "mse": (1, 4)}[curve.score]
+
+    def number(value: float) -> str:
+        if not math.isfinite(value):
+            return DIVERGED
+        text = f"{factor * value:.{digits}f}"
+        return text.removeprefix("-") if float(text) == 0 else text
+
+    return number
+
+
+def mean_with(number: Callable[[float], str], share: float) -> Callable[[float], str]:
+    """How a mean is written that leaves out a share of the scores."""
+    mark = LEFT_OUT if share else ""
+    return lambda value: number(value) + mark if math.isfinite(value) else DIVERGED
+
+
+def percent(share: float) -> str:
+    """A share in per cent."""
+    return f"{100 * share:.3g} %"
+
+
+def ends(number: Callable[[float], str], interval: Interval, k: Any = ()) -> str:
+    """The ends of an interval, `NO_ENDS` where it has none."""
+    low, high = float(interval.low[k]), float(interval.high[k])
+    return NO_ENDS if math.isnan(low) else f"[{number(low)}, {number(high)}]"
+
+
+def with_ends(number: Callable[[float], str], interval: Interval) -> str:
+    """A number with the ends of its interval."""
+    if math.isnan(float(interval.value)):
+        return DIVERGED
+    return f"{number(float(interval.value))} {ends(number, interval)}"
+
+
+def p_value(value: float) -> str:
+    """A p-value to three digits, `NONE` where there is none."""
+    if value != value:
+        return NONE
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def with_share(label: str, curve: AdaptationCurve) -> str:
+    """A label that says which share of the scores a mean leaves out, at the worst of its points."""
+    worst = float(curve.diverged.max())
+    return f"{label} (without {100 * worst:.3g} % diverged)" if worst else label
