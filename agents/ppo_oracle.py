@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 
 from metarl.ambient import plain_torch
-from metarl.envs.wrappers.task_observed import Informed
+from metarl.envs.wrappers.task_observed import TaskObserved
 from metarl.integrations import sb3_ppo as ppo
 from metarl.learning.non_adaptive import Controller, Fixed
 from metarl.nets.params import Params
@@ -36,7 +36,7 @@ DEFAULTS = {"mujoco": Config(iterations=400, step_size=3e-4)}  # about 10 minute
 @plain_torch()
 def train(config: Config, source: TaskFamily, run: Run) -> None:
     """Train until `config.iterations`, from the run's last checkpoint if there is one."""
-    ppo.train(config, Informed(family=source), run, Key(run.seed)("ppo-oracle"))
+    ppo.train(config, TaskObserved(family=source), run, Key(run.seed)("ppo-oracle"))
 
 
 @dataclass(frozen=True)
@@ -61,5 +61,5 @@ def load(run: Run, source: TaskFamily) -> Oracle:
     Raises:
         UserError: the run has no checkpoint yet, or it does not fit the family.
     """
-    family = Informed(family=source)
+    family = TaskObserved(family=source)
     return Oracle(family, run.config.policy(family), ppo.load_actor(run, run.config, family))

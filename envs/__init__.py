@@ -43,8 +43,8 @@ def family_class(name: str) -> type[TaskFamily]:
         KeyError: there is no such family.
     """
     module, attribute = FAMILIES[name]
-    found: type[TaskFamily] = getattr(importlib.import_module(f"metarl.envs.{module}"), attribute)
-    return found
+    family: type[TaskFamily] = getattr(importlib.import_module(f"metarl.envs.{module}"), attribute)
+    return family
 
 
 def make_family(name: str, preset: str | None = None, **options: Any) -> TaskFamily:

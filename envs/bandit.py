@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.special import ndtri
 
-from metarl.envs.episode_noise import Luck, deal
+from metarl.envs.episode_noise import EpisodeNoise, renewed
 from metarl.tasks import Array, TaskFamily, Tasks, TaskVectorEnv, Uniform
 
 NARROW = (0.4, 0.6)  # ood Bernoulli arms that are hard to tell apart
@@ -79,12 +79,12 @@ class Bandit(TaskFamily):
         return lambda obs: np.broadcast_to(best, obs.shape[:2])
 
     @abstractmethod
-    def draw_luck(self, luck: Luck, episode: int) -> Array:
+    def draw_noise(self, noise: EpisodeNoise, episode: int) -> Array:
         """The random numbers of an episode, `(pulls, N)`."""
 
     @abstractmethod
     def rewards(self, mean: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Rewards of arms with these means, `(rows,)`, by the luck drawn for them `(rows,)`."""
+        """Rewards of arms with these means, `(rows,)`, by the noise drawn for them `(rows,)`."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,9 @@ class BernoulliBandit(Bandit):
         """Means are probabilities."""
         return {"mean": (0.0, 1.0)}
 
-    def draw_luck(self, luck: Luck, episode: int) -> Array:
+    def draw_noise(self, noise: EpisodeNoise, episode: int) -> Array:
         """Uniform numbers."""
-        return luck.uniform(episode, self.pulls)
+        return noise.uniform(episode, self.pulls)
 
     def rewards(self, mean: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[np.float64]:
         """1 where the uniform number is below the mean."""
@@ -137,9 +137,9 @@ class GaussianBandit(Bandit):
             mean = mean * np.where(uniform((n, 1)) < 0.5, *SCALES)
         return Tasks({"mean": mean})
 
-    def draw_luck(self, luck: Luck, episode: int) -> Array:
+    def draw_noise(self, noise: EpisodeNoise, episode: int) -> Array:
         """Standard normal numbers."""
-        return luck.normal(episode, self.pulls)
+        return noise.normal(episode, self.pulls)
 
     def rewards(self, mean: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[np.float64]:
         """The mean plus a standard normal number."""
@@ -149,7 +149,7 @@ class GaussianBandit(Bandit):
 class BanditVectorEnv(TaskVectorEnv):
     """N bandits pulled at once.
 
-    The luck of an episode comes in one block (`luck.deal`).
+    The noise of an episode comes in one block (`EpisodeNoise`).
     """
 
     family: Bandit
@@ -157,25 +157,26 @@ class BanditVectorEnv(TaskVectorEnv):
     def __init__(self, family: Bandit, tasks: Tasks, replicas: int) -> None:
         super().__init__(family, tasks, replicas)
         self._first = np.arange(self.num_envs) * family.arms  # where a row's means begin
-        self._luck = np.zeros((family.pulls, self.num_envs))
+        self._reward_noise = np.zeros((family.pulls, self.num_envs))
         self._clock = 0
         self._last: tuple[Array, NDArray[np.float64]] | None = None
 
     def _set_tasks(self, tasks: Tasks) -> None:
         super()._set_tasks(tasks)
         self._means = self.task["mean"].ravel()
-        self._stream: Luck | None = None
+        self._stream: EpisodeNoise | None = None
 
     def _start(self, mask: NDArray[np.bool_]) -> Array:
         if self._new_streams or self._stream is None:
-            self._stream = Luck(self._key("luck"), self.tasks, self.replicas)
-        draw = partial(self.family.draw_luck, self._stream)
-        self._luck, self._clock = deal(self._luck, self._clock, mask, self._episodes, draw)
+            key = self._key("luck")  # the word is part of every reward drawn so far
+            self._stream = EpisodeNoise(key, self.tasks, self.replicas)
+        draw = partial(self.family.draw_noise, self._stream)
+        self._reward_noise, self._clock = renewed(self._reward_noise, self._clock, mask, self._episodes, draw)
         self._last = None
         return np.zeros((self.num_envs, 1))
 
     def _advance(self, actions: Array) -> tuple[Array, dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
-        rewards = self.family.rewards(self._means.take(self._first + actions), self._luck[self._clock])
+        rewards = self.family.rewards(self._means.take(self._first + actions), self._reward_noise[self._clock])
         self._clock = (self._clock + 1) % self.family.pulls
         self._last = actions, rewards
         return np.zeros((self.num_envs, 1)), {"reward_pull": rewards}, np.zeros(self.num_envs, dtype=bool)

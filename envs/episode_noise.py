@@ -1,4 +1,4 @@
-"""The luck of array-native families: one block of random numbers an episode, drawn all at once.
+"""The noise of array-native families: one block of random numbers an episode, drawn all at once.
 
 Where a step costs ten microseconds for all rows together, drawing is what takes the time: hence blocks,
 numbers of 32 bits, normals with the precision of float32, and time first in memory.
@@ -19,7 +19,7 @@ BLOCK = 2**128  # counts of the generator from one episode's block to the next
 COUNT = 8  # words of 32 bits that the generator makes at each count
 
 
-class Luck:
+class EpisodeNoise:
     """A stream of blocks `(size, T * E)`, one an episode, for E rows of each of T tasks.
 
     A column of a block depends on the key, on which episode it is for, on the task's place and on the replica: not
@@ -63,16 +63,16 @@ class Luck:
         return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:size]
 
 
-def deal(
-    held: NDArray[Any], clock: int, mask: NDArray[np.bool_], episodes: NDArray[np.int64], draw: Callable[[int], Any]
+def renewed(
+    current: NDArray[Any], clock: int, mask: NDArray[np.bool_], episodes: NDArray[np.int64], draw: Callable[[int], Any]
 ) -> tuple[NDArray[Any], int]:
-    """The luck of rows that begin an episode, among rows that go on with theirs.
+    """The noise of rows that begin an episode, among that of rows which go on with theirs.
 
     One clock serves all rows: at each step they read the block's row that it points to, and around. So the block
     of a row that begins later is turned until the clock points to its beginning.
 
     Args:
-        held: the block `(size, N)` being read.
+        current: the block `(size, N)` being read.
         clock: the row of it to be read next.
         mask: `(N,)` which rows begin.
         episodes: `(N,)` which episode of theirs.
@@ -83,7 +83,7 @@ def deal(
     """
     if mask.all() and (episodes == episodes[0]).all():
         return draw(int(episodes[0])), 0
-    block = held.copy()
+    block = current.copy()
     for episode in np.unique(episodes[mask]):
         rows = mask & (episodes == episode)
         block[:, rows] = np.roll(draw(int(episode))[:, rows], clock, axis=0)

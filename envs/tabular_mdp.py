@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.special import gammaincinv, ndtri
 
-from metarl.envs.episode_noise import Luck, deal
+from metarl.envs.episode_noise import EpisodeNoise, renewed
 from metarl.tasks import Array, TaskFamily, Tasks, TaskVectorEnv, Uniform
 
 REWARD_MEAN, REWARD_SCALE = 1.0, 1.0  # the prior of a mean reward; the noise around it is standard normal
@@ -109,7 +109,7 @@ class TabularMDP(TaskFamily):
 class TabularVectorEnv(TaskVectorEnv):
     """N chains stepped at once.
 
-    The luck of an episode comes in two blocks (`luck.deal`), one for the next states and one for the rewards.
+    The noise of an episode comes in two blocks (`EpisodeNoise`), one for the next states and one for the rewards.
     """
 
     family: TabularMDP
@@ -118,7 +118,7 @@ class TabularVectorEnv(TaskVectorEnv):
         super().__init__(family, tasks, replicas)
         self.state = np.zeros(self.num_envs, dtype=np.int64)
         self._one_hot = np.eye(family.states)
-        self._luck = np.zeros((family.steps, self.num_envs, 1))  # uniform: chooses the next state
+        self._transition_noise = np.zeros((family.steps, self.num_envs, 1))  # uniform: chooses the next state
         self._reward_noise = np.zeros((family.steps, self.num_envs), np.float32)  # standard normal
         self._clock = 0
 
@@ -129,17 +129,22 @@ class TabularVectorEnv(TaskVectorEnv):
         cumulative[:, -1] = np.inf  # whatever the rounding, some state is next
         self._cumulative = cumulative
         self._mean = tasks.arrays["reward"].ravel()
-        self._streams: tuple[Luck, Luck] | None = None
+        self._streams: tuple[EpisodeNoise, EpisodeNoise] | None = None
         self._first = np.arange(self.num_envs) // self.replicas * pairs  # where a row's task begins
 
     def _start(self, mask: NDArray[np.bool_]) -> Array:
         if self._new_streams or self._streams is None:
             keys = self._key("next state"), self._key("reward")
-            self._streams = Luck(keys[0], self.tasks, self.replicas), Luck(keys[1], self.tasks, self.replicas)
-        states, rewards = self._streams
+            self._streams = (
+                EpisodeNoise(keys[0], self.tasks, self.replicas),
+                EpisodeNoise(keys[1], self.tasks, self.replicas),
+            )
+        transitions, rewards = self._streams
         begins, steps = (self._clock, mask, self._episodes), self.family.steps
-        self._luck, _ = deal(self._luck, *begins, lambda episode: states.uniform(episode, steps)[..., None])
-        self._reward_noise, self._clock = deal(
+        self._transition_noise, _ = renewed(
+            self._transition_noise, *begins, lambda episode: transitions.uniform(episode, steps)[..., None]
+        )
+        self._reward_noise, self._clock = renewed(
             self._reward_noise, *begins, lambda episode: rewards.normal(episode, steps)
         )
         self.state[mask] = 0
@@ -148,7 +153,9 @@ class TabularVectorEnv(TaskVectorEnv):
     def _advance(self, actions: Array) -> tuple[Array, dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
         pair = self._first + self.state * self.family.actions + actions
         rewards = self._mean.take(pair) + self._reward_noise[self._clock]
-        self.state = (self._cumulative.take(pair, axis=0) <= self._luck[self._clock]).argmin(-1)  # the first above
+        self.state = (self._cumulative.take(pair, axis=0) <= self._transition_noise[self._clock]).argmin(
+            -1
+        )  # the first above
         self._clock = (self._clock + 1) % self.family.steps
         return self._observe(), {"reward_state_action": rewards}, np.zeros(self.num_envs, dtype=bool)
 

@@ -24,23 +24,19 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
-from metarl.envs.mujoco.rendering import PICTURE, SHADOW, opengl_problem
+from metarl.envs.mujoco.rendering import Scene, SceneRenderer
 from metarl.envs.mujoco.robots import Robot, load_model
 from metarl.errors import UserError
 from metarl.tasks import Array, Task, TaskFamily, Tasks, TaskVectorEnv
 
 LIMIT = 1e4  # no coordinate (m, rad) or velocity (m/s, rad/s) of these robots comes near it
-GREEN, BLUE = (0.17, 0.63, 0.17, 1.0), (0.12, 0.47, 0.71, 1.0)  # the target's colour, and the robot's
 ENGINE = ("_model", "_batch", "_failure", "qpos", "qvel", "_ctrl", "_derived", "_renderer")  # not in a copy
-RECENT = 1.0  # s, over which the speed written into pictures is taken
 
 
 @dataclass(frozen=True)
@@ -127,11 +123,11 @@ def mujoco_batch() -> Any:
         return importlib.import_module("mujoco.batch")
     except ImportError as error:
         try:
-            found = f"mujoco {version('mujoco')}"
+            installed = f"mujoco {version('mujoco')}"
         except PackageNotFoundError:
-            found = "no mujoco"
+            installed = "no mujoco"
         raise UserError(
-            f"MuJoCo families are stepped by mujoco.batch, but {found} is installed; "
+            f"MuJoCo families are stepped by mujoco.batch, but {installed} is installed; "
             "install a newer one: pip install 'mujoco>=3.17'"
         ) from error
 
@@ -167,7 +163,7 @@ class BatchedMujoco(TaskVectorEnv):
         self._derived = [self._batch.bind(name)[:, first:] for name, first in self.robot.derived]
         self._bound: NDArray[np.float64] = self._model.actuator_ctrlrange[:, 1].copy()
         self._dt = float(self._model.opt.timestep) * self.robot.frame_skip
-        self._renderer: Any = None
+        self._renderer: SceneRenderer | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the engine, of which a copy needs the simulations' states only."""
@@ -244,13 +240,13 @@ class BatchedMujoco(TaskVectorEnv):
                 failed |= ~(np.abs(field) < LIMIT).reshape(self.num_envs, -1).all(1)
         return failed & live
 
-    def _observe(self, held: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Observations `(N, obs_dim)`, of which the `held` ones stay as they were."""
+    def _observe(self, still: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Observations `(N, obs_dim)`, of which those that are `still` stay as they were."""
         velocity = self.qvel if np.isinf(self.robot.clip) else np.clip(self.qvel, -self.robot.clip, self.robot.clip)
         derived = [field.reshape(self.num_envs, -1) for field in self._derived]
         obs = np.concatenate([self.qpos[:, self.robot.hidden :], velocity, *derived], axis=1)
-        if held.any():
-            obs[held] = self._obs[held]
+        if still.any():
+            obs[still] = self._obs[still]
         self._obs = obs
         return obs
 
@@ -263,67 +259,23 @@ class BatchedMujoco(TaskVectorEnv):
         Raises:
             UserError: there is no OpenGL to draw with.
         """
-        import mujoco
-
         if self._renderer is None:
-            if problem := opengl_problem():
-                raise UserError(
-                    f"cannot draw: MuJoCo found no OpenGL ({problem}). Without a display, set MUJOCO_GL=egl or "
-                    "MUJOCO_GL=osmesa and install that library (on Debian: apt install libegl1 libgl1-mesa-dri, or "
-                    "libosmesa6)"
-                )
-            self._model.vis.quality.shadowsize = SHADOW
-            self._renderer = mujoco.Renderer(self._model, PICTURE[1], PICTURE[0])
+            self._renderer = SceneRenderer(self._model)
         task = {name: values[index] for name, values in self.task.items()}
-        root = np.zeros((int(min(self.elapsed[index], len(self._path))) + 1, 2))  # where it was, oldest first
-        seen = [*list(self._path)[len(self._path) - len(root) + 1 :], self.qpos]
-        root[:, : self.robot.root] = [state[index, : self.robot.root] for state in seen]
-        data = self._batch.get_data(index)
-        mujoco.mj_forward(self._batch.get_model(index), data)
-        place, heading = self._family.place(task), self._family.heading(task)
-        self._renderer.update_scene(data, camera=self._camera(overview=place is not None))
-        for start, end in pairwise(root if self.robot.root == 2 else []):
-            self._add(mujoco.mjtGeom.mjGEOM_LINE, 4.0, (*start, 0.02), (*end, 0.02), BLUE)
-        if place is not None:
-            self._add(mujoco.mjtGeom.mjGEOM_CAPSULE, 0.1, (*place, 0.0), (*place, 1.0), GREEN)
-        if heading is not None:
-            above = np.array([*root[-1], data.xpos[1, 2] + 0.6])
-            self._add(mujoco.mjtGeom.mjGEOM_ARROW, 0.05, above, above + np.append(heading, 0.0), GREEN)
-        picture = Image.fromarray(self._renderer.render())
-        steps = min(len(root) - 1, round(RECENT / self._dt))
-        velocity = (root[-1] - root[-1 - steps])[: self.robot.root] / max(steps * self._dt, self._dt)
-        now = " ".join(f"{v:+.2f}" for v in velocity)
-        caption = f"{self._family.caption(task)}\nspeed {now} m/s"
-        pen = ImageDraw.Draw(picture, "RGBA")
-        left, top, right, bottom = pen.textbbox((8, 8), caption, font_size=18)
-        pen.rectangle((left - 4, top - 4, right + 4, bottom + 4), fill=(0, 0, 0, 190))
-        pen.text((8, 8), caption, fill="white", font_size=18)
-        return np.asarray(picture)
-
-    def _camera(self, *, overview: bool) -> Any:
-        """From the side as the model's file has it; of robots that leave their lane, from above."""
-        import mujoco
-
-        if self.robot.root == 1:
-            return "track"
-        camera = mujoco.MjvCamera()
-        camera.azimuth, camera.elevation, camera.distance = 90.0, -40.0, 6.0
-        if overview:
-            camera.elevation, camera.distance = -60.0, 11.0
-        else:
-            camera.type, camera.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, 1
-        return camera
-
-    def _add(self, kind: Any, width: float, start: Any, end: Any, colour: tuple[float, float, float, float]) -> None:
-        """Put a shape from `start` to `end` `(3,)` into the scene; widths in m, of lines in pixels."""
-        import mujoco
-
-        scene = self._renderer.scene
-        if scene.ngeom < scene.maxgeom:
-            geom = scene.geoms[scene.ngeom]
-            mujoco.mjv_initGeom(geom, kind, np.zeros(3), np.zeros(3), np.zeros(9), np.array(colour, np.float32))
-            mujoco.mjv_connector(geom, kind, width, np.array(start), np.array(end))
-            scene.ngeom += 1
+        path = np.zeros((int(min(self.elapsed[index], len(self._path))) + 1, 2))  # where its root was, oldest first
+        states = [*list(self._path)[len(self._path) - len(path) + 1 :], self.qpos]
+        path[:, : self.robot.root] = [state[index, : self.robot.root] for state in states]
+        scene = Scene(
+            model=self._batch.get_model(index),
+            data=self._batch.get_data(index),
+            path=path,
+            step_seconds=self._dt,
+            in_plane=self.robot.root == 2,
+            caption=self._family.caption(task),
+            place=self._family.place(task),
+            heading=self._family.heading(task),
+        )
+        return self._renderer.draw(scene)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Free the renderer."""

@@ -1,11 +1,133 @@
-"""Pictures of MuJoCo scenes."""
+"""Pictures of MuJoCo scenes: the robot, its target in green, where it came from in blue, task and speed in words."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from metarl.errors import UserError
 
 PICTURE = (480, 360)  # width, height in pixels
 SHADOW = 1024  # pixels of the shadow map; MuJoCo's 4096 take longer than the picture without a graphics card
+GREEN, BLUE = (0.17, 0.63, 0.17, 1.0), (0.12, 0.47, 0.71, 1.0)  # the target's colour, and the robot's
+RECENT = 1.0  # s, over which the speed written into pictures is taken
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a picture shows.
+
+    Attributes:
+        model: the MjModel of this simulation.
+        data: its MjData.
+        path: `(n, 2)` where the root was at each step so far, oldest first and now last, along x and y in m.
+        step_seconds: time between two places of the path.
+        in_plane: whether the robot walks in the plane; else along x only.
+        caption: the task in words.
+        place: `(2,)` the place to be in m, drawn as a post; None where the task names none.
+        heading: `(2,)` the wanted velocity or direction along x and y, drawn as an arrow; None likewise.
+    """
+
+    model: Any
+    data: Any
+    path: NDArray[np.float64]
+    step_seconds: float
+    in_plane: bool
+    caption: str
+    place: NDArray[np.float64] | None = None
+    heading: NDArray[np.float64] | None = None
+
+    @property
+    def velocity(self) -> NDArray[np.float64]:
+        """Mean velocity of the last second, m/s, of the root's coordinates."""
+        steps = min(len(self.path) - 1, round(RECENT / self.step_seconds))
+        moved = (self.path[-1] - self.path[-1 - steps])[: 1 + self.in_plane]
+        return np.asarray(moved / max(steps * self.step_seconds, self.step_seconds))
+
+
+class SceneRenderer:
+    """Draws scenes of one robot; holds MuJoCo's renderer until it is closed.
+
+    Args:
+        model: the MjModel that all scenes share, but for its numbers.
+
+    Raises:
+        UserError: there is no OpenGL to draw with.
+    """
+
+    def __init__(self, model: Any) -> None:
+        import mujoco
+
+        if problem := opengl_problem():
+            raise UserError(
+                f"cannot draw: MuJoCo found no OpenGL ({problem}). Without a display, set MUJOCO_GL=egl or "
+                "MUJOCO_GL=osmesa and install that library (on Debian: apt install libegl1 libgl1-mesa-dri, or "
+                "libosmesa6)"
+            )
+        model.vis.quality.shadowsize = SHADOW
+        self._renderer = mujoco.Renderer(model, PICTURE[1], PICTURE[0])
+
+    def draw(self, scene: Scene) -> NDArray[np.uint8]:
+        """The picture, RGB `(height, width, 3)`."""
+        import mujoco
+
+        mujoco.mj_forward(scene.model, scene.data)
+        self._renderer.update_scene(scene.data, camera=_camera(scene))
+        for start, end in pairwise(scene.path if scene.in_plane else []):
+            self._add(mujoco.mjtGeom.mjGEOM_LINE, 4.0, (*start, 0.02), (*end, 0.02), BLUE)
+        if scene.place is not None:
+            self._add(mujoco.mjtGeom.mjGEOM_CAPSULE, 0.1, (*scene.place, 0.0), (*scene.place, 1.0), GREEN)
+        if scene.heading is not None:
+            above = np.array([*scene.path[-1], scene.data.xpos[1, 2] + 0.6])
+            self._add(mujoco.mjtGeom.mjGEOM_ARROW, 0.05, above, above + np.append(scene.heading, 0.0), GREEN)
+        speed = " ".join(f"{v:+.2f}" for v in scene.velocity)
+        return _with_words(self._renderer.render(), f"{scene.caption}\nspeed {speed} m/s")
+
+    def _add(self, kind: Any, width: float, start: Any, end: Any, colour: tuple[float, float, float, float]) -> None:
+        """Put a shape from `start` to `end` `(3,)` into the scene; widths in m, of lines in pixels."""
+        import mujoco
+
+        scene = self._renderer.scene
+        if scene.ngeom < scene.maxgeom:
+            geom = scene.geoms[scene.ngeom]
+            mujoco.mjv_initGeom(geom, kind, np.zeros(3), np.zeros(3), np.zeros(9), np.array(colour, np.float32))
+            mujoco.mjv_connector(geom, kind, width, np.array(start), np.array(end))
+            scene.ngeom += 1
+
+    def close(self) -> None:
+        """Free the renderer."""
+        self._renderer.close()
+
+
+def _camera(scene: Scene) -> Any:
+    """From the side as the model's file has it; of robots that leave their lane, from above."""
+    import mujoco
+
+    if not scene.in_plane:
+        return "track"
+    camera = mujoco.MjvCamera()
+    camera.azimuth, camera.elevation, camera.distance = 90.0, -40.0, 6.0
+    if scene.place is not None:
+        camera.elevation, camera.distance = -60.0, 11.0
+    else:
+        camera.type, camera.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, 1
+    return camera
+
+
+def _with_words(frame: NDArray[np.uint8], words: str) -> NDArray[np.uint8]:
+    """The picture with words in its upper left corner."""
+    picture = Image.fromarray(frame)
+    pen = ImageDraw.Draw(picture, "RGBA")
+    left, top, right, bottom = pen.textbbox((8, 8), words, font_size=18)
+    pen.rectangle((left - 4, top - 4, right + 4, bottom + 4), fill=(0, 0, 0, 190))
+    pen.text((8, 8), words, fill="white", font_size=18)
+    return np.asarray(picture)
 
 
 @cache

@@ -1,6 +1,6 @@
 """Any family with the task in the observation: what an agent that need not find out is shown.
 
-    family = Informed(family=make_family("metarl/HalfCheetahVelocity-v0"))
+    family = TaskObserved(family=make_family("metarl/HalfCheetahVelocity-v0"))
 
 The observation is `[observation, task]`, the task's arrays flattened in the order of their names, each number
 less its mean over the family's frozen training tasks and divided by its standard deviation there. So the
@@ -39,7 +39,7 @@ def _moments(family: TaskFamily) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 
 @dataclass(frozen=True)
-class Informed(FamilyWrapper):
+class TaskObserved(FamilyWrapper):
     """The same tasks as a family's, shown.
 
     Attributes:
@@ -49,7 +49,7 @@ class Informed(FamilyWrapper):
         UserError: the family's observations are of another kind.
     """
 
-    name: ClassVar[str] = "metarl/Informed"
+    name: ClassVar[str] = "metarl/TaskObserved"
     presets: ClassVar[tuple[str, ...]] = ("normalised",)
 
     preset: str = "normalised"
@@ -87,21 +87,21 @@ class Informed(FamilyWrapper):
         inner, size = self.family.optimal_policy(tasks), self.family.observation_space.shape
         return inner and (lambda obs: inner(obs[..., : size[0] if size else 0]))
 
-    def make_vec(self, tasks: Tasks, replicas: int = 1, *, threads: int = 1) -> InformedVectorEnv:
+    def make_vec(self, tasks: Tasks, replicas: int = 1, *, threads: int = 1) -> TaskObservedVectorEnv:
         """All tasks x replicas."""
-        return InformedVectorEnv(self, tasks, replicas, self.family.make_vec(tasks, replicas, threads=threads))
+        return TaskObservedVectorEnv(self, tasks, replicas, self.family.make_vec(tasks, replicas, threads=threads))
 
 
-class InformedVectorEnv(TaskVectorEnv):
+class TaskObservedVectorEnv(TaskVectorEnv):
     """N environments that show their tasks.
 
     Attributes:
         inner: the environment that does not.
     """
 
-    family: Informed
+    family: TaskObserved
 
-    def __init__(self, family: Informed, tasks: Tasks, replicas: int, inner: TaskVectorEnv) -> None:
+    def __init__(self, family: TaskObserved, tasks: Tasks, replicas: int, inner: TaskVectorEnv) -> None:
         self.inner = inner
         super().__init__(family, tasks, replicas)
         self._inner_info: dict[str, Array] = {}

@@ -1,4 +1,4 @@
-"""A family's tasks in other environments: what `Trials` and `Informed` have in common."""
+"""A family's tasks in other environments: what `Trials` and `TaskObserved` have in common."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from metarl.agents import ppo_oracle, ppo_pretrained, ppo_scratch
 from metarl.envs import FAMILIES, make_family
-from metarl.envs.wrappers.task_observed import Informed
+from metarl.envs.wrappers.task_observed import TaskObserved
 from metarl.errors import UserError
 from metarl.integrations import sb3_ppo as ppo
 from metarl.integrations.sb3_env import SB3VecEnv
@@ -212,7 +212,7 @@ def test_a_checkpoint_with_smaller_deviations_than_the_least_is_put_back(tmp_pat
     step, state = run.restore()
     state["policy"]["log_std"].fill_(-3.0)
     old = SimpleNamespace(folder=run.folder, restore=lambda: (step, state))
-    params = ppo.load_actor(old, run.config, Informed(family=NAVIGATION))
+    params = ppo.load_actor(old, run.config, TaskObserved(family=NAVIGATION))
     assert params["log_std"].exp().tolist() == [pytest.approx(0.5)] * 2
 
 
@@ -279,7 +279,7 @@ def test_a_run_without_its_step_size_is_not_measured(tmp_path):
 
 def test_a_checkpoint_of_another_family_is_refused(tmp_path):
     trained("ppo-oracle", tmp_path / "run")
-    with pytest.raises(UserError, match="does not fit metarl/Informed"):
+    with pytest.raises(UserError, match="does not fit metarl/TaskObserved"):
         loaded("ppo-oracle", tmp_path / "run", make_family("metarl/HalfCheetahVelocity-v0"))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from metarl.envs import make_family
-from metarl.envs.mujoco import engine
+from metarl.envs.mujoco import engine, rendering
 from metarl.envs.mujoco.engine import LIMIT
 from metarl.envs.mujoco.robots import ANT, HALF_CHEETAH, HOPPER, HUMANOID, TOTAL_MASS, WALKER, load_model
 from metarl.envs.random_params import WalkerRandomParams
@@ -402,7 +402,7 @@ def test_the_speed_in_the_picture_is_that_of_the_last_second(monkeypatch):
 
 
 def test_without_opengl_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(engine, "opengl_problem", lambda: "no library")
+    monkeypatch.setattr(rendering, "opengl_problem", lambda: "no library")
     family = make_family("metarl/HalfCheetahVelocity-v0")
     env = family.make_vec(family.fixed("test", 1))
     env.reset(seed=0)

@@ -20,7 +20,7 @@ from gymnasium.utils.seeding import np_random
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from metarl.envs import FAMILIES, family_class, make_family
-from metarl.envs.wrappers.task_observed import Informed
+from metarl.envs.wrappers.task_observed import TaskObserved
 from metarl.envs.wrappers.trials import Trials
 from metarl.errors import UserError
 from metarl.tasks import FROZEN, SPLITS, TaskFamily, Tasks, TaskVectorEnv
@@ -457,7 +457,7 @@ def odd_actions(space: gymnasium.Space, rows: int) -> list:
 def test_steps_take_actions_of_the_right_shape_and_kind_and_no_others(family):
     tasks = some_tasks(family, 2)
     space = family.action_space
-    shown = Informed(family=family)
+    shown = TaskObserved(family=family)
     for vec in (family.make_vec(tasks, 2), Trials(family=family).make_vec(tasks, 2), shown.make_vec(tasks, 2)):
         good = random_actions(vec, 1)[0]
         with pytest.raises(RuntimeError, match="reset before step"):
@@ -484,7 +484,7 @@ def test_steps_take_actions_of_the_right_shape_and_kind_and_no_others(family):
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))], ids=["copy", "pickle"])
 def test_a_copy_steps_as_the_original_does(family, clone):
     tasks = some_tasks(family, 2)
-    for whose in (family, Trials(family=family), Informed(family=family)):
+    for whose in (family, Trials(family=family), TaskObserved(family=family)):
         env = whose.make_vec(tasks, 2)
         actions = random_actions(env, 8)
         fresh = clone(env)

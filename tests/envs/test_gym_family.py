@@ -14,7 +14,7 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from metarl.envs.wrappers.gym_family import GymFamily
-from metarl.envs.wrappers.task_observed import Informed
+from metarl.envs.wrappers.task_observed import TaskObserved
 from metarl.envs.wrappers.trials import Trials
 from metarl.errors import NonFiniteError, UserError
 from metarl.integrations.sb3_env import SB3VecEnv
@@ -355,7 +355,7 @@ def test_the_environments_infos_are_passed_on_without_touching_the_reward():
         return Plain(goal, {"info": odd if goal != 2.0 else {**odd, "only": 4}})
 
     family = walks(build)
-    for shown in (family, Trials(family=family), Informed(family=family)):
+    for shown in (family, Trials(family=family), TaskObserved(family=family)):
         env = shown.make_vec(GOALS)
         _, infos = env.reset(seed=0)
         assert infos["at"].shape == (3,)
@@ -386,7 +386,7 @@ def test_the_environments_infos_are_passed_on_without_touching_the_reward():
 def test_a_copy_of_environments_of_ones_own_steps_as_the_original_does(clone):
     family, tasks = Pendulums(), Pendulums().fixed("test", 2)
     assert clone(family) == family
-    for shown in (family, Trials(family=family), Informed(family=family)):
+    for shown in (family, Trials(family=family), TaskObserved(family=family)):
         env = shown.make_vec(tasks)
         env.reset(seed=0)
         env.step(np.zeros((2, 1)))

@@ -5,7 +5,7 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 
 from metarl.envs import FAMILIES, make_family
-from metarl.envs.wrappers.task_observed import Informed, flat
+from metarl.envs.wrappers.task_observed import TaskObserved, flat
 from metarl.tasks import Tasks
 
 
@@ -17,7 +17,7 @@ def test_a_task_is_its_arrays_in_the_order_of_their_names():
 @pytest.mark.parametrize("name", FAMILIES)
 def test_what_is_shown_has_mean_0_and_deviation_1_over_training_tasks(name):
     plain = make_family(name)
-    family = Informed(family=plain)
+    family = TaskObserved(family=plain)
     shown = family.shown(plain.fixed("train", 1000))
     assert np.abs(shown.mean(0)).max() < 1e-9
     assert shown.std(0) == pytest.approx(np.ones(shown.shape[1]))
@@ -29,7 +29,7 @@ def test_what_is_shown_has_mean_0_and_deviation_1_over_training_tasks(name):
 )
 def test_it_runs_as_the_family_does_with_the_task_appended(name):
     plain = make_family(name)
-    family, tasks = Informed(family=plain), plain.fixed("test", 2)
+    family, tasks = TaskObserved(family=plain), plain.fixed("test", 2)
     shown = np.repeat(family.shown(tasks), 3, axis=0)
     env, bare = family.make_vec(tasks, 3), plain.make_vec(tasks, 3)
     obs, _ = env.reset(seed=1)
@@ -51,7 +51,7 @@ def test_it_runs_as_the_family_does_with_the_task_appended(name):
 
 
 def test_another_task_is_another_observation():
-    family = Informed(family=make_family("metarl/Navigation2D-v0"))
+    family = TaskObserved(family=make_family("metarl/Navigation2D-v0"))
     env = family.make_vec(Tasks({"goal": [[0.0, 0.0]]}))
     before, _ = env.reset(seed=0)
     after, _ = env.reset(options={"tasks": Tasks({"goal": [[0.5, -0.5]]})})
@@ -62,8 +62,8 @@ def test_another_task_is_another_observation():
 def test_the_optimum_looks_past_the_task():
     plain = make_family("metarl/Navigation2D-v0")
     tasks = plain.fixed("test", 3)
-    obs, _ = Informed(family=plain).make_vec(tasks).reset(seed=0)
+    obs, _ = TaskObserved(family=plain).make_vec(tasks).reset(seed=0)
     obs = obs[:, None] + 0.01
     expected = plain.optimal_policy(tasks)(obs[..., :2])
-    np.testing.assert_array_equal(Informed(family=plain).optimal_policy(tasks)(obs), expected)
-    assert Informed(family=make_family("metarl/TabularMDP-v0")).optimal_policy(tasks) is None
+    np.testing.assert_array_equal(TaskObserved(family=plain).optimal_policy(tasks)(obs), expected)
+    assert TaskObserved(family=make_family("metarl/TabularMDP-v0")).optimal_policy(tasks) is None
