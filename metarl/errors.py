@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,15 @@ class UserError(Exception):
 
     The command line prints it and exits with code 2.
     """
+
+
+def unknown(kind: str, name: str, allowed: Iterable[str]) -> UserError:
+    """The error that a name is not one of those allowed; it says the nearest of them, and all."""
+    names = list(allowed)
+    lowered = {one.lower(): one for one in names}
+    nearest = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.4)
+    hint = f"did you mean {lowered[nearest[0]]}? " if nearest else ""
+    return UserError(f"unknown {kind} {name!r}; {hint}choose from {', '.join(names) or 'none: there are none here'}")
 
 
 class NonFiniteError(ArithmeticError):

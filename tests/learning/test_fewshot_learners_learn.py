@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from metarl import cli
+from metarl import registry
 from metarl.fewshot.datasets.glyphs import Glyphs
 from metarl.learning.contract import Budget
 from metarl.runs.run import Run
@@ -32,7 +32,7 @@ CASES = {  # settings, gradient steps of the curve, the least accuracy, how much
 
 
 def accuracy(name, config, folder, steps):
-    learner = cli.resolve(cli.LEARNERS[name].where)
+    learner = registry.learner(name)
     run = Run.create(folder, learner=name, config=config, source=SOURCE, seed=0)
     learner.train(config, SOURCE, run)
     curve = learner.load(run, SOURCE).curve(SOURCE.fixed("validation", 100), Budget(steps=steps), 0)
@@ -46,14 +46,14 @@ def still(config):
 
 
 def test_every_learner_has_a_case():
-    assert set(CASES) == {name for name, entry in cli.LEARNERS.items() if entry.source == "dataset"}
+    assert set(CASES) == {name for name, entry in registry.agents().items() if entry.source == "dataset"}
 
 
 @pytest.mark.learning
 @pytest.mark.parametrize("name", CASES)
 def test_it_learns_to_tell_unseen_letters_apart(name, tmp_path):
     settings, steps, least, gain = CASES[name]
-    defaults = cli.resolve(cli.LEARNERS[name].where).DEFAULTS["glyphs"]
+    defaults = registry.learner(name).DEFAULTS["glyphs"]
     config = replace(defaults, width=16, checkpoint_every=1000, **settings)
     before = accuracy(name, still(config), tmp_path / "before", steps)
     after = accuracy(name, config, tmp_path / "after", steps)

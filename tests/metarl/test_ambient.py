@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from metarl import cli
+from metarl import registry
 from metarl.ambient import plain_torch, usable
 from metarl.envs import make_family
 from metarl.fewshot.classifier import FewShotClassifier
@@ -81,7 +81,7 @@ def every_state():
 
 
 def tiny(name):
-    kind = cli.resolve(cli.LEARNERS[name].where).Config
+    kind = registry.learner(name).Config
     config = kind()
     options = {**TINY, "iterations": 1} if name == "ppo-scratch" else TINY
     here = {n: getattr(config, n) for n in options if hasattr(config, n)}
@@ -90,14 +90,14 @@ def tiny(name):
 
 
 def source_of(name):
-    if cli.LEARNERS[name].source == "dataset":
+    if registry.agents()[name].source == "dataset":
         return Glyphs(ways=3, shots=2, queries=2)
     return make_family("metarl/Navigation2D-v0")
 
 
 def result(name, folder, source):
     """The last checkpoint, and a curve."""
-    learner = cli.resolve(cli.LEARNERS[name].where)
+    learner = registry.learner(name)
     config = tiny(name)
     run = Run.create(folder, learner=name, config=config, source=source, seed=1)
     learner.train(config, source, run)
@@ -110,7 +110,7 @@ def checkpoints_bytes(run):
     return path.name  # it holds a hash of the content
 
 
-@pytest.mark.parametrize("name", cli.LEARNERS)
+@pytest.mark.parametrize("name", registry.agents())
 def test_every_learner_is_the_same_in_every_state(name, tmp_path):
     plain = result(name, tmp_path / "plain", source_of(name))
     with every_state():
@@ -142,7 +142,7 @@ def test_each_state_is_left_behind_and_comes_back(state):
 def test_regression_and_probabilities_are_the_same(tmp_path):
     def both(folder):
         source = Sinusoid()
-        maml = cli.resolve(cli.LEARNERS["maml"].where)
+        maml = registry.learner("maml")
         config = dataclasses.replace(tiny("maml"), moves="*")
         run = Run.create(folder, learner="maml", config=config, source=source, seed=1)
         maml.train(config, source, run)
@@ -171,7 +171,7 @@ def test_the_classifier_is_the_same(rule):
 @pytest.mark.parametrize("name", ["maml", "protonet", "baseline"])
 def test_tensors_made_in_inference_mode_are_taken(name, tmp_path):
     source = source_of(name)
-    learner = cli.resolve(cli.LEARNERS[name].where)
+    learner = registry.learner(name)
     run = Run.create(tmp_path / "run", learner=name, config=tiny(name), source=source, seed=1)
     learner.train(run.config, source, run)
     trained = learner.load(run, source)

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metarl import __version__, cli, options
-from metarl.cli import EvaluateOptions
+from metarl import __version__, cli, registry
+from metarl.cli import dispatch, options, quickstart
+from metarl.cli.evaluate import EvaluateOptions
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.runs.loop import Interrupted
 from metarl.runs.run import Run
@@ -76,17 +77,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_is_quick_and_loads_no_torch() -> None:
     program = (
         "import sys; from metarl.cli import main; code = main(['--help'])\n"
-        "heavy = {'torch', 'matplotlib', 'gymnasium', 'scipy'} & set(sys.modules)\n"
+        "heavy = {'torch', 'matplotlib', 'gymnasium', 'scipy', 'tyro'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else code)"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert said.returncode == 0, said.stderr
-    assert all(name in said.stdout for name in cli.COMMANDS)
+    assert all(name in said.stdout for name in dispatch.COMMANDS)
 
 
 def test_every_command_keeps_the_memory_it_frees(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[bool] = []
-    monkeypatch.setattr(cli, "keep_freed_memory", lambda: called.append(True))
+    monkeypatch.setattr(dispatch, "keep_freed_memory", lambda: called.append(True))
     assert metarl("list", "agents").code == 0
     assert called == [True]
 
@@ -368,8 +369,8 @@ def test_a_data_set_is_learned_by_the_same_commands(tmp_path: Path) -> None:
 
 
 def test_quickstart_trains_evaluates_and_can_be_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "QUICKSTART", {"iterations": 1, "tasks": 2, "episodes": 2, "threads": 1})
-    monkeypatch.setattr(cli, "EvaluateOptions", lambda: EvaluateOptions(episodes=2))
+    monkeypatch.setattr(quickstart, "CHANGES", {"iterations": 1, "tasks": 2, "episodes": 2, "threads": 1})
+    monkeypatch.setattr(quickstart, "EvaluateOptions", lambda: EvaluateOptions(episodes=2))
     folder = tmp_path / "quick"
     first = metarl("quickstart", "--out", folder)
     assert first.code == 0, first.err
@@ -397,17 +398,17 @@ def test_lists_name_everything_registered() -> None:
     assert navigation["tasks reused"] == ["promp"]
     agents = json.loads(metarl("list", "agents", "--json").out)
     assert {row["agent"]: row["trained"] for row in agents} == {
-        **dict.fromkeys(cli.LEARNERS, True),
-        **dict.fromkeys(cli.UNTRAINED, False),
+        **dict.fromkeys(registry.agents(), True),
+        **dict.fromkeys(registry.untrained(), False),
     }
-    assert [row["dataset"] for row in json.loads(metarl("list", "datasets", "--json").out)] == list(cli.DATASETS)
+    assert [row["dataset"] for row in json.loads(metarl("list", "datasets", "--json").out)] == list(registry.datasets())
     assert NAVIGATION in metarl("list", "families").out
     assert "maml-trpo" in metarl("list", "agents").out
 
 
-@pytest.mark.parametrize("name", cli.LEARNERS)
+@pytest.mark.parametrize("name", registry.agents())
 def test_every_learner_has_the_contract_s_names_and_documented_options(name: str) -> None:
-    learner = cli.resolve(cli.LEARNERS[name].where)
+    learner = registry.learner(name)
     assert callable(learner.train)
     assert callable(learner.load)
     help_text = metarl("train", name, "--help").out
@@ -422,7 +423,7 @@ def test_help_grows_with_what_is_named() -> None:
     assert said.code == 0
     assert "--inner-step-size FLOAT" in said.out
     assert "--preset STR" in said.out
-    for command in cli.COMMANDS:
+    for command in dispatch.COMMANDS:
         assert metarl(command, "--help").code == 0
     assert metarl("--version").out.strip() == __version__
     assert metarl().out == metarl("-h").out
@@ -436,13 +437,13 @@ def test_every_solver_has_a_name() -> None:
     from metarl.agents.solvers import mdps as mdp_solvers
 
     for name in bandit_solvers.STRATEGIES.keys() | mdp_solvers.STRATEGIES.keys():
-        assert name in cli.UNTRAINED
+        assert name in registry.untrained()
 
 
 @pytest.mark.parametrize(
     ("name", "family"),
-    [(name, BANDIT) for name, entry in cli.UNTRAINED.items() if cli.BANDITS in entry.where]
-    + [(name, MDP) for name, entry in cli.UNTRAINED.items() if cli.MDPS in entry.where],
+    [(name, BANDIT) for name, entry in registry.untrained().items() if registry.BANDITS in entry.where]
+    + [(name, MDP) for name, entry in registry.untrained().items() if registry.MDPS in entry.where],
 )
 def test_solvers_are_evaluated_on_their_families(name: str, family: str, tmp_path: Path) -> None:
     options = ["--pulls", "4", "--arms", "3"] if family == BANDIT else ["--family.episodes", "2"]
@@ -634,7 +635,7 @@ def test_a_run_keeps_its_family(trained: Path) -> None:
 def test_interrupted_training_says_how_to_resume(
     stopped: KeyboardInterrupt, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learner = cli.resolve(cli.LEARNERS["maml-trpo"].where)
+    learner = registry.learner("maml-trpo")
 
     def stop(*_: Any) -> None:
         raise stopped
@@ -655,7 +656,7 @@ def test_programming_mistakes_are_not_dressed_up(monkeypatch: pytest.MonkeyPatch
     def broken(words: Any) -> int:
         raise ValueError("a bug")
 
-    monkeypatch.setitem(cli.COMMANDS, "list", (broken, ""))
+    monkeypatch.setattr("metarl.cli.listing.list_things", broken)
     with pytest.raises(ValueError, match="a bug"):
         metarl("list", "agents")
 

@@ -16,7 +16,7 @@ from gymnasium.spaces import Box, Discrete
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from metarl import cli
+from metarl import cli, registry
 from metarl.agents.baselines import Random
 from metarl.envs import FAMILIES, make_family
 from metarl.envs.wrappers.gym_family import GymFamily
@@ -33,8 +33,8 @@ from metarl.sampling.rollout import run_episodes
 from metarl.seeding import Key
 from metarl.tasks import Tasks
 
-FEW_SHOT = [name for name, entry in cli.LEARNERS.items() if entry.source == "dataset"]
-ACTING = [name for name, entry in cli.LEARNERS.items() if entry.source == "family"]
+FEW_SHOT = [name for name, entry in registry.agents().items() if entry.source == "dataset"]
+ACTING = [name for name, entry in registry.agents().items() if entry.source == "family"]
 GLYPHS = Glyphs(ways=3, shots=2, queries=2)
 TINY = {  # where a learner has such an option
     "iterations": 6,
@@ -110,7 +110,7 @@ class Said(NamedTuple):
 
 
 def tiny(name, **changes):
-    kind = cli.resolve(cli.LEARNERS[name].where).Config
+    kind = registry.learner(name).Config
     names = {field.name for field in dataclasses.fields(kind)}
     own: dict[str, dict[str, Any]] = {"rl2": {"hidden": 4}}
     own |= {ppo: {"step_sizes": (0.1,)} for ppo in ("ppo-pretrained", "ppo-scratch")}
@@ -124,7 +124,7 @@ def begin(folder, name, config, source):
 
 
 def train(run, source):
-    cli.resolve(cli.LEARNERS[run.learner].where).train(run.config, source, run)
+    registry.learner(run.learner).train(run.config, source, run)
 
 
 def all_finite(tree):
@@ -435,7 +435,7 @@ def test_parameters_so_large_that_features_overflow_have_no_score(name, tmp_path
             value.copy_(1e30 * torch.sign(value + 1e-9))
     sizes = {f"{log}_bytes": (run.folder / f"{log}.jsonl").stat().st_size for log in ("metrics", "timings")}
     checkpoints.save(run.folder / "checkpoints", iteration, state, **sizes)
-    loaded = cli.resolve(cli.LEARNERS[name].where).load(Run.open(run.folder, type(run.config)), GLYPHS)
+    loaded = registry.learner(name).load(Run.open(run.folder, type(run.config)), GLYPHS)
     with pytest.raises(NonFiniteError):
         loaded.curve(GLYPHS.fixed("test", 2), Budget(1, 1), 0)
     tasks = GLYPHS.fixed("test", 1)

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from metarl import options
+from metarl.cli import options
 from metarl.errors import UserError
 
 

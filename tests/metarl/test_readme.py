@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from metarl import cli
+from metarl import registry
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -54,7 +54,7 @@ def commands():
 
 def test_what_is_to_be_repeated_names_its_strategy():
     """`auto` chooses by timing: another machine would train other numbers."""
-    timed = [name for name, entry in cli.LEARNERS.items() if hasattr(cli.resolve(entry.where).Config(), "strategy")]
+    timed = [name for name in registry.agents() if hasattr(registry.learner(name).Config(), "strategy")]
     assert len(timed) == 5
     found = [words for words in commands() if words[0] in timed]
     assert len(found) > 20

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from metarl import cli
+from metarl import cli, registry
 from metarl.errors import UserError
 from metarl.fewshot.classifier import FewShotClassifier
 from metarl.fewshot.datasets.glyphs import Glyphs
@@ -28,7 +28,7 @@ from metarl.meta.outer import Plan
 from metarl.runs.run import Run
 from metarl.seeding import Key
 
-LEARNERS = [name for name, entry in cli.LEARNERS.items() if entry.source == "dataset"]
+LEARNERS = [name for name, entry in registry.agents().items() if entry.source == "dataset"]
 ADAPTING = ("maml", "fomaml", "anil", "meta-sgd", "reptile")
 SOURCE = Glyphs(ways=3, shots=2, queries=2)
 TINY = {  # where a learner has such an option
@@ -79,14 +79,14 @@ class Brought(nn.Module):
 
 
 def config_of(name, **changes):
-    kind = cli.resolve(cli.LEARNERS[name].where).Config
+    kind = registry.learner(name).Config
     options = {**TINY, "moves": "head.*" if name == "anil" else "*", **changes}
     names = {field.name for field in dataclasses.fields(kind)}
     return kind(**{option: value for option, value in options.items() if option in names})
 
 
 def train(folder, name, encoder, source=SOURCE, **changes):
-    learner, config = cli.resolve(cli.LEARNERS[name].where), config_of(name, **changes)
+    learner, config = registry.learner(name), config_of(name, **changes)
     run = Run.create(folder, learner=name, config=config, source=source, seed=1)
     learner.train(config, source, run, encoder=encoder)
     return run
@@ -94,7 +94,7 @@ def train(folder, name, encoder, source=SOURCE, **changes):
 
 def load(run, encoder, source=SOURCE):
     saved = Run.open(run.folder, type(run.config))
-    return cli.resolve(cli.LEARNERS[run.learner].where).load(saved, source, encoder=encoder)
+    return registry.learner(run.learner).load(saved, source, encoder=encoder)
 
 
 def held(run):
@@ -190,7 +190,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name, tmp_path, monkeypatch):
         patch.setattr(training, "fit", failing)
         with pytest.raises(ZeroDivisionError):
             train(tmp_path / "parts", name, Brought())
-    learner, config = cli.resolve(cli.LEARNERS[name].where), config_of(name)
+    learner, config = registry.learner(name), config_of(name)
     run = Run.resume(tmp_path / "parts", learner=name, config=config, source=SOURCE, seed=1)
     learner.train(config, SOURCE, run, encoder=Brought(seed=3))
     assert run.restore()[0] == 3
@@ -446,7 +446,7 @@ def test_the_command_line_says_in_one_line_how_to_load_it(name, tmp_path, capsys
         assert cli.main(words) == 2
         _, err = capsys.readouterr()
         assert err.count("\n") == 1
-        module = cli.LEARNERS[name].where if name != "centroid" else "metarl.fewshot.learners.centroid"
+        module = registry.agents()[name].where if name != "centroid" else "metarl.fewshot.learners.centroid"
         assert f"load it in Python with {module}.load(run, source, encoder=...)" in err
         assert "test_encoders.Brought" in err
     with pytest.raises(UserError, match="load it in Python with"):

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from metarl import cli
+from metarl import cli, registry
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.fewshot import LEARNERS
 from metarl.fewshot.datasets.folder import Folder, read
@@ -231,7 +231,7 @@ def encoder(generator):
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_every_learner_takes_any_encoder(name, tmp_path):
-    learner = cli.resolve(LEARNERS[name][0])
+    learner = registry.learner(name)
     source = Glyphs()
     config = replace(learner.DEFAULTS["glyphs"], iterations=2)
     if hasattr(config, "moves") and name != "anil":

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from metarl import cli
+from metarl import cli, registry
 from metarl.errors import UserError
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.fewshot.datasets.glyphs import Glyphs
@@ -18,7 +18,7 @@ from metarl.fewshot.networks import embedding
 from metarl.learning.contract import Budget
 from metarl.runs.run import Run
 
-LEARNERS = [name for name, entry in cli.LEARNERS.items() if entry.source == "dataset"]
+LEARNERS = [name for name, entry in registry.agents().items() if entry.source == "dataset"]
 TINY = {  # where a learner has such an option
     "iterations": 7,
     "checkpoint_every": 2,
@@ -38,7 +38,7 @@ SOURCE = Glyphs(ways=3, shots=2, queries=2)
 
 
 def tiny(name, **changes):
-    kind = cli.resolve(cli.LEARNERS[name].where).Config
+    kind = registry.learner(name).Config
     names = {field.name for field in dataclasses.fields(kind)}
     return kind(**{option: value for option, value in {**TINY, **changes}.items() if option in names})
 
@@ -52,12 +52,12 @@ def resumed(folder, name, config):
 
 
 def train(run, source=SOURCE):
-    cli.resolve(cli.LEARNERS[run.learner].where).train(run.config, source, run)
+    registry.learner(run.learner).train(run.config, source, run)
     return run
 
 
 def load(run, source=SOURCE):
-    return cli.resolve(cli.LEARNERS[run.learner].where).load(run, source)
+    return registry.learner(run.learner).load(run, source)
 
 
 def assert_equal_runs(a, b):
@@ -249,8 +249,8 @@ def test_wrong_options_are_one_line_and_leave_nothing(name, tmp_path):
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_its_named_settings_fit_its_data_sets(name):
-    learner = cli.resolve(cli.LEARNERS[name].where)
+    learner = registry.learner(name)
     for where, config in learner.DEFAULTS.items():
         assert isinstance(config, learner.Config)
-        assert any(where == dataset or where.startswith(f"{dataset}-") for dataset in cli.DATASETS), where
+        assert any(where == dataset or where.startswith(f"{dataset}-") for dataset in registry.datasets()), where
         json.dumps(dataclasses.asdict(config))

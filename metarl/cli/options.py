@@ -1,4 +1,4 @@
-"""Words on the command line into options, and what is said about them on the terminal.
+"""Words on the command line into options.
 
 The fields of a dataclass become flags; tyro makes help and checks of them. Every mistake becomes one line that
 says what was given, what is allowed and what to do.
@@ -8,50 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import io
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import tyro
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from metarl.errors import UserError, unknown
 
-
-def say(what: str | Table) -> None:
-    """Print on stdout."""
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() else 120  # a file or pipe has no width of its own
-    Console(highlight=False, markup=False, soft_wrap=isinstance(what, str), width=width).print(what)
-
-
-def complain(text: str) -> None:
-    """Print one line on stderr."""
-    from rich.console import Console
-
-    line = " ".join(text.split())
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"metarl: {line}")
+Id = Annotated[str | None, tyro.conf.arg(metavar="ID")]
+Name = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
+File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
+Count = Annotated[int | None, tyro.conf.arg(metavar="INT")]
 
 
 def fail(message: str) -> NoReturn:
     """End with a UserError."""
-    from metarl.errors import UserError
-
     raise UserError(message)
-
-
-def refuse(kind: str, given: str, allowed: Mapping[str, Any] | Sequence[str]) -> NoReturn:
-    """Say that a name is unknown, the nearest valid one, and what is allowed."""
-    lowered = {name.lower(): name for name in allowed}
-    nearest = difflib.get_close_matches(given.lower(), lowered, n=1, cutoff=0.4)
-    hint = f"did you mean {lowered[nearest[0]]}? " if nearest else ""
-    fail(f"unknown {kind} {given!r}; {hint}choose from {', '.join(allowed) or 'none: there are none here'}")
 
 
 def check_output(path: Path | None) -> None:
@@ -125,7 +101,7 @@ def _translate(word: str, known: Mapping[str, str]) -> str:
     name, equals, value = word.partition("=")
     flag = name.replace("_", "-")
     if flag not in known:
-        refuse("option", name, sorted(known.keys() - {"--help"}))
+        raise unknown("option", name, sorted(known.keys() - {"--help"}))
     return known[flag] + equals + value
 
 

@@ -1,0 +1,108 @@
+"""`metarl compare`: evaluated runs of one problem beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from metarl.cli.options import File, Group, asks_for_help, check_output, first, parse
+from metarl.cli.targets import saved_curves
+from metarl.cli.terminal import say
+from metarl.errors import unknown
+
+if TYPE_CHECKING:
+    from metarl.evaluation.curve import AdaptationCurve
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Compare evaluated runs of the same problem; those that differ only in the seed are one curve.
+
+    Attributes:
+        out: the picture (.png, .svg or .pdf).
+        json: write the curves and every number of the comparison here.
+        markdown: write the tables here.
+        profile: draw the performance profiles here (.png, .svg or .pdf).
+        against: the agent, or the RUN, that the others are compared to; by default the first. The p-value, corrected
+            for the number of comparisons, needs 5 seeds of each trained agent.
+        reach: report how much adaptation each agent needs to reach this score (accuracies are between 0 and 1).
+        axis: what to draw them against (final: the last scores alone); by default what all of them count.
+    """
+
+    out: Path
+    json: File = None
+    markdown: File = None
+    profile: File = None
+    against: Annotated[str | None, tyro.conf.arg(metavar="RUN|AGENT")] = None
+    reach: Annotated[float | None, tyro.conf.arg(metavar="SCORE")] = None
+    axis: Literal["gradient_steps", "env_steps", "shots", "final"] | None = None
+
+
+def compare(words: Sequence[str]) -> int:
+    """Compare several evaluated runs."""
+    if asks_for_help(words):
+        say(
+            "usage: metarl compare RUN [RUN ...] --out FILE.png [options]; RUN is a run folder, or the JSON of a curve "
+            "or of a comparison.\n"
+        )
+        parse("metarl compare RUN...", ["--help"], Group("command", CompareOptions))
+    first(words, "RUN", "compare")
+    end = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    (options,) = parse("metarl compare RUN...", words[end:], Group("command", CompareOptions))
+    from metarl.evaluation import comparison
+    from metarl.evaluation.merging import merge_seeds
+    from metarl.evaluation.storage import dump_json, write_atomically
+    from metarl.reporting.figures.style import check_picture
+    from metarl.reporting.plots import plot_curves, plot_profiles
+    from metarl.reporting.tables import protocol_table, score_table, summary_table, task_table
+
+    for picture in (options.out, options.profile):
+        check_output(picture and check_picture(picture))
+    check_output(options.json)
+    check_output(options.markdown)
+    saved = {word: saved_curves(Path(word)) for word in words[:end]}
+    curves = merge_seeds([curve for several in saved.values() for curve in several])
+    against = 0 if options.against is None else _named(options.against, curves, saved)
+    compared = comparison.compare(curves, against=against, reach=options.reach, axis=options.axis)
+    each = task_table(compared.curves, compared.labels)
+    tables = [
+        summary_table(compared),
+        score_table(compared),
+        *([each] if each is not None else []),
+        protocol_table(compared),
+    ]
+    for table in tables:
+        say(table.rich())
+        say("")
+    plot_curves(compared.curves, options.out, compared.axis)
+    if options.profile is not None:
+        plot_profiles(compared.curves, options.profile)
+    if options.json is not None:
+        document = {
+            "version": 1,
+            "comparison": compared.to_dict(),
+            "curves": [curve.to_dict() for curve in compared.curves],
+        }
+        write_atomically(options.json, dump_json(document).encode())
+    if options.markdown is not None:
+        write_atomically(options.markdown, "\n".join(table.markdown() for table in tables).encode())
+    for path in (options.out, options.profile, options.json, options.markdown):
+        if path is not None:
+            say(f"wrote {path}")
+    return 0
+
+
+def _named(name: str, curves: Sequence[AdaptationCurve], saved: Mapping[str, Sequence[AdaptationCurve]]) -> int:
+    """The index of the curve with a label, of an agent, or of a RUN as typed."""
+    from metarl.evaluation.merging import labels, mergeable
+
+    known = labels(curves)
+    if name in known:
+        return known.index(name)
+    if name in saved:
+        return next(i for i, curve in enumerate(curves) if mergeable(curve, saved[name][0]))
+    raise unknown("agent or RUN to compare with", name, [*known, *saved])

@@ -1,0 +1,104 @@
+"""The words after `metarl` to the command they name.
+
+A command is a file here: an options dataclass and a function. The options of a learner are the fields of its
+`Config`, those of a family the fields of its dataclass; tyro turns them into flags, help and checks.
+Torch, matplotlib and the environments load only when a command needs them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from metarl.allocator import keep_freed_memory
+from metarl.cli.terminal import complain, say
+from metarl.errors import NonFiniteError, UserError, unknown
+from metarl.version import __version__
+
+COMMANDS = {  # the function, given the words after the command's, returns the exit code
+    "quickstart": (
+        "metarl.cli.quickstart:quickstart",
+        "train MAML-TRPO on 2D navigation, test on unseen goals, draw the curve",
+    ),
+    "list": ("metarl.cli.listing:list_things", "show families, agents or data sets"),
+    "train": ("metarl.cli.train:train", "train an agent into a run folder"),
+    "evaluate": (
+        "metarl.cli.evaluate:evaluate",
+        "measure the adaptation curve of a run, or of an agent that needs no training",
+    ),
+    "predict": ("metarl.cli.predict:predict", "learn new classes from a few pictures each, and classify others"),
+    "video": ("metarl.cli.video:video", "film an agent before and after adaptation, side by side"),
+    "compare": (
+        "metarl.cli.compare:compare",
+        "compare evaluated runs of one problem: a figure, tables, intervals and p-values",
+    ),
+    "report": ("metarl.cli.report:report", "write one self-contained HTML page about runs"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: words after `metarl`; those of the process by default.
+
+    Returns:
+        The exit code: 0; 2 after bad input, 3 where a number became NaN or infinite (one line on stderr says
+        what); 130 after Ctrl-C.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        say(_usage())
+        return 0
+    if words[0] == "--version":
+        say(__version__)
+        return 0
+    try:
+        if words[0] not in COMMANDS:
+            raise unknown("command", words[0], COMMANDS)
+        keep_freed_memory()
+        with _warnings_in_one_line():
+            return _command(words[0])(words[1:])
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return 130
+    except SystemExit as done:  # tyro has printed its help
+        return int(done.code or 0)
+    except (UserError, NonFiniteError) as error:
+        complain(str(error))
+        return 2 if isinstance(error, UserError) else 3
+
+
+def _command(name: str) -> Callable[[Sequence[str]], int]:
+    module, _, function = COMMANDS[name][0].partition(":")
+    command: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), function)
+    return command
+
+
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Show each warning of ours as it comes, in one line; those of others as ever."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if category.__module__.startswith("metarl."):
+                complain(f"warning: {message}")
+            else:
+                shown(message, category, *where, **more)
+
+        warnings.showwarning = show
+        warnings.filterwarnings("always", category=UserWarning, module=r"metarl\.")
+        yield
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:{width}}  {about}" for name, (_, about) in COMMANDS.items())
+    return (
+        f"usage: metarl COMMAND ...\n\n{rows}\n\nmetarl COMMAND --help shows its options; metarl --version the version."
+    )

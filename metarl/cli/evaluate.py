@@ -1,0 +1,200 @@
+"""`metarl evaluate`: the adaptation curve of a run, or of an agent that needs no training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from metarl import registry
+from metarl.cli.options import Count, File, Group, Id, Name, asks_for_help, check_output, fail, first, parse
+from metarl.cli.targets import existing_run, saved_curve, source_group
+from metarl.cli.terminal import say
+
+if TYPE_CHECKING:
+    from metarl.evaluation.curve import AdaptationCurve
+    from metarl.learning.contract import Adaptable, Source
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Measure an adaptation curve on frozen tasks.
+
+    Attributes:
+        family: id of the task family; for an agent that needs no training.
+        dataset: name of the data set; for an agent that needs no training.
+        split: which frozen tasks: validation, test, ood or train.
+        tasks: how many of them; 40 of a family and 600 of a data set unless given. A finite family may have fewer:
+            then all are measured, and few get a row and a picture each.
+        steps: K, the bits of adaptation.
+        episodes: fresh episodes a bit of adaptation may use, and as many that judge each score.
+        seed: names the streams of the evaluation.
+        oracle: an evaluated ppo-oracle run (or its curve's JSON) whose mean is the reference line; by default
+            the optimum, where it is known in closed form.
+        json: write the curve here too.
+        csv: write a row a seed, task and step here.
+        plot: draw the curve here too (.png, .svg or .pdf).
+        ways: classes a task; few-shot runs, unless as in training.
+        shots: support images a class; few-shot runs, unless as in training.
+        queries: query images a class; few-shot runs, unless as in training.
+        within_groups: all classes of a task from one group (an alphabet); few-shot runs.
+        data_root: the folder that holds the data sets; otherwise that of the training.
+    """
+
+    family: Id = None
+    dataset: Name = None
+    split: str = "test"
+    tasks: Count = None
+    steps: int = 3
+    episodes: int = 40
+    seed: int = 0
+    oracle: File = None
+    json: File = None
+    csv: File = None
+    plot: File = None
+    ways: Count = None
+    shots: Count = None
+    queries: Count = None
+    within_groups: bool = False
+    data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+
+
+def evaluate(words: Sequence[str]) -> int:
+    """Measure a run, or an agent that needs no training."""
+    if asks_for_help(words):
+        say("RUN is a run folder; its curve.json and curve.png are written into it.")
+        say(f"AGENT is one of {', '.join(registry.untrained())} and needs --family or --dataset.\n")
+        parse("metarl evaluate RUN|AGENT", ["--help"], Group("command", EvaluateOptions))
+    target, rest = first(words, "RUN|AGENT", "evaluate")
+    command = Group("command", EvaluateOptions)
+    if target not in registry.untrained():
+        folder = existing_run(target, registry.untrained())
+        (options,) = parse("metarl evaluate RUN", rest, command)
+        if options.family is not None or options.dataset is not None:
+            fail("a run knows its tasks: --family and --dataset go with an agent that needs no training")
+        evaluate_run(folder, options)
+        return 0
+    group = source_group(registry.untrained()[target].source, target, rest)
+    options, source = parse(f"metarl evaluate {target}", rest, command, group)
+    source = _asked_for(source, options)
+    _check_outputs(options)
+    curve = _measure(registry.make_untrained(target, source), target, source, options, trained=False)
+    _report(curve, {"json": options.json, "csv": options.csv, "plot": options.plot})
+    return 0
+
+
+def _asked_for(source: Source, options: EvaluateOptions) -> Source:
+    """The source with the ways, shots, queries, groups and folder that the options name."""
+    given = {name: getattr(options, name) for name in ("ways", "shots", "queries", "data_root")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if options.within_groups:
+        given["within_groups"] = True
+    if not given:
+        return source
+    fields = {field.name for field in dataclasses.fields(source)}  # type: ignore[arg-type]  # every source is one
+    if foreign := [f"--{name.replace('_', '-')}" for name in given if name not in fields]:
+        fail(f"{source.name} has no {', '.join(foreign)}")
+    asked: Source = dataclasses.replace(source, **given)  # type: ignore[type-var]  # as above
+    return asked
+
+
+def _apart(options: EvaluateOptions) -> str:
+    """What a curve's file is called beside "curve", so that curves of different problems keep apart."""
+    words = [options.split] if options.split != "test" else []
+    words += [f"{value}-{name}" for name in ("ways", "shots", "queries") if (value := getattr(options, name))]
+    words += ["within-groups"] if options.within_groups else []
+    return "".join(f"-{word}" for word in words)
+
+
+def evaluate_run(folder: Path, options: EvaluateOptions) -> None:
+    """Measure a run and write the curve into its folder."""
+    run = opened.run
+    source = _asked_for(opened.source, options)
+    stem = "curve" + _apart(options)
+    _check_outputs(options)
+    check_output(folder / f"{stem}.json")
+    if registry.agents()[run.learner].source == "dataset":
+        from metarl.fewshot.learners.training import check_unseen
+
+        if options.split in source.splits:
+            check_unseen(run, source, options.split)
+    config = dataclasses.asdict(run.config)
+    curve = _measure(opened.load(), run.learner, source, options, seed=run.seed, config=config)
+    files = {"json": folder / f"{stem}.json", "plot": folder / f"{stem}.png"}
+    _report(curve, files)
+    _report(curve, {"json": options.json, "csv": options.csv, "plot": options.plot}, table=False)
+
+
+def _check_outputs(options: EvaluateOptions) -> None:
+    if options.plot is not None:
+        from metarl.reporting.figures.style import check_picture
+
+        check_picture(options.plot)
+    for path in (options.json, options.csv, options.plot):
+        check_output(path)
+    if options.csv is not None and options.csv.suffix != ".csv":
+        fail(f"cannot write {options.csv}: the name must end in .csv")
+    if options.json is not None and options.json.suffix == ".csv":
+        fail(f"cannot write JSON into {options.json}; give --csv for that")
+
+
+def _measure(
+    agent: Adaptable,
+    name: str,
+    source: Source,
+    options: EvaluateOptions,
+    seed: int = 0,
+    config: Mapping[str, Any] | None = None,
+    trained: bool = True,
+) -> AdaptationCurve:
+    """The curve of one agent on frozen tasks, with its references."""
+    from metarl.evaluation.measure import default_count, frozen_tasks, measure, oracle_score
+    from metarl.learning.contract import Budget
+
+    count = default_count(source) if options.tasks is None else options.tasks
+    tasks = frozen_tasks(source, options.split, count)
+    budget = Budget(options.steps, options.episodes)
+    oracle = None
+    if options.oracle is not None:
+        oracle = oracle_score(saved_curve(options.oracle), source, tasks, options.oracle)
+    curve = measure(
+        agent,
+        source=source,
+        tasks=tasks,
+        name=name,
+        budget=budget,
+        seed=options.seed,
+        training_seed=seed,
+        config=config,
+        trained=trained,
+        oracle=oracle,
+    )
+    if len(tasks) < count:
+        number = f"{len(tasks)} {options.split} task{'s' * (len(tasks) != 1)}"
+        say(f"{source.name} has {number}, fewer than {count}: all were measured")
+    return curve
+
+
+def _report(curve: AdaptationCurve, files: Mapping[str, Path | None], *, table: bool = True) -> None:
+    """Print the curve and write its files."""
+    if table:
+        from metarl.reporting.tables import evaluation_table, task_table
+
+        say(evaluation_table(curve).rich())
+        if (each := task_table([curve], [curve.agent])) is not None:
+            say("")
+            say(each.rich())
+    for kind, path in files.items():
+        if path is None:
+            continue
+        if kind == "plot":
+            from metarl.reporting.plots import plot_curves
+
+            plot_curves(curve, path)
+        else:
+            curve.save(path)
+        say(f"wrote {path}")

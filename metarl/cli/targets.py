@@ -1,0 +1,77 @@
+"""What the words name: a run folder, curves, a family or data set."""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from metarl import registry
+from metarl.cli.options import Group, fail, peek
+from metarl.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from metarl.evaluation.curve import AdaptationCurve
+
+
+def source_group(kind: registry.Kind, agent: str, words: Sequence[str]) -> Group:
+    """The family or data set that the words name for an agent, as a group of options."""
+    family, dataset = peek(words, "--family"), peek(words, "--dataset")
+    if kind == "dataset":
+        name, other, table = dataset, family, registry.datasets()
+        missing, what = f"{agent} learns from a data set: give --dataset", "data set"
+    else:
+        name, other, table = family, dataset, registry.families()
+        missing, what = f"{agent} acts in a task family: give --family", "family"
+    if name is None or other is not None:
+        fail(f"{missing}, one of {', '.join(table)}")
+    if name not in table:
+        raise unknown(what, name, table)
+    group = Group(kind, registry.source_class(name))
+    presets = getattr(group.kind, "presets", None)
+    preset = peek(words, "--preset")
+    if presets and preset is not None and preset not in presets:
+        raise unknown(f"preset of {name}", preset, presets)
+    return group
+
+
+def existing_run(target: str, instead: Iterable[str] = ()) -> Path:
+    """The run folder; `instead` are agents that the command takes in its place."""
+    folder = Path(target)
+    if folder.exists():
+        return folder
+    if target in registry.agents():
+        fail(f"{target} must be trained first (metarl train {target} ...); then give the run folder")
+    names = list(instead)
+    nearest = difflib.get_close_matches(target, names, n=1, cutoff=0.5)
+    hint = f" (did you mean {nearest[0]}?)" if nearest else ""
+    others = f", or one of {', '.join(names)} with --family or --dataset" if names else ""
+    raise UserError(f"there is no run {target!r}{hint}; give a run folder{others}")
+
+
+def source_flag(kind: registry.Kind) -> str:
+    """How an agent is told where its tasks come from."""
+    return "--family ID" if kind == "family" else "--dataset NAME"
+
+
+def saved_curve(path: Path) -> AdaptationCurve:
+    """The only curve of a run folder or of a JSON file."""
+    curves = saved_curves(path)
+    if len(curves) != 1:
+        fail(f"{path} holds {len(curves)} curves, not one")
+    return curves[0]
+
+
+def saved_curves(path: Path) -> list[AdaptationCurve]:
+    """The curves of a run folder, of a curve's JSON, or of a comparison's."""
+    from metarl.evaluation.curve import load_curves
+
+    if not path.exists():
+        fail(f"there is no run or curve {str(path)!r}")
+    if path.is_dir():
+        if not (path / "curve.json").exists():
+            fail(f"{path} has no curve.json yet: metarl evaluate {shlex.quote(str(path))}")
+        path = path / "curve.json"
+    return load_curves(path)

@@ -1,0 +1,77 @@
+"""`metarl video`: an agent before and after it adapts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from metarl import registry
+from metarl.cli.options import Group, asks_for_help, check_output, fail, first, parse
+from metarl.cli.targets import existing_run
+from metarl.cli.terminal import say
+from metarl.errors import unknown
+
+MOST_FPS = 240.0  # of a film
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """Film an agent before and after it adapts to a frozen task, side by side.
+
+    Attributes:
+        out: the film (.mp4, which needs the video extra, or .gif).
+        task: which of the split's frozen tasks, from 0.
+        split: which frozen tasks: validation, test, ood or train.
+        steps: K, the bits of adaptation before the second episode.
+        episodes: fresh episodes a bit of adaptation may use.
+        seed: names the streams of adaptation and of the filmed episodes.
+        fps: pictures a second; by default 20, or fewer so that a short episode lasts five seconds.
+    """
+
+    out: Path
+    task: int = 0
+    split: str = "test"
+    steps: int = 3
+    episodes: int = 40
+    seed: int = 0
+    fps: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+
+
+def video(words: Sequence[str]) -> int:
+    """Film a run before and after adaptation."""
+    if asks_for_help(words):
+        say("RUN is the folder of a run that acts in a task family.\n")
+        parse("metarl video RUN", ["--help"], Group("command", VideoOptions))
+    target, rest = first(words, "RUN", "video")
+    (options,) = parse("metarl video RUN", rest, Group("command", VideoOptions))
+    from metarl.learning.contract import Budget, Filmable
+    from metarl.reporting.films import check_film, draw_without_display, write
+    from metarl.tasks import FROZEN
+
+    if not 0 <= options.task < FROZEN:
+        fail(f"--task is {options.task}; it must be from 0 to {FROZEN - 1}")
+    if options.fps is not None and not 0 < options.fps <= MOST_FPS:
+        fail(f"--fps is {options.fps:g}; it must be above 0, at most {MOST_FPS:g}")
+    budget = Budget(options.steps, options.episodes)
+    check_output(check_film(options.out))
+    draw_without_display()
+    opened = registry.open_run(existing_run(target))
+    run, source = opened.run, opened.source
+    if options.split not in source.splits:
+        raise unknown(f"split of {source.name}", options.split, source.splits)
+    agent = opened.load()
+    if not isinstance(agent, Filmable):
+        fail(f"{run.learner} in {target} cannot be filmed: only agents that act in a task family can")
+    tasks = source.fixed(options.split, options.task + 1)
+    if options.task >= len(tasks):
+        fail(f"--task is {options.task}; {source.name} has {len(tasks)} {options.split} tasks, 0 to {len(tasks) - 1}")
+    recordings = agent.film(tasks[options.task :], budget, options.seed)
+    write(recordings, options.out, options.fps)
+    for recording in recordings:
+        say(f"{recording.title}; filmed: {sum(recording.rewards):.1f} in {len(recording.rewards)} steps")
+    say(f"wrote {options.out}")
+    return 0
