@@ -112,6 +112,7 @@ def _apart(options: EvaluateOptions) -> str:
 
 def evaluate_run(folder: Path, options: EvaluateOptions) -> None:
     """Measure a run and write the curve into its folder."""
+    opened = registry.open_run(folder, options.data_root)
     run = opened.run
     source = _asked_for(opened.source, options)
     stem = "curve" + _apart(options)
