@@ -30,8 +30,11 @@ from metarl.agents import rl2
 from metarl.envs import make_family
 from metarl.envs.wrappers.trials import RL2Env, Trials
 from metarl.integrations.sb3_env import SB3VecEnv
+from metarl.learning.recurrent_ppo import prepare, update
 from metarl.nets.actor_critic import recurrent_policy
+from metarl.ops.reward_scale import RewardScale
 from metarl.parallel import intra_op_threads
+from metarl.sampling.trials import run_trials
 from metarl.seeding import Key
 
 HIDDEN, EPOCHS, MINIBATCHES = 128, 4, 10
@@ -56,8 +59,9 @@ def ours(family: Trials, trials: int) -> Work:
         updates += 1
         with intra_op_threads(threads):
             env.reset(options={"tasks": family.sample(trials, key("tasks").numpy())})
-            batch, _ = rl2.prepare(rl2.play(env, policy, params, key), config, rl2.RewardScale())
-            rl2.update(policy, params, optimiser, batch, config, key)
+            experience = run_trials(env, policy, params, key, inner=family.episodes)
+            batch, _ = prepare(experience, config, RewardScale())
+            update(policy, params, optimiser, batch, config, key)
         return float(trials * family.horizon)
 
     return work

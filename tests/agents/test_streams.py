@@ -16,7 +16,7 @@ from metarl.agents.baselines import Random
 from metarl.agents.solvers import bandits as bandit_solvers
 from metarl.agents.solvers import mdps as mdp_solvers
 from metarl.envs import FAMILIES, make_family
-from metarl.learning import gradient_adaptation
+from metarl.learning import gradient_adaptation, memory_adaptation
 from metarl.learning import non_adaptive as fixed
 from metarl.learning.contract import Budget
 from metarl.learning.gradient_adaptation import Adapting
@@ -39,7 +39,7 @@ def adapting(family):
 def remembering(family):
     config = rl2.Config(hidden=8, trial_episodes=2)
     policy = rl2._policy(config, rl2._trials(config, family))
-    return rl2.Agent(policy, policy.init(Key(0).torch()), config, family)
+    return rl2._agent(config, family, policy, policy.init(Key(0).torch()))
 
 
 # Alone as among others
@@ -76,7 +76,7 @@ def test_any_tasks_in_any_order_and_chunk_are_judged_the_same(agent, rows, chunk
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gradient_adaptation, "EVALUATION_CHUNK", chunk)
         for module, name, each in (
-            (rl2, "EVALUATION_STEPS", 2 * agent.family.horizon * 2),
+            (memory_adaptation, "EVALUATION_STEPS", 2 * agent.family.horizon * 2),
             (fixed, "BATCH", 2 * agent.family.horizon),
             (bandit_solvers, "BATCH", 2 * getattr(agent.family, "arms", 1)),
             (mdp_solvers, "BATCH", 2),

@@ -218,7 +218,6 @@ LONGEST_FILE, LONGEST_AGENT = 350, 200
 # Files that were longer when the rule came. A number may only shrink; a file within the bounds leaves the list.
 STILL_LONGER = {
     "agents/maml_trpo.py": 390,
-    "agents/rl2.py": 594,
     "agents/solvers/bandits.py": 498,
     "agents/solvers/mdps.py": 403,
     "metarl/evaluation/curve.py": 421,

@@ -13,10 +13,12 @@ from metarl.agents import maml_trpo, rl2
 from metarl.envs import make_family
 from metarl.errors import UserError
 from metarl.learning.contract import Budget, Filmable
+from metarl.learning.memory_adaptation import MemoryAgent
 from metarl.reporting import films
 from metarl.reporting.films import side_by_side, write
 from metarl.runs.run import Run
 from metarl.sampling.recording import Recorder, Recording
+from metarl.seeding import Key
 from metarl.tasks import TaskVectorEnv
 
 NAVIGATION = "metarl/Navigation2D-v0"
@@ -27,7 +29,7 @@ class Agents:
     """Barely trained, each in 2D navigation."""
 
     maml: maml_trpo.Adapting
-    rl2: rl2.Agent
+    rl2: MemoryAgent
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,7 @@ def test_rl2_films_the_first_and_the_last_episode_of_one_trial(agents):
     task = agents.rl2.family.fixed("test", 1)
     first, last = agents.rl2.film(task, Budget(3, 40), seed=1)
     assert (first.title, last.title) == ("episode 1 of 3, one trial", "episode 3 of 3, one trial")
-    played = rl2.Agent.play(agents.rl2, task, 1, rl2.Key(1)("rl2", "film"))
+    played = agents.rl2.act(task, 1, Key(1)("rl2", "film"))
     returns = played.returns()[0, 0]
     assert sum(first.rewards) == pytest.approx(float(returns[0]), rel=1e-5)
     assert sum(last.rewards) == pytest.approx(float(returns[2]), rel=1e-5)

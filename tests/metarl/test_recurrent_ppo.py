@@ -1,0 +1,252 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from metarl.envs import make_family
+from metarl.envs.wrappers.trials import Trials
+from metarl.learning.recurrent_ppo import Sequences, Settings, annealed, ppo_loss, prepare, project, update
+from metarl.nets.actor_critic import Decision, RecurrentPolicy, recurrent_policy
+from metarl.nets.distributions import Categorical
+from metarl.nets.policies import MIN_STD
+from metarl.ops.reward_scale import RewardScale
+from metarl.sampling.episodes import Episodes
+from metarl.sampling.trials import TrialEpisodes, run_trials
+from metarl.seeding import Key
+
+BANDIT = make_family("metarl/BernoulliBandit-v0", arms=3, pulls=4)
+MIN_STD_LOG = float(np.log(MIN_STD))
+SMALL = Settings(halve_every=0, epochs=2, minibatches=2)
+
+
+def vivid(policy, seed=0, scale=1.0):
+    """Parameters with which everything seen shows in everything decision."""
+    params, generator = policy.init(Key(seed).torch()), Key(seed)("noise").torch()
+    return {n: v + scale * torch.randn(v.shape, generator=generator) for n, v in params.items()}
+
+
+def acting(family=BANDIT, episodes=3, tasks=4, trials=2, **options):
+    """A vector of trials with a policy for it."""
+    joined = Trials(family=family, episodes=episodes)
+    policy = recurrent_policy(joined.observation_space, joined.action_space, hidden=8, **options)
+    return joined.make_vec(joined.fixed("train", tasks), trials), policy, vivid(policy)
+
+
+def act(env, policy, params, key, **options):
+    return run_trials(env, policy, params, key, inner=env.family.episodes, **options)
+
+
+def synthetic(rewards, values, valid=None, inner=1, **flags):
+    """Trials with given rewards and values `(N, H)`; one number seen, two actions."""
+    rewards, values = torch.tensor(rewards), torch.tensor(values)
+    n, h = rewards.shape
+    valid = torch.ones(n, h, dtype=torch.bool) if valid is None else torch.tensor(valid)
+    ends = {name: torch.tensor(flags.get(name, [[False] * h] * n))[:, None] for name in ("terminated", "truncated")}
+    episodes = Episodes(
+        obs=torch.zeros(n, 1, h, 1),
+        actions=torch.zeros(n, 1, h, dtype=torch.int64),
+        rewards=rewards[:, None],
+        valid=valid[:, None],
+        unstable=torch.zeros(n, 1, dtype=torch.bool),
+        **ends,
+    )
+    return TrialEpisodes(episodes, inner, torch.zeros(h, n), values.T, torch.zeros(1, n, 1))
+
+
+def test_what_was_recorded_when_acting_is_what_the_sequence_says():
+    for family in (BANDIT, make_family("metarl/Navigation2D-v0")):
+        env, policy, params = acting(family, episodes=2)
+        experience = act(env, policy, params, Key(0))
+        batch, _ = prepare(experience, Settings(), RewardScale())
+        decision = policy.sequence(params, batch.obs, batch.states)
+        log_prob = decision.distribution.log_prob(batch.actions)
+        torch.testing.assert_close(log_prob, experience.log_prob, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(decision.value, experience.values, atol=1e-4, rtol=1e-4)
+        assert experience.log_prob.std() > 0.1
+
+
+# Advantages
+
+
+def test_advantages_flow_over_the_ends_of_episodes_and_stop_at_the_trials():
+    config = Settings(gamma=0.5, gae_lambda=1.0, normalise_advantages=False)
+    ends = {"truncated": [[False, True, False, True]] * 2}
+    batch, _ = prepare(
+        synthetic([[0.0, 0, 0, 8], [0, 0, 0, 0]], [[0.0] * 4] * 2, inner=2, **ends), config, RewardScale()
+    )
+    assert batch.advantages.T.tolist() == [[1, 2, 4, 8], [0, 0, 0, 0]]
+    ends = {"terminated": [[False, True, False, False]] * 2}
+    again, _ = prepare(
+        synthetic([[0.0, 0, 0, 8], [0, 0, 0, 0]], [[0.0] * 4] * 2, inner=2, **ends), config, RewardScale()
+    )
+    assert torch.equal(batch.advantages, again.advantages)
+
+
+def test_advantages_by_hand():
+    """With gamma .5, lambda .5: deltas 1 + .5*4 - 2 = 1, 0 + .5*6 - 4 = -1, 2 + 0 - 6 = -4; the fourth is padding."""
+    config = Settings(gamma=0.5, gae_lambda=0.5, normalise_advantages=False)
+    experience = synthetic([[1.0, 0, 2, 0]], [[2.0, 4, 6, 9]], valid=[[True, True, True, False]])
+    batch, _ = prepare(experience, config, RewardScale())
+    assert batch.advantages.T.tolist() == [[0.5, -2, -4, 0]]
+    assert batch.targets.T.tolist() == [[2.5, 2, 2, 0]]
+    assert batch.valid.T.tolist() == [[1, 1, 1, 0]]
+
+
+def test_advantages_are_normalised_over_the_whole_update_where_valid():
+    experience = synthetic([[1.0, 5, 2], [3, 3, 0]], [[0.0] * 3] * 2, valid=[[True] * 3, [True, True, False]])
+    batch, _ = prepare(experience, Settings(), RewardScale())
+    kept = batch.advantages[batch.valid.bool()]
+    assert float(kept.mean()) == pytest.approx(0, abs=1e-6)
+    assert float(kept.std(unbiased=False)) == pytest.approx(1, abs=1e-5)
+    assert float(batch.advantages[2, 1]) == 0
+
+
+def test_normalised_rewards_are_what_is_learned_from_and_nothing_else():
+    experience, scale = synthetic([[2.0, 4.0]], [[0.0, 0.0]]), RewardScale(10, 0.0, 40.0)
+    config = Settings(gamma=1.0, gae_lambda=1.0, normalise_advantages=False)
+    plain, _ = prepare(experience, config, scale)
+    scaled, _ = prepare(experience, replace(config, normalise_rewards=True), scale)
+    assert plain.targets.T.tolist() == [[6, 4]]
+    assert scaled.targets.T.tolist() == [[3, 2]]
+    assert experience.returns().tolist() == [[[6]]]
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 5, 12])
+def test_chunks_say_the_same_as_the_whole_trial_before_any_step(chunk):
+    """The memories kept at their starts join them; gradients stop there, so they differ."""
+    env, policy, params = acting()
+    config = Settings(chunk=chunk, gamma=0.9, gae_lambda=0.9)
+    params = {n: v.requires_grad_() for n, v in params.items()}
+    outcomes = {}
+    for name, settings in {"whole": replace(config, chunk=0), "chunks": config}.items():
+        batch, _ = prepare(act(env, policy, params, Key(5), chunk=settings.chunk), settings, RewardScale())
+        loss, diagnostics = ppo_loss(policy, params, batch, settings)
+        gradient = torch.autograd.grad(loss, params["cell.weight_hh"])[0]
+        outcomes[name] = (loss.detach(), diagnostics["policy/entropy"], batch.valid.sum(), gradient)
+    for whole, chunks in zip(outcomes["whole"][:3], outcomes["chunks"][:3], strict=True):
+        torch.testing.assert_close(whole, chunks)
+    assert torch.allclose(outcomes["whole"][3], outcomes["chunks"][3], atol=1e-6) == (chunk == 12)
+
+
+# The loss
+
+
+class Oblivious:
+    """A policy that says what it was given."""
+
+    def __init__(self, probability, value):
+        self.decision = Decision(Categorical(torch.tensor(probability).log()), torch.tensor(value), torch.zeros(1))
+
+    def sequence(self, params, obs, state):
+        return self.decision
+
+
+def test_ppo_loss_by_hand():
+    """Two steps of one trial and one of padding; actions were drawn with probability .5 each."""
+    policy = Oblivious([[[0.75, 0.25]], [[0.5, 0.5]], [[0.9, 0.1]]], [[1.0], [2.0], [100.0]])
+    batch = Sequences(
+        obs=torch.zeros(3, 1, 1),
+        actions=torch.tensor([[0], [1], [0]]),
+        log_prob=torch.full((3, 1), 0.5).log(),
+        advantages=torch.tensor([[1.0], [-2.0], [0.0]]),
+        targets=torch.tensor([[4.0], [2.0], [0.0]]),
+        valid=torch.tensor([[1.0], [1.0], [0.0]]),
+        states=torch.zeros(1, 1),
+    )
+    loss, diagnostics = ppo_loss(policy, {}, batch, Settings(clip=0.2, value_weight=0.5, entropy_weight=0.1))
+    surrogate = (1.2 * 1 + 1.0 * -2) / 2  # the ratio 1.5 counts as 1.2
+    value = 0.5 * (9 + 0) / 2
+    entropy = (-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)) + np.log(2)) / 2
+    assert float(diagnostics["policy/surrogate"]) == pytest.approx(surrogate)
+    assert float(diagnostics["value/loss"]) == pytest.approx(value)
+    assert float(diagnostics["policy/entropy"]) == pytest.approx(entropy)
+    assert float(loss) == pytest.approx(-surrogate + 0.5 * value - 0.1 * entropy)
+    assert float(diagnostics["policy/clip_fraction"]) == pytest.approx(0.5)
+    assert float(diagnostics["policy/approximate_kl"]) == pytest.approx((1.5 - 1 - np.log(1.5)) / 2, rel=1e-5)
+
+
+def test_an_update_moves_towards_what_paid():
+    """One step of one sort of trial: action 1 was better than expected, so it becomes likelier; the critic follows."""
+    policy = RecurrentPolicy(1, 2, True, hidden=4)
+    params = {n: v.requires_grad_() for n, v in policy.init(Key(0).torch()).items()}
+    obs, state = torch.ones(1, 8, 1), policy.start(8)
+    before = policy.sequence(params, obs, state)
+    actions = torch.tensor([[0, 1] * 4])
+    log_prob = before.distribution.log_prob(actions).detach()
+    advantages = torch.where(actions == 1, 1.0, -1.0)
+    batch = Sequences(obs, actions, log_prob, advantages, torch.full((1, 8), 3.0), torch.ones(1, 8), state)
+    optimiser = torch.optim.Adam(params.values(), 1e-2)
+    metrics = update(policy, params, optimiser, batch, replace(SMALL, epochs=5), Key(1))
+    after = policy.sequence(params, obs, state)
+    assert (after.distribution.logits[..., 1] > before.distribution.logits[..., 1] + 0.03).all()
+    assert (after.value > before.value + 0.05).all()
+    assert metrics["policy/approximate_kl"] > 0
+    assert metrics["policy/gradient_norm"] > 0
+
+
+def test_an_update_is_plain_descent_over_shuffled_minibatches():
+    """Against a loop by hand: every pass in another order, every minibatch from fresh gradients."""
+    config = replace(SMALL, epochs=3, minibatches=2, max_gradient_norm=1e6)
+    env, policy, start = acting()
+    batch, _ = prepare(act(env, policy, start, Key(5)), config, RewardScale())
+    params = {n: v.clone().requires_grad_() for n, v in start.items()}
+    update(policy, params, torch.optim.SGD(params.values(), 0.1), batch, config, Key(1))
+    expected, orders = {n: v.clone() for n, v in start.items()}, []
+    for epoch in range(3):
+        orders.append(torch.from_numpy(Key(1)("order", epoch).numpy().permutation(8)))
+        for rows in (orders[-1][:4], orders[-1][4:]):
+            leaves = {n: v.clone().requires_grad_() for n, v in expected.items()}
+            loss, _ = ppo_loss(policy, leaves, batch.take(rows), config)
+            gradients = torch.autograd.grad(loss, list(leaves.values()))
+            expected = {n: v - 0.1 * g for (n, v), g in zip(expected.items(), gradients, strict=True)}
+    assert len({tuple(order.tolist()) for order in orders}) == 3
+    for name, value in params.items():
+        torch.testing.assert_close(value.detach(), expected[name], atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("norm", [1e-3, 1e6])
+def test_gradients_are_scaled_down_to_their_largest_norm(norm):
+    """A step of plain descent of size 1 is as long as the gradient, or as it may be at most."""
+    policy = RecurrentPolicy(1, 2, True, hidden=4)
+    params = {n: v.requires_grad_() for n, v in vivid(policy).items()}
+    obs, state = torch.ones(1, 8, 1), policy.start(8)
+    decision = policy.sequence(params, obs, state)
+    actions = torch.tensor([[0, 1] * 4])
+    log_prob = decision.distribution.log_prob(actions).detach()
+    batch = Sequences(obs, actions, log_prob, torch.ones(1, 8), torch.full((1, 8), 3.0), torch.ones(1, 8), state)
+    before = {n: v.detach().clone() for n, v in params.items()}
+    config = replace(SMALL, epochs=1, minibatches=1, max_gradient_norm=norm)
+    metrics = update(policy, params, torch.optim.SGD(params.values(), 1.0), batch, config, Key(1))
+    moved = torch.cat([(params[n].detach() - before[n]).flatten() for n in params]).norm()
+    assert metrics["policy/gradient_norm"] > 0.1  # what it was before
+    assert float(moved) == pytest.approx(min(norm, metrics["policy/gradient_norm"]), rel=1e-3)
+
+
+@pytest.mark.parametrize("start", [-14.0, MIN_STD_LOG])
+def test_a_deviation_never_stays_below_its_least_and_rises_again(start):
+    """Steps down, then up: actions at the mean want a smaller deviation, actions far from it a larger one."""
+    policy = RecurrentPolicy(1, 2, False, hidden=4)
+    params = policy.init(Key(0).torch()) | {"log_std": torch.full((2,), start)}
+    project(policy, params)
+    params = {n: v.requires_grad_() for n, v in params.items()}
+    optimiser = torch.optim.SGD(params.values(), 1e-2)
+    obs, state, log_stds = torch.ones(1, 8, 1), policy.start(8), []
+    for z in (0.0, 3.0):
+        with torch.no_grad():
+            decision = policy.sequence(params, obs, state)
+            actions = decision.distribution.mean + z * decision.distribution.log_std.exp()
+            log_prob = decision.distribution.log_prob(actions)
+        batch = Sequences(obs, actions, log_prob, torch.ones(1, 8), decision.value, torch.ones(1, 8), state)
+        update(policy, params, optimiser, batch, replace(SMALL, epochs=1, minibatches=1, max_gradient_norm=1e9), Key(1))
+        log_stds.append(params["log_std"].tolist())
+    assert log_stds[0] == pytest.approx([MIN_STD_LOG] * 2)
+    assert min(log_stds[1]) > MIN_STD_LOG + 0.01
+
+
+def test_step_size_and_entropy_bonus_halve_smoothly():
+    config = Settings(step_size=8e-3, entropy_weight=0.4, halve_every=10)
+    settings = [annealed(config, i) for i in (0, 5, 10, 30)]
+    assert [c.step_size for c in settings] == pytest.approx([8e-3, 8e-3 / 2**0.5, 4e-3, 1e-3])
+    assert [c.entropy_weight for c in settings] == pytest.approx([0.4, 0.4 / 2**0.5, 0.2, 0.05])
+    assert annealed(replace(config, halve_every=0), 1000) == replace(config, halve_every=0)

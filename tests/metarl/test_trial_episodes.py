@@ -1,0 +1,134 @@
+import numpy as np
+import pytest
+import torch
+
+from metarl.envs import make_family
+from metarl.envs.wrappers.trials import Trials
+from metarl.errors import UserError
+from metarl.nets.actor_critic import recurrent_policy
+from metarl.sampling.episodes import Episodes
+from metarl.sampling.trials import TrialEpisodes, run_trials
+from metarl.seeding import Key
+from metarl.tasks import Tasks
+
+BANDIT = make_family("metarl/BernoulliBandit-v0", arms=3, pulls=4)
+
+
+def vivid(policy, seed=0, scale=1.0):
+    """Parameters with which everything seen shows in everything decision."""
+    params, generator = policy.init(Key(seed).torch()), Key(seed)("noise").torch()
+    return {n: v + scale * torch.randn(v.shape, generator=generator) for n, v in params.items()}
+
+
+def acting(family=BANDIT, episodes=3, tasks=4, trials=2, **options):
+    """A vector of trials with a policy for it."""
+    joined = Trials(family=family, episodes=episodes)
+    policy = recurrent_policy(joined.observation_space, joined.action_space, hidden=8, **options)
+    return joined.make_vec(joined.fixed("train", tasks), trials), policy, vivid(policy)
+
+
+def act(env, policy, params, key, **options):
+    return run_trials(env, policy, params, key, inner=env.family.episodes, **options)
+
+
+def synthetic(rewards, values, valid=None, inner=1, **flags):
+    """Trials with given rewards and values `(N, H)`; one number seen, two actions."""
+    rewards, values = torch.tensor(rewards), torch.tensor(values)
+    n, h = rewards.shape
+    valid = torch.ones(n, h, dtype=torch.bool) if valid is None else torch.tensor(valid)
+    ends = {name: torch.tensor(flags.get(name, [[False] * h] * n))[:, None] for name in ("terminated", "truncated")}
+    episodes = Episodes(
+        obs=torch.zeros(n, 1, h, 1),
+        actions=torch.zeros(n, 1, h, dtype=torch.int64),
+        rewards=rewards[:, None],
+        valid=valid[:, None],
+        unstable=torch.zeros(n, 1, dtype=torch.bool),
+        **ends,
+    )
+    return TrialEpisodes(episodes, inner, torch.zeros(h, n), values.T, torch.zeros(1, n, 1))
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_memory_lasts_over_episodes_of_a_trial_and_not_into_the_next(cell, monkeypatch):
+    """By intervention: other rewards in the first episode change what is done in the third, but not the next trial."""
+    env, policy, params = acting(cell=cell, tasks=20)
+    reference, next_reference = (act(env, policy, params, Key(i)) for i in (1, 2))
+    honest, intervening = env.inner.step, [True]
+
+    def step(actions):
+        obs, rewards, *rest = honest(actions)
+        return obs, rewards + 5.0 * (intervening[0] and env.episode[0] == 0), *rest
+
+    monkeypatch.setattr(env.inner, "step", step)
+    changed = act(env, policy, params, Key(1))
+    intervening[0] = False
+    next_changed = act(env, policy, params, Key(2))
+    assert torch.equal(changed.values[0], reference.values[0])  # nothing was paid before the first action
+    assert (changed.values[8:] != reference.values[8:]).all()
+    assert not torch.equal(changed.episodes.actions[..., 8:], reference.episodes.actions[..., 8:])
+    assert torch.equal(next_changed.episodes.obs, next_reference.episodes.obs)
+    assert torch.equal(next_changed.values, next_reference.values)
+
+
+def test_memory_is_zero_at_the_start_of_every_trial():
+    env, policy, params = acting()
+    first, second = (act(env, policy, params, Key(i), chunk=4) for i in (1, 2))
+    for experience in (first, second):
+        assert not experience.states[0].any()
+        assert experience.states[1].abs().min() > 0
+        empty = policy.step(params, experience.episodes.obs[..., 0, :].flatten(0, 1), torch.zeros(8, 8))
+        assert torch.equal(experience.values[0], empty.value)
+
+
+def test_rows_do_not_depend_on_how_many_there_are():
+    joined = Trials(family=BANDIT, episodes=2)
+    policy = recurrent_policy(joined.observation_space, joined.action_space, hidden=8)
+    params, tasks = vivid(policy), joined.fixed("train", 5)
+    few, many = (act(joined.make_vec(tasks[:n]), policy, params, Key(3)) for n in (2, 5))
+    assert torch.equal(few.episodes.actions, many.episodes.actions[:2])
+    assert torch.equal(few.episodes.rewards, many.episodes.rewards[:2])
+
+
+def test_the_likeliest_actions_are_taken_when_asked_for():
+    for family in (BANDIT, make_family("metarl/Navigation2D-v0")):
+        env, policy, params = acting(family, episodes=2)
+        one, other = (act(env, policy, params, Key(i), likeliest=True) for i in (0, 1))
+        decision = policy.sequence(params, one.episodes.obs.flatten(0, 1).transpose(0, 1), policy.start(8))
+        best = decision.distribution.mode().transpose(0, 1).unflatten(0, (4, 2))
+        valid = one.episodes.valid
+        torch.testing.assert_close(one.episodes.actions[valid], best[valid], atol=1e-4, rtol=1e-4)
+        assert torch.equal(one.episodes.actions[..., 0], other.episodes.actions[..., 0]) or family is not BANDIT
+
+
+def test_permuting_arms_permutes_behaviour():
+    """An agent whose arms are renamed, on the bandit with renamed arms, pulls the renamed arms and earns the same."""
+    env, policy, params = acting(tasks=20, trials=3)
+    order = [2, 0, 1]  # new arm i is old arm order[i]
+    renamed = dict(params)
+    renamed["actor.0.weight"] = 1e4 * params["actor.0.weight"]  # so sure that sampling has nothing to decide
+    params = dict(renamed)
+    renamed["actor.0.weight"] = renamed["actor.0.weight"][:, order]
+    renamed["actor.0.bias"] = params["actor.0.bias"][order]
+    arms = [1 + i for i in order]  # inputs: the constant, three arms, reward, done
+    renamed["cell.weight_ih"] = params["cell.weight_ih"][:, [0, *arms, 4, 5]]
+    one = act(env, policy, params, Key(4))
+    env.reset(options={"tasks": Tasks({"mean": env.tasks.arrays["mean"][:, order]}, split=env.tasks.split)})
+    other = act(env, policy, renamed, Key(4))
+    assert torch.equal(torch.tensor(order)[other.episodes.actions], one.episodes.actions)
+    assert torch.equal(other.episodes.rewards, one.episodes.rewards)
+    assert len(one.episodes.actions.unique()) == 3
+
+
+def test_returns_go_to_the_episode_they_were_earned_in():
+    experience = synthetic([[1.0, 2, 4, 8, 16, 32]], [[0.0] * 6], valid=[[True] * 5 + [False]], inner=3)
+    experience.episodes.obs[0, 0, :, -1] = torch.tensor([0.0, 0, 1, 1, 0, 0])  # episodes of 2, 1 and 2 steps
+    assert experience.returns().tolist() == [[[3, 4, 24]]]
+
+
+def test_regret_is_what_the_best_arm_would_have_paid_more():
+    tasks = Tasks({"mean": np.array([[0.2, 0.9, 0.5]])})
+    experience = synthetic([[0.0, 1, 1]], [[0.0] * 3])
+    experience.episodes.actions[0, 0] = torch.tensor([0, 1, 2])
+    np.testing.assert_allclose(experience.regret(tasks), [[[0.7, 0, 0.4]]])
+    with pytest.raises(UserError, match="regret is counted on bandits"):
+        experience.regret(Tasks({"goal": np.zeros((1, 2))}))
