@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import NAVIGATION, QUICK, metarl, refused
+
+from metarl.evaluation.curve import AdaptationCurve
+
+
+def test_compare_makes_seeds_one_curve(trained: Path, still: Path, tmp_path: Path) -> None:
+    picture, numbers = tmp_path / "all.png", tmp_path / "all.json"
+    said = metarl("compare", trained / "0", trained / "1" / "curve.json", still, "--out", picture, "--json", numbers)
+    assert said.code == 0, said.err
+    assert picture.exists()
+    curves = [AdaptationCurve.from_dict(entry) for entry in json.loads(numbers.read_text())["curves"]]
+    assert [(curve.agent, curve.seeds) for curve in curves] == [("maml-trpo", (0, 1)), ("stand-still", (0,))]
+
+
+def test_compare_writes_tables_and_every_number(trained: Path, still: Path, tmp_path: Path) -> None:
+    picture, numbers, text, profile = (tmp_path / name for name in ("a.svg", "a.json", "a.md", "profile.png"))
+    files = ("--out", picture, "--json", numbers, "--markdown", text, "--profile", profile)
+    said = metarl(
+        "compare", trained / "0", trained / "1", still, *files, "--reach", "-1000", "--against", "stand-still"
+    )
+    assert said.code == 0, said.err
+    assert profile.exists()
+    found = json.loads(numbers.read_text())["comparison"]
+    assert (found["against"], found["axis"]) == ("stand-still", "gradient_steps")
+    maml, other = found["agents"]
+    assert (maml["agent"], maml["seeds"], other["agent"]) == ("maml-trpo", [0, 1], "stand-still")
+    last = np.mean([AdaptationCurve.load(trained / seed / "curve.json").mean[-1] for seed in "01"])
+    assert maml["score"]["value"][-1] == pytest.approx(last)
+    assert maml["difference"]["value"] == pytest.approx(last - AdaptationCurve.load(still).mean[-1])
+    assert (other["difference"]["value"], other["p_value"]) == (0.0, None)
+    assert (maml["p_value"], other["gain"]) == (None, None)
+    assert maml["without_p_value"] == "it needs at least 5 training seeds of each trained agent"
+    assert maml["reached"] == {"k": 0, "gradient_steps": 0, "env_steps": 0}
+    written = text.read_text()
+    for value in (maml["score"]["value"][1], maml["interquartile_mean"]["low"], maml["difference"]["high"]):
+        assert f"{value:.2f}" in said.out
+        assert f"{value:.2f}" in written
+    assert "| maml-trpo | 2 |" in written
+
+
+def test_compare_again_from_its_own_numbers(trained: Path, still: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    assert metarl("compare", trained / "0", still, "--out", tmp_path / "a.png", "--json", first).code == 0
+    assert metarl("compare", first, "--out", tmp_path / "b.png", "--json", second).code == 0
+    assert first.read_bytes() == second.read_bytes()
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    error = refused(metarl("compare", first, still, "--out", tmp_path / "c.png"))
+    assert "a training seed occurs twice in [0, 0]" in error
+
+
+def test_compare_against_a_run_as_typed(trained: Path, still: Path, tmp_path: Path) -> None:
+    numbers = tmp_path / "a.json"
+    words = [
+        "compare",
+        still,
+        trained / "1",
+        "--out",
+        tmp_path / "a.png",
+        "--json",
+        numbers,
+        "--against",
+        trained / "1",
+    ]
+    assert metarl(*words).code == 0
+    assert json.loads(numbers.read_text())["comparison"]["against"] == "maml-trpo"
+
+
+OTHER_PROBLEMS = {
+    "--episodes=3": "budget 1 steps of 2 episodes is not 1 steps of 3 episodes",
+    "--steps=2": "budget 1 steps of 2 episodes is not 2 steps of 2 episodes",
+    "--tasks=2": "tasks ",
+    "--split=validation": "split test is not validation",
+    "--preset=pearl": "preset maml2017 is not pearl",
+    "--family=metarl/GridNavigation-v0": "family metarl/Navigation2D-v0 is not metarl/GridNavigation-v0",
+}
+
+
+@pytest.mark.parametrize("change", OTHER_PROBLEMS)
+def test_compare_refuses_another_problem_and_draws_nothing(change: str, trained: Path, tmp_path: Path) -> None:
+    agent = "random" if "Grid" in change else "oracle"
+    other = tmp_path / "other.json"
+    assert metarl("evaluate", agent, "--family", NAVIGATION, *QUICK, change, "--json", other).code == 0
+    error = refused(metarl("compare", trained / "0", other, "--out", tmp_path / "all.png"))
+    assert f"cannot compare maml-trpo with {agent}: {OTHER_PROBLEMS[change]}" in error
+    assert not (tmp_path / "all.png").exists()
+
+
+BAD: list[tuple[list[str], str]] = [
+    (["compare"], "RUN comes first"),
+    (["compare", "nothing", "--out", "x.png"], "there is no run or curve 'nothing'"),
+    (["compare", ".", "--out", "x.png"], "has no curve.json yet: metarl evaluate ."),
+    (["compare", ".", "--out", "x.txt"], "must end in .png, .svg, .pdf"),
+    (["compare", ".", "--out", "x.png", "--profile", "x.txt"], "must end in .png, .svg, .pdf"),
+    (["compare", ".", "--out", "x.png", "--markdown", "no/x.md"], "there is no folder no"),
+    (["compare", "."], "--out"),
+    (["compare", ".", "--out", "x.png", "--reach", "far"], "--reach: 'far' is not a number"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD, ids=[" ".join(words) for words, _ in BAD])
+def test_bad_input_of_compare(words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(metarl(*words))
+    assert not list(tmp_path.iterdir())
