@@ -13,9 +13,10 @@ from pathlib import Path
 
 from metarl.errors import UserError
 from metarl.evaluation.statistics import bootstrap
-from metarl.evaluation.storage import dump_json, write_atomically
+from metarl.evaluation.storage import dump_json
 from metarl.fewshot.classifier import load_run
 from metarl.fewshot.datasets import lake
+from metarl.files import write_atomically
 
 # Lake et al. 2015 and 2019, both from memory, and the official script
 PUBLISHED = {"people": 4.5, "ProtoNet": 13.7, "modified Hausdorff": 38.8}

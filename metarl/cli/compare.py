@@ -55,7 +55,8 @@ def compare(words: Sequence[str]) -> int:
     (options,) = parse("metarl compare RUN...", words[end:], Group("command", CompareOptions))
     from metarl.evaluation import comparison
     from metarl.evaluation.merging import merge_seeds
-    from metarl.evaluation.storage import dump_json, write_atomically
+    from metarl.evaluation.storage import dump_json
+    from metarl.files import write_atomically
     from metarl.reporting.figures.style import check_picture
     from metarl.reporting.plots import plot_curves, plot_profiles
     from metarl.reporting.tables import protocol_table, score_table, summary_table, task_table

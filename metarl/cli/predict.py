@@ -43,8 +43,9 @@ def predict(words: Sequence[str]) -> int:
         fail("--query names no picture; give at least one file")
     if missing := [path for path in options.query if not path.is_file()]:
         fail(f"there is no picture {missing[0]}")
-    from metarl.evaluation.storage import dump_json, write_atomically
+    from metarl.evaluation.storage import dump_json
     from metarl.fewshot.classifier import FewShotClassifier, load_run
+    from metarl.files import write_atomically
 
     run, learner = load_run(target, options.batch_norm)
     from metarl.fewshot.datasets.archives import some

@@ -23,9 +23,10 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.errors import UserError
+from metarl.errors import UserError, one_line
 from metarl.evaluation.statistics import Interval, Values, bootstrap, mean
-from metarl.evaluation.storage import dump_json, finite_or_none, one_line, write_atomically
+from metarl.evaluation.storage import dump_json, finite_or_none
+from metarl.files import write_atomically
 from metarl.learning.contract import Budget, ScoreKind
 
 VERSION = 1  # of the JSON

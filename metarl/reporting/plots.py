@@ -12,7 +12,7 @@ from metarl.evaluation.axes import FINAL, common_axis
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.merging import comparable
 from metarl.evaluation.references import with_common_references
-from metarl.evaluation.storage import write_atomically
+from metarl.files import write_atomically
 from metarl.reporting.figures.curves import curves_against
 from metarl.reporting.figures.last_scores import last_scores
 from metarl.reporting.figures.profile import profile_figure

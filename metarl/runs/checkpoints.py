@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
 import warnings
 from collections.abc import Mapping
@@ -23,10 +22,10 @@ from typing import Any
 import torch
 
 from metarl.errors import UserError
+from metarl.files import TEMPORARY, sync, write_atomically
 from metarl.ops.finite import first_non_finite
 
 MANIFEST = "latest.json"
-TEMPORARY = ".tmp"  # what is appended to a name while its file is being written
 _NAME = re.compile(r"\d{8,}-[0-9a-f]{16}\.pt")
 
 
@@ -47,28 +46,6 @@ class Manifest:
     iteration: int
     metrics_bytes: int
     timings_bytes: int
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file so that, killed at any moment, it holds either its old bytes or the new ones."""
-    temporary = path.with_name(path.name + TEMPORARY)
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Flush a file, or the names in a folder (where the system allows it), to disk."""
-    if path.is_dir() and os.name != "posix":
-        return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def pack(state: Any) -> bytes:
@@ -94,6 +71,7 @@ def save(folder: Path, iteration: int, state: Any, *, metrics_bytes: int, timing
 
     Raises:
         ValueError: the state holds something that could not be loaded again; it is named.
+        UserError: it cannot be written there; the checkpoint before stays.
     """
     data = pack(state)
     digest = hashlib.sha256(data).hexdigest()
@@ -183,9 +161,9 @@ _REMEDY = "restore the run folder from a copy, or train again into another folde
 def _plain(value: Any, where: str) -> Any:
     """The state as exactly the types that load again without running code; refuses the others by name."""
     if isinstance(value, torch.Tensor):
-        held = value.detach().cpu()
-        shares = held.untyped_storage().nbytes() != held.numel() * held.element_size()
-        return held.clone() if shares else held  # a view would drag its whole storage into the file
+        tensor = value.detach().cpu()
+        shares = tensor.untyped_storage().nbytes() != tensor.numel() * tensor.element_size()
+        return tensor.clone() if shares else tensor  # a view would drag its whole storage into the file
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, Mapping):

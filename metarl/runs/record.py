@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from metarl.errors import UserError
-from metarl.runs import checkpoints
+from metarl.files import unfinished, write_atomically
 from metarl.version import __version__
 
 VERSION = 1  # of config.json
@@ -66,7 +66,7 @@ def _as_json(value: Any, what: str) -> Any:
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Write config.json, whole."""
-    checkpoints.write_atomically(folder / CONFIG, (json.dumps(record, indent=2) + "\n").encode())
+    write_atomically(folder / CONFIG, (json.dumps(record, indent=2) + "\n").encode())
 
 
 _FIELDS = {"learner": str, "config": dict, "source": dict, "seed": int, "device": str, "choices": dict}
@@ -96,7 +96,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def is_fresh(folder: Path) -> bool:
     """Whether the folder holds nothing, or only a config.json that was never completed."""
-    return folder.is_dir() and {path.name for path in folder.iterdir()} <= {CONFIG + checkpoints.TEMPORARY}
+    return folder.is_dir() and set(folder.iterdir()) <= set(unfinished(folder / CONFIG))
 
 
 def check_identity(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, may_grow: bool) -> None:
@@ -156,9 +156,9 @@ def _build_dataclass(kind: Any, value: dict[str, Any], where: str) -> Any:
     hints = get_type_hints(kind)
     if unknown := sorted(value.keys() - {field.name for field in dataclasses.fields(kind)}):
         raise UserError(f"the {where} has unknown fields: {', '.join(unknown)}")
-    held = {name: build(hints[name], item, f"{name} in the {where}") for name, item in value.items()}
+    fields = {name: build(hints[name], item, f"{name} in the {where}") for name, item in value.items()}
     try:
-        return kind(**held)
+        return kind(**fields)
     except (TypeError, ValueError) as error:
         raise UserError(f"the {where} does not fit: {error}") from None
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metarl.errors import NonFiniteError, UserError
+from metarl.files import sync, unfinished, write_atomically
 from metarl.ops.finite import check_numbers, first_non_finite, reproducer
 from metarl.runs import checkpoints
 from metarl.runs.logs import line, read_lines
@@ -87,7 +88,9 @@ class Run:
             raise UserError(f"{folder} is not an empty folder; choose another one for the run")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            checkpoints.sync(folder.parent)
+            sync(folder.parent)
+            for leftover in unfinished(folder / CONFIG):
+                leftover.unlink()
             write_record(folder, record)
         except OSError as error:
             raise UserError(f"{folder} cannot hold a run: {error.strerror}; choose another folder") from None
@@ -207,9 +210,9 @@ class Run:
         for name, field in ((METRICS, "metrics_bytes"), (TIMINGS, "timings_bytes")):
             path = self.folder / name
             if path.exists():
-                checkpoints.sync(path)
+                sync(path)
             sizes[field] = path.stat().st_size if path.exists() else 0
-        checkpoints.sync(self.folder)
+        sync(self.folder)
         self._manifest = checkpoints.save(self.folder / "checkpoints", iteration, state, **sizes)
         self._at = iteration
 
@@ -243,10 +246,10 @@ class Run:
         identity = {name: self._record[name] for name in ("metarl", "learner", "config", "source", "seed", "device")}
         path = self.folder / FAILURE
         try:
-            checkpoints.write_atomically(path, checkpoints.pack(identity | reproducer(error, state)))
+            write_atomically(path, checkpoints.pack(identity | reproducer(error, state)))
             seen = f"its data are in {path}"
-        except OSError as problem:  # a full disk must not hide the failure itself
-            seen = f"its data could not be kept in {path} ({problem.strerror})"
+        except UserError as problem:  # a full disk must not hide the failure itself
+            seen = f"its data could not be kept ({problem})"
         if self._manifest is None:
             kept = "there is no checkpoint yet"
         else:
@@ -319,6 +322,8 @@ class Run:
         if manifest:
             checkpoints.read(folder, manifest)
         checkpoints.tidy(folder, manifest)
+        for leftover in unfinished(self.folder / CONFIG):
+            leftover.unlink()
         for name, size in sizes.items():
             if (self.folder / name).exists():
                 os.truncate(self.folder / name, size)

@@ -18,7 +18,6 @@ from metarl.evaluation.comparison import compare
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.measure import curve_of
 from metarl.evaluation.merging import comparable, labels, merge, merge_seeds
-from metarl.evaluation.storage import write_atomically
 from metarl.learning.contract import Budget, Scores
 from metarl.tasks import Tasks
 
@@ -447,15 +446,6 @@ def test_a_file_that_is_no_curve_is_one_clear_error(tmp_path: Path, text: str) -
 def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="cannot read a curve"):
         AdaptationCurve.load(tmp_path / name)
-
-
-def test_writing_where_it_cannot_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot write .*: No such file"):
-        write_atomically(tmp_path / "no" / "file", b"data")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(UserError, match="cannot write"):
-        write_atomically(tmp_path / "folder", b"data")
-    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 # Several curves

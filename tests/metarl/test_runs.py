@@ -24,6 +24,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metarl import files
 from metarl.errors import NonFiniteError, UserError
 from metarl.runs import checkpoints, logs, loop, progress, record, run
 from metarl.runs.loop import Interrupted
@@ -721,9 +722,9 @@ def test_a_half_made_folder_is_begun_anew(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert train(resume(tmp_path / "empty")).equal(whole)
     (tmp_path / "half").mkdir()
-    (tmp_path / "half/config.json.tmp").write_text('{"vers')
+    (tmp_path / "half/config.json.17.tmp").write_text('{"vers')
     assert train(resume(tmp_path / "half")).equal(whole)
-    assert not (tmp_path / "half/config.json.tmp").exists()
+    assert not (tmp_path / "half/config.json.17.tmp").exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the victims are forked")
@@ -756,14 +757,14 @@ def forked(body: Callable[[], None]) -> int:
 
 def trace_lines(on_line: Callable[[], None]) -> None:
     """Call back before every line that this thread runs in the modules under test."""
-    files = {str(module.__file__) for module in (checkpoints, logs, loop, record, run)}
+    traced = {str(module.__file__) for module in (checkpoints, files, logs, loop, record, run)}
 
     def local(frame: Any, event: str, argument: Any) -> Any:
         if event == "line":
             on_line()
         return local
 
-    sys.settrace(lambda frame, event, argument: local if frame.f_code.co_filename in files else None)
+    sys.settrace(lambda frame, event, argument: local if frame.f_code.co_filename in traced else None)
 
 
 def start(folder: Path) -> None:
@@ -773,8 +774,8 @@ def start(folder: Path) -> None:
 
 def disk(folder: Path) -> dict[str, bytes]:
     """What a process killed now would leave behind (TensorBoard's own thread apart)."""
-    files = [p for p in folder.rglob("*") if "tensorboard" not in p.parts]
-    return {str(p): p.read_bytes() if p.is_file() else b"" for p in (folder, *files) if p.exists()}
+    inside = [p for p in folder.rglob("*") if "tensorboard" not in p.parts]
+    return {str(p): p.read_bytes() if p.is_file() else b"" for p in (folder, *inside) if p.exists()}
 
 
 def kill_points(folder: Path, notes: Path) -> list[int]:
@@ -855,7 +856,7 @@ def half_checkpointed(folder: Path, notes: Path) -> None:
     for moment in kill_points(folder, notes):
         shutil.rmtree(folder, ignore_errors=True)
         assert killed_at(folder, moment)
-        if (folder / "checkpoints/latest.json").exists() and list(folder.rglob("*.pt.tmp")):
+        if (folder / "checkpoints/latest.json").exists() and list(folder.rglob("*.pt.*.tmp")):
             return
     raise AssertionError("training never wrote a second checkpoint")
 

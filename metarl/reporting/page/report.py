@@ -13,7 +13,7 @@ from pathlib import Path
 
 from metarl.errors import UserError
 from metarl.evaluation.curve import AdaptationCurve
-from metarl.evaluation.storage import write_atomically
+from metarl.files import write_atomically
 from metarl.reporting.page.adaptation import problem_section, problems
 from metarl.reporting.page.markup import Section, names
 from metarl.reporting.page.provenance import configuration_section, versions_section
