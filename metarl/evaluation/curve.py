@@ -9,9 +9,7 @@ the problem it was measured on, so that curves of different problems are never p
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import itertools
 import json
 from collections.abc import Mapping
@@ -21,17 +19,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from metarl.errors import UserError, one_line
+from metarl.evaluation.distinct import FEW_TASKS, few_arrays, task_means, task_names
 from metarl.evaluation.statistics import Interval, Values, bootstrap, mean
-from metarl.evaluation.storage import dump_json, finite_or_none
+from metarl.evaluation.storage import VERSION, csv_table, curve_fields, dump_json, finite_or_none
 from metarl.files import write_atomically
 from metarl.learning.contract import Budget, ScoreKind
 
-VERSION = 1  # of the JSON
-FEW_TASKS = 6  # at most so many are shown one by one
-NAMED = 6  # numbers of a task that still make a name
 UNITS = {"gradient_steps": "gradient steps", "env_steps": "environment steps a task", "shots": "shots"}
 
 
@@ -110,7 +105,7 @@ class AdaptationCurve:
                 raise ValueError(f"task_of must name, for each of {values.shape[1]} rows, the first of its task")
             object.__setattr__(self, "task_of", rows)
         if self.task_arrays is not None:
-            object.__setattr__(self, "task_arrays", _few_arrays(self.task_arrays, self.tasks))
+            object.__setattr__(self, "task_arrays", few_arrays(self.task_arrays, self.tasks))
         object.__setattr__(self, "seeds", tuple(int(seed) for seed in self.seeds))
         for name in ("options", "config"):
             object.__setattr__(self, name, finite_or_none(getattr(self, name)))
@@ -171,12 +166,7 @@ class AdaptationCurve:
     @cached_property
     def task_names(self) -> tuple[str, ...]:
         """A name for each of the D tasks: its numbers where they tell them apart, else "task" and its first row."""
-        arrays = {name: np.asarray(values) for name, values in (self.task_arrays or {}).items()}
-        names = [
-            ", ".join(f"{name}={_spelled(v[d], bool((v < 0).any()))}" for name, v in arrays.items())
-            for d in range(self.tasks)
-        ]
-        return tuple(names if len(set(names)) == self.tasks else [f"task {row}" for row in self.rows])
+        return task_names(self.task_arrays or {}, self.rows)
 
     def of_task(self, d: int) -> AdaptationCurve:
         """The curve of one of the D tasks, without references, which are of all tasks."""
@@ -262,8 +252,8 @@ class AdaptationCurve:
         x = np.asarray([*self.along(axis), end], dtype=np.float64)
         if x[-1] == x[0]:
             return bootstrap(self.scores[..., 0])
-        held = np.concatenate([self.scores, self.scores[..., -1:]], axis=-1)
-        return bootstrap(np.asarray(np.trapezoid(held, x, axis=-1)) / (x[-1] - x[0]))
+        extended = np.concatenate([self.scores, self.scores[..., -1:]], axis=-1)
+        return bootstrap(np.asarray(np.trapezoid(extended, x, axis=-1)) / (x[-1] - x[0]))
 
     @property
     def normalised(self) -> Values | None:
@@ -291,19 +281,10 @@ class AdaptationCurve:
         Raises:
             UserError: the file cannot be written.
         """
-        text = self._csv() if Path(path).suffix == ".csv" else dump_json(self.to_dict())
+        axes = {name: getattr(self, name) for name in UNITS}
+        table = csv_table(self.seeds, self.task_of or self.rows, axes, self.per_task)
+        text = table if Path(path).suffix == ".csv" else dump_json(self.to_dict())
         write_atomically(path, text.encode())
-
-    def _csv(self) -> str:
-        out = io.StringIO()
-        rows = csv.writer(out, lineterminator="\n")
-        rows.writerow(["seed", "task", "repeat", "k", *UNITS, "score"])
-        axes = [getattr(self, name) or [""] * (self.steps + 1) for name in UNITS]
-        task_of = self.task_of or self.rows
-        for (s, t, k), value in np.ndenumerate(self.per_task):
-            task, repeat = task_of[t], task_of[:t].count(task_of[t])
-            rows.writerow([self.seeds[s], task, repeat, k, *(axis[k] for axis in axes), repr(float(value))])
-        return out.getvalue()
 
     @staticmethod
     def load(path: str | Path) -> AdaptationCurve:
@@ -324,19 +305,9 @@ class AdaptationCurve:
         Raises:
             UserError: something is missing, of the wrong type, or inconsistent.
         """
-        if not isinstance(document, dict):
-            raise UserError("it must be a JSON object")
-        if document.get("version") != VERSION:
-            raise UserError(f"its version must be {VERSION}, got {document.get('version')!r}")
-        given: dict[str, Any] = {}
-        for field in dataclasses.fields(AdaptationCurve):
-            if field.name in document:
-                given[field.name] = _checked(field.name, document[field.name])
-            elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-                raise UserError(f"it lacks {field.name!r}")
-        given.setdefault("trained", bool(given.get("config")))  # of old, only agents that are not lacked a config
+        fields = curve_fields(document, AdaptationCurve)
         try:
-            curve = AdaptationCurve(**given)
+            curve = AdaptationCurve(**fields)
             written = np.array(document.get("mean"), dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise UserError(one_line(error)) from None
@@ -346,26 +317,6 @@ class AdaptationCurve:
         if not alike or not np.allclose(written, curve.mean, equal_nan=True):
             raise UserError("its mean is not the mean of its per_task")
         return curve
-
-
-def task_means(values: Values, task_of: NDArray[np.int64]) -> Values:
-    """Means over the rows of each distinct task, `(T, ...)` to `(D, ...)`, in the order of first rows."""
-    return np.stack([values[task_of == row].mean(0) for row in np.unique(task_of)])
-
-
-def _few_arrays(arrays: Mapping[str, Any], tasks: int) -> dict[str, Values]:
-    """Arrays of few small tasks, checked."""
-    made = {str(name): np.array(values) for name, values in arrays.items()}
-    if any(values.ndim == 0 or values.shape[0] != tasks or values.dtype.kind not in "biuf" for values in made.values()):
-        raise ValueError(f"task_arrays must hold numbers of each of the {tasks} tasks")
-    if tasks > FEW_TASKS or sum(values[0].size for values in made.values()) > NAMED:
-        raise ValueError(f"task_arrays are for at most {FEW_TASKS} tasks of at most {NAMED} numbers each")
-    return made
-
-
-def _spelled(value: Values, signed: bool) -> str:
-    numbers = [f"{number:{'+' * signed}.6g}" for number in np.ravel(value)]
-    return numbers[0] if np.ndim(value) == 0 else f"({', '.join(numbers)})"
 
 
 def load_curves(path: str | Path) -> list[AdaptationCurve]:
@@ -383,40 +334,3 @@ def load_curves(path: str | Path) -> list[AdaptationCurve]:
         return [AdaptationCurve.from_dict(entry) for entry in (document["curves"] if several else [document])]
     except UserError as error:
         raise UserError(f"{path} is not an adaptation curve: {error}") from None
-
-
-def _checked(name: str, value: Any) -> Any:
-    """A field of the JSON as the dataclass holds it, or a UserError."""
-    allowed: dict[str, tuple[type, ...]] = {
-        **dict.fromkeys(("agent", "family", "split", "task_hash", "protocol", "score"), (str,)),
-        **dict.fromkeys(("seeds", "per_task"), (list,)),
-        **dict.fromkeys(UNITS, (list, type(None))),
-        **dict.fromkeys(("random", "oracle"), (int, float, type(None))),
-        **dict.fromkeys(("options", "config"), (dict,)),
-        "preset": (str, type(None)),
-        "unseen": (bool,),
-        "evaluation_seed": (int,),
-        "budget": (dict, type(None)),
-        "regret": (list, type(None)),
-        "horizon": (int, type(None)),
-        "task_of": (list, type(None)),
-        "task_arrays": (dict, type(None)),
-        "trained": (bool,),
-    }
-    if type(value) not in allowed[name]:
-        kinds = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed[name])
-        raise UserError(f"{name!r} must be {kinds}, got {type(value).__name__}")
-    if name in ("seeds", "task_of", *UNITS) and value is not None:
-        if any(type(entry) is not int for entry in value):
-            raise UserError(f"{name!r} must hold integers")
-        return tuple(value)
-    try:
-        if name == "regret" and value is not None:
-            return tuple(float(entry) for entry in value)
-        if name == "per_task":
-            return np.array(value, dtype=np.float64)  # null becomes NaN
-        if name == "budget" and value is not None:
-            return Budget(**value)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{name!r} is malformed: {one_line(error)}") from None
-    return value

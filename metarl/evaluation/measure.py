@@ -17,7 +17,8 @@ import numpy as np
 
 from metarl import registry
 from metarl.errors import UserError, unknown
-from metarl.evaluation.curve import FEW_TASKS, NAMED, AdaptationCurve, task_means
+from metarl.evaluation.curve import AdaptationCurve
+from metarl.evaluation.distinct import FEW_TASKS, NAMED, task_means
 from metarl.evaluation.merging import merge
 from metarl.learning.contract import Adaptable, Budget, Scores, Source
 from metarl.tasks import TaskFamily, Tasks

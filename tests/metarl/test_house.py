@@ -220,7 +220,6 @@ STILL_LONGER = {
     "agents/maml_trpo.py": 390,
     "agents/solvers/bandits.py": 498,
     "agents/solvers/mdps.py": 403,
-    "metarl/evaluation/curve.py": 421,
     "metarl/fewshot/classifier.py": 476,
     "metarl/fewshot/datasets/images.py": 361,
     "metarl/fewshot/learners/maml.py": 402,
