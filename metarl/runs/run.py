@@ -3,7 +3,7 @@
     config.json      learner, config, source, seed, device, measured choices, environment
     metrics.jsonl    a line an iteration, the same on every repetition: no wall-clock in it
     timings.jsonl    a line an iteration, seconds
-    tensorboard/     the same numbers for TensorBoard
+    tensorboard/     the same numbers for TensorBoard (metarl.runs.callbacks)
     checkpoints/     the last state, see `metarl.runs.checkpoints`
     nonfinite.pt     only after a failure: the data that made a number NaN or infinite
 
@@ -15,15 +15,19 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from metarl.errors import NonFiniteError, UserError
 from metarl.files import sync, unfinished, write_atomically
 from metarl.ops.finite import check_numbers, first_non_finite, reproducer
 from metarl.runs import checkpoints
+from metarl.runs.callbacks import TensorBoard, check_callbacks
 from metarl.runs.logs import line, read_lines
 from metarl.runs.loop import Loop
 from metarl.runs.record import (
@@ -40,9 +44,6 @@ from metarl.runs.record import (
     read_record,
     write_record,
 )
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 
 class Run:
@@ -69,7 +70,9 @@ class Run:
         self._manifest = checkpoints.latest(folder / "checkpoints")
         # The iteration that the caller's state belongs to; unknown until an existing checkpoint is restored.
         self._at: int | None = None if self._manifest else 0
-        self._writer: SummaryWriter | None = None
+        self._callbacks: tuple[Any, ...] = ()
+        self._load: Callable[[Run], Any] | None = None
+        self._snapshot: tuple[int, Any] | None = None  # what `restore` gives in place of the last checkpoint
 
     @staticmethod
     def create(
@@ -159,7 +162,7 @@ class Run:
         write_record(self.folder, self._record)
 
     def log(self, iteration: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
-        """Append a line to metrics.jsonl and one to timings.jsonl, and scalars to TensorBoard.
+        """Append a line to metrics.jsonl and one to timings.jsonl; in a loop, `Loop.log` does it.
 
         Args:
             iteration: what the numbers belong to; the loop counts from 0.
@@ -177,9 +180,6 @@ class Run:
                 raise ValueError("'iteration' is a field of every line and cannot name a metric")
             with (self.folder / name).open("ab") as file:
                 file.write(line(iteration, values))
-        writer = self._tensorboard()
-        for name, value in (*metrics.items(), *((f"time/{n}", v) for n, v in timings.items())):
-            writer.add_scalar(name, float(value), iteration)
 
     def metrics(self) -> list[dict[str, float]]:
         """The lines of metrics.jsonl; `iteration` is an integer, null (in files of earlier versions) is NaN."""
@@ -204,8 +204,6 @@ class Run:
         self.check_writable()
         if place := first_non_finite(state):
             raise NonFiniteError(f"{place} is not finite")
-        if self._writer:
-            self._writer.flush()
         sizes = {}
         for name, field in ((METRICS, "metrics_bytes"), (TIMINGS, "timings_bytes")):
             path = self.folder / name
@@ -222,6 +220,8 @@ class Run:
         Raises:
             UserError: the checkpoint is missing, damaged or foreign, or a number in it is not finite.
         """
+        if self._snapshot is not None:
+            return self._snapshot
         if not self._writable:  # a training that goes on elsewhere has replaced the checkpoint since
             self._manifest = checkpoints.latest(self.folder / "checkpoints")
         if self._manifest is None:
@@ -272,7 +272,34 @@ class Run:
             checkpoint_every: iterations between checkpoints; there is one at the end in any case.
             state: called between iterations; what `checkpoint` saves.
         """
-        return Loop(self, total, checkpoint_every, state)
+        return Loop(self, total, checkpoint_every, state, (*self._callbacks, TensorBoard()))
+
+    def attach(self, callbacks: Sequence[Any], load: Callable[[Run], Any] | None = None) -> None:
+        """Have callbacks watch the training; call it before the learner's `train`.
+
+        Args:
+            callbacks: see `metarl.runs.callbacks`.
+            load: gives the trained learner of a run, for callbacks that judge it.
+
+        Raises:
+            UserError: one is no callback.
+        """
+        self._callbacks, self._load = check_callbacks(callbacks), load
+
+    def agent(self, iteration: int, state: Any) -> Any:
+        """The learner as a checkpoint of this state would give it; nothing is written.
+
+        Raises:
+            ValueError: nobody has said how it is loaded (`attach`).
+        """
+        if self._load is None:
+            raise ValueError("give attach() a `load`: how the learner of a run is loaded")
+        now = Run(self.folder, self._record, self.config, writable=False)
+        now._snapshot = (
+            iteration,
+            torch.load(io.BytesIO(checkpoints.pack(state)), map_location="cpu", weights_only=True),
+        )
+        return self._load(now)
 
     def withdraw(self) -> None:
         """Remove a run that has not begun, so that its folder may be used again; one with progress is left alone."""
@@ -280,12 +307,6 @@ class Run:
             (self.folder / CONFIG).unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 self.folder.rmdir()  # unless something else lies there
-
-    def close(self) -> None:
-        """Flush and close TensorBoard's file; the loop does it on leaving."""
-        if self._writer:
-            self._writer.close()
-            self._writer = None
 
     @property
     def completed(self) -> int | None:
@@ -301,15 +322,6 @@ class Run:
         """Raise where the run was opened for reading."""
         if not self._writable:
             raise ValueError(f"{self.folder} was opened to read; create or resume it to write")
-
-    def _tensorboard(self) -> SummaryWriter:
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import, and reading needs none
-
-            # Tells TensorBoard to drop what an earlier process logged at or after this step.
-            purge = self._manifest.iteration if self._manifest else 0
-            self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge)
-        return self._writer
 
     def _rewind(self) -> None:
         """Cut the logs back to the last checkpoint and remove what was left half-written."""

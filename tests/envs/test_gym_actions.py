@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from metarl.agents import maml_trpo, rl2
 from metarl.agents.baselines import Random
-from metarl.envs.wrappers.gym_family import GymFamily, member, offered
+from metarl.envs.wrappers.gym_family import GymFamily
 from metarl.errors import UserError
 from metarl.learning.contract import Budget
 from metarl.runs.run import Run
 from metarl.tasks import TaskFamily, Tasks, TaskVectorEnv
+from metarl.tasks.spaces import member, offered
 
 HORIZON = 4
 GIVEN: list[tuple[Any, Any]] = []  # (space, action) of every step of a `Picky`

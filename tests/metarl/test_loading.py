@@ -26,7 +26,6 @@ class Config:
 def run_with(folder, state):
     run = Run.create(folder, learner="test", config=Config(), source=FAMILY, seed=0)
     run.checkpoint(1, state)
-    run.close()
     return Run.open(folder, Config)
 
 

@@ -67,7 +67,6 @@ def run(
     made = Run.create(folder, learner=learner, config=config or Config(), source=Source(), seed=seed)
     for iteration in range(iterations):
         made.log(iteration, {"return/before": -iteration, "loss/query": iteration / 7}, {"update_s": 60.0})
-    made.close()
     return made
 
 
