@@ -8,7 +8,8 @@ them there. This script shows that packaging is right whatever a checkout made o
 1. a copy of the tree is built into an sdist, and the sdist into a wheel;
 2. the same copy with each symlink replaced by a text file (a checkout on Windows) gives the same wheel;
 3. sdist and wheel hold every module once, the licence and py.typed, and nothing else of the package;
-4. the wheel, unpacked into an empty folder, imports every module from there and from nowhere else.
+4. the wheel, unpacked into an empty folder, imports every module from there and from nowhere else;
+5. so does a script beside a clone called metarl, and an editable install of that clone imports the clone.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LINKED = ("envs", "agents")  # folders that install below metarl
 NOT_COPIED = shutil.ignore_patterns(
-    ".git", ".venv*", "build", "dist", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis", "runs", "results"
+    ".git", ".venv*", "build", "dist", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis"
 )
+LEFT_OUT = {"runs", "results", "shared"}  # folders of the root
 
 IMPORT_EVERYTHING = """
 import importlib, pkgutil, sys
@@ -49,6 +51,19 @@ assert callable(script.load()), script
 print(f"imported {len(names) + 1} modules from the wheel")
 """
 
+BESIDE_A_CLONE = """
+import site, sys
+parent, target, expected = sys.argv[1:]
+sys.meta_path = [f for f in sys.meta_path if "editable" not in getattr(f, "__module__", "")]
+for name in [n for n in sys.modules if "_metarl_suite" in n]:
+    del sys.modules[name]
+sys.path.insert(0, target)  # before this interpreter's own, whose files have the same names
+site.addsitedir(target)
+sys.path.insert(0, parent)
+import metarl, metarl.envs, metarl.agents
+assert metarl.__file__ == expected + "/metarl/__init__.py", f"{metarl} is not that of {expected}"
+"""
+
 
 def run(*command: str | Path, cwd: Path) -> None:
     """Run a command; its output is shown only when it fails."""
@@ -59,7 +74,11 @@ def run(*command: str | Path, cwd: Path) -> None:
 
 def copy_tree(to: Path, *, links_as_text: bool) -> Path:
     """A clean copy of the repository; with `links_as_text`, symlinks become files that hold their target."""
-    shutil.copytree(ROOT, to, symlinks=True, ignore=NOT_COPIED)
+
+    def ignore(folder: str, names: list[str]) -> set[str]:
+        return {*NOT_COPIED(folder, names), *(LEFT_OUT if Path(folder) == ROOT else ())}
+
+    shutil.copytree(ROOT, to, symlinks=True, ignore=ignore)
     for name in LINKED:
         link = to / "metarl" / name
         if links_as_text and link.is_symlink():
@@ -92,9 +111,9 @@ def check_names(sdist: Path, wheel: Path) -> None:
     expected = modules_of_the_tree()
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    held = {name for name in names if ".dist-info/" not in name}
+    packed = {name for name in names if ".dist-info/" not in name}
     assert len(names) == len(set(names)), "the wheel holds a file twice"
-    assert held == expected, f"missing in the wheel: {expected - held}; unexpected: {held - expected}"
+    assert packed == expected, f"missing in the wheel: {expected - packed}; unexpected: {packed - expected}"
     assert any(name.endswith("licenses/LICENSE") for name in names), "no LICENSE in the wheel"
 
     with tarfile.open(sdist) as archive:
@@ -106,6 +125,20 @@ def check_names(sdist: Path, wheel: Path) -> None:
     assert not any(member.issym() or member.islnk() for member in members), "the sdist holds links"
     doubled = [name for name in sources if name.split("/")[0] == "metarl" and name.split("/")[1] in LINKED]
     assert not doubled, f"the sdist holds files behind the symlinks: {doubled}"
+
+
+def check_beside_a_clone(folder: Path, target: Path) -> None:
+    """Import from the parent of a clone called metarl: what is installed in `target`, then an editable install."""
+    clone = copy_tree(folder / "parent" / "metarl", links_as_text=False)
+    isolated = (sys.executable, "-I", "-c")
+    run(*isolated, BESIDE_A_CLONE, clone.parent, target, target, cwd=clone.parent)
+    build_it = "import sys; sys.path.insert(0, 'scripts'); import build_backend; build_backend.build_editable('dist')"
+    (clone / "dist").mkdir()
+    run(*isolated, build_it, cwd=clone)
+    [wheel] = (clone / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    run(*isolated, BESIDE_A_CLONE, clone.parent, folder / "site", clone, cwd=clone.parent)
 
 
 def main() -> None:
@@ -128,6 +161,7 @@ def main() -> None:
         )
         if done.returncode:
             sys.exit(f"the installed wheel does not import:\n{done.stderr}")
+        check_beside_a_clone(folder, target)
         print(f"{wheel.name}: {done.stdout.strip()}")
 
 
