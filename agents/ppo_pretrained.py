@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from metarl.ambient import plain_torch
 from metarl.integrations import sb3_ppo as ppo
-from metarl.learning.gradient_adaptation import Adapting, FineTuning
+from metarl.learning.fine_tuning import FineTuning
+from metarl.learning.gradient_adaptation import Adapting
 from metarl.runs.run import Run
 from metarl.seeding import Key
 from metarl.tasks import TaskFamily

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from metarl.ambient import plain_torch
 from metarl.integrations import sb3_ppo as ppo
-from metarl.learning.gradient_adaptation import Adapting, FineTuning
+from metarl.learning.fine_tuning import FineTuning
+from metarl.learning.gradient_adaptation import Adapting
 from metarl.learning.settings import check_range
 from metarl.runs.run import Run
 from metarl.seeding import Key

@@ -15,7 +15,8 @@ from benchmark import Comparison, Row, main
 from metarl.agents import maml_trpo
 from metarl.envs import make_family
 from metarl.learning.contract import Budget
-from metarl.learning.gradient_adaptation import Adapting
+from metarl.learning.meta_batch import adapt_to_tasks
+from metarl.learning.meta_policy_gradient import MetaBatches
 from metarl.meta import inner
 from metarl.nets.params import flatten
 from metarl.nets.policies import mlp_policy
@@ -34,7 +35,7 @@ def fisher_vector_product() -> Comparison:
     policy = mlp_policy(FAMILY.observation_space, FAMILY.action_space, config.hidden)
     params, rule = policy.init(Key(0).torch()), inner.Rule(config.inner_step_size)
     env = FAMILY.make_vec(FAMILY.fixed("train", config.tasks), config.episodes)
-    data = maml_trpo.adapt_to_tasks(env, policy, params, rule, config, Key(1))
+    data = adapt_to_tasks(env, policy, params, rule, Key(1), config.gamma, config.gae_lambda)
     theta, v = flatten(params), torch.ones_like(flatten(params))
     shards = [maml_trpo.Objective(policy, rule, part, params, config.tasks) for part in data.shards()]
     pool = ThreadPoolExecutor(THREADS)
@@ -55,9 +56,9 @@ def fisher_vector_product() -> Comparison:
             torch.autograd.grad(gradient @ v, leaf, retain_graph=True)
         return 1.0
 
-    found = sum(part.curvature(v) for part in local)
+    summed = sum(part.curvature(v) for part in local)
     (expected,) = torch.autograd.grad(gradient @ v, leaf, retain_graph=True)
-    error = float((found - expected).norm() / expected.norm())
+    error = float((summed - expected).norm() / expected.norm())
     return Comparison(
         name=f"Fisher-vector product through the adaptation, products/s / double backward (differ by {error:.0e})",
         ours=ours,
@@ -70,25 +71,15 @@ def fisher_vector_product() -> Comparison:
 def seconds_to_learn(seed: int) -> float:
     """Training seconds (sampling and updates) until one step of adaptation scores above ENOUGH on validation goals."""
     config, key = maml_trpo.Config(threads=THREADS), Key(seed)("maml-trpo")
-    policy = mlp_policy(
-        FAMILY.observation_space,
-        FAMILY.action_space,
-        config.hidden,
-        config.activation,
-        config.init_std,
-        config.min_std,
-    )
-    rule = inner.Rule(config.inner_step_size, config.inner_steps, order=config.order, project=policy.project)
-    params = policy.init(key("init").torch())
-    env = FAMILY.make_vec(FAMILY.fixed("train", config.tasks), config.episodes)
+    policy = config.policy(FAMILY)
+    params, batches = policy.init(key("init").torch()), MetaBatches(config, FAMILY, policy, key)
     spent = 0.0
     for iteration in range(LONGEST):
-        started, at = time.perf_counter(), key("iteration", iteration)
-        env.reset(options={"tasks": FAMILY.sample(config.tasks, at("tasks").numpy())})
-        data = maml_trpo.adapt_to_tasks(env, policy, params, rule, config, at)
-        params, _ = maml_trpo.meta_step(policy, params, data, rule, config)
+        started = time.perf_counter()
+        data = batches.gather(params, iteration)
+        params, _ = maml_trpo.meta_step(policy, params, data, config)
         spent += time.perf_counter() - started
-        agent = Adapting(policy, params, FAMILY, config.inner_step_size, config.gamma, config.gae_lambda)
+        agent = config.adapting(policy, params, FAMILY)
         if agent.curve(FAMILY.fixed("validation", 40), Budget(1, 40), 0).values[:, 1].mean() > ENOUGH:
             return spent
     return float("inf")

@@ -1,6 +1,7 @@
-"""The vanilla policy gradient: advantages by the linear feature baseline, and their loss.
+"""Vanilla policy gradients for many tasks at once: the inner loop of meta-RL.
 
-The loss of MAML's inner loop (Finn et al. 2017), of its evaluation, and of fine-tuning.
+The loss of task i with episodes D_i is -mean_t log pi(a_t | s_t) A_t, its advantages discounted returns
+minus a linear feature baseline fitted to the task's own episodes, normalised per task (Finn et al. 2017).
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from torch import Tensor
 from metarl.nets.params import Params
 from metarl.nets.policies import Policy
 from metarl.ops import baselines, returns
+from metarl.ops.surrogates import reinforce
 from metarl.sampling.episodes import Episodes
 
 
 @dataclass(frozen=True)
-class Batch:
+class Experience:
     """Episodes with what a policy gradient needs of them."""
 
     episodes: Episodes
@@ -24,8 +26,22 @@ class Batch:
     weights: Tensor  # (T, E, H) float32, 1 / (valid steps of the task), 0 where invalid
     explained_variance: float  # of the baseline
 
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of `values (T, E, H)` over the valid steps of every task, `(T,)`."""
+        return (values * self.weights).sum((1, 2))
 
-def prepare(episodes: Episodes, gamma: float, gae_lambda: float) -> Batch:
+    def select(self, index: slice | tuple[slice, ...]) -> Experience:
+        """Some of the tasks, or of their episodes."""
+        episodes = Episodes(**{f.name: getattr(self.episodes, f.name)[index] for f in fields(Episodes)})
+        return replace(self, episodes=episodes, advantages=self.advantages[index], weights=self.weights[index])
+
+    def thinned(self, n: int) -> Experience:
+        """The first n episodes of every task."""
+        kept = self.select((slice(None), slice(n)))
+        return replace(kept, weights=kept.weights / kept.weights.sum((1, 2), keepdim=True))
+
+
+def prepare(episodes: Episodes, gamma: float, gae_lambda: float) -> Experience:
     """Advantages by the linear feature baseline, normalised per task."""
     rewards, valid = episodes.rewards.double(), episodes.valid
     targets = returns.discounted_returns(rewards, valid, gamma)
@@ -34,22 +50,10 @@ def prepare(episodes: Episodes, gamma: float, gae_lambda: float) -> Batch:
     advantages = returns.normalise(advantages, valid, (1, 2))
     weights = valid / valid.sum((1, 2), keepdim=True)
     explained = float(returns.explained_variance(values, targets, valid))
-    return Batch(episodes, advantages.float(), weights.float(), explained)
+    return Experience(episodes, advantages.float(), weights.float(), explained)
 
 
-def loss(policy: Policy, params: Params, batch: Batch) -> Tensor:
+def loss(policy: Policy, params: Params, experience: Experience) -> Tensor:
     """The policy-gradient loss of every task, `(T,)`, for stacked parameters."""
-    log_prob: Tensor = policy.distribution(params, batch.episodes.obs).log_prob(batch.episodes.actions)
-    return -(log_prob * batch.advantages * batch.weights).sum((1, 2))
-
-
-def take(batch: Batch, index: slice | tuple[slice, ...]) -> Batch:
-    """Some of the tasks, or of their episodes."""
-    episodes = Episodes(**{f.name: getattr(batch.episodes, f.name)[index] for f in fields(Episodes)})
-    return replace(batch, episodes=episodes, advantages=batch.advantages[index], weights=batch.weights[index])
-
-
-def thin(batch: Batch, n: int) -> Batch:
-    """The first n episodes of every task."""
-    kept = take(batch, (slice(None), slice(n)))
-    return replace(kept, weights=kept.weights / kept.weights.sum((1, 2), keepdim=True))
+    log_prob = policy.distribution(params, experience.episodes.obs).log_prob(experience.episodes.actions)
+    return -experience.mean(reinforce(log_prob, experience.advantages))

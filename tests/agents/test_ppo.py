@@ -20,7 +20,7 @@ from metarl.errors import UserError
 from metarl.integrations import sb3_ppo as ppo
 from metarl.integrations.sb3_env import SB3VecEnv
 from metarl.learning.contract import Budget
-from metarl.learning.gradient_adaptation import fingerprint
+from metarl.learning.fine_tuning import fingerprint
 from metarl.nets.distributions import Categorical
 from metarl.runs.loop import Interrupted
 from metarl.runs.run import Run

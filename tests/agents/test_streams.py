@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metarl.agents import maml_trpo, rl2
+from metarl.agents import rl2
 from metarl.agents.baselines import Random
 from metarl.agents.solvers import bandits as bandit_solvers
 from metarl.agents.solvers import mdps as mdp_solvers
@@ -20,6 +20,7 @@ from metarl.learning import gradient_adaptation, memory_adaptation
 from metarl.learning import non_adaptive as fixed
 from metarl.learning.contract import Budget
 from metarl.learning.gradient_adaptation import Adapting
+from metarl.learning.meta_batch import adapt_to_tasks
 from metarl.meta import inner
 from metarl.nets.policies import GaussianPolicy, mlp_policy
 from metarl.seeding import Key
@@ -143,11 +144,11 @@ def test_every_score_of_every_split_has_noise_of_its_own(luck):
 
 def test_support_and_query_have_noise_of_their_own(luck):
     policy, actions, starts = luck
-    params, config = policy.init(Key(0).torch()), maml_trpo.Config(inner_steps=3)
+    params = policy.init(Key(0).torch())
     env = NAVIGATION.make_vec(NAVIGATION.fixed("train", 3), 2)
     for iteration in range(2):
         at = Key(0)("iteration", iteration)
-        maml_trpo.adapt_to_tasks(env, policy, params, inner.Rule(0.1, 3), config, at)
+        adapt_to_tasks(env, policy, params, inner.Rule(0.1, 3), at, 0.99, 1.0)
     assert len(actions) == 2 * 4 * 3
     assert_all_differ([block[:2] for block in actions], 2 * 4 * 3 * 2 * 2 * 2)
     assert_all_differ(starts, 2 * 4 * 3 * 2 * 2)

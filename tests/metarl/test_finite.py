@@ -445,11 +445,10 @@ def test_parameters_so_large_that_features_overflow_have_no_score(name, tmp_path
 
 def test_a_task_on_which_adaptation_diverges_has_no_score_and_the_others_have():
     """One gradient step of 1e40 overflows where a gradient is not 0; the policy before it is as good as ever."""
-    from metarl.agents import maml_trpo
     from metarl.learning.gradient_adaptation import Adapting, validation_metrics
 
     family = make_family("metarl/Navigation2D-v0")
-    policy = maml_trpo._policy(tiny("maml-trpo"), family)
+    policy = tiny("maml-trpo").policy(family)
     params = policy.init(Key(0).torch())
     agent = Adapting(policy, params, family, 1e40, 0.99, 1.0)
     scores = agent.curve(family.fixed("test", 3), Budget(2, 2), 0)
@@ -466,11 +465,10 @@ def test_a_task_on_which_adaptation_diverges_has_no_score_and_the_others_have():
 
 
 def test_a_discrete_action_of_a_policy_that_is_nan_is_no_action():
-    from metarl.agents import maml_trpo
     from metarl.sampling.rollout import rollout
 
     family = Spoiled(what="nothing", discrete=True)
-    policy = maml_trpo._policy(tiny("maml-trpo"), family)
+    policy = tiny("maml-trpo").policy(family)
     params = policy.init(Key(0).torch())
     env = family.make_vec(family.fixed("test", 2), 1)
     assert rollout(env, policy, params, Key(0)).rewards.isfinite().all()

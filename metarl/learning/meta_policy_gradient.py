@@ -1,0 +1,136 @@
+"""Learners of an initialisation that one policy gradient adapts: their settings, and their data.
+
+What MAML-TRPO and ProMP share; they differ in how the shared parameters move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from metarl.errors import NonFiniteError, UserError
+from metarl.learning.contract import Budget
+from metarl.learning.gradient_adaptation import Adapting, validation_metrics
+from metarl.learning.meta_batch import MetaBatch, adapt_to_tasks
+from metarl.learning.settings import check_range
+from metarl.meta import inner
+from metarl.nets.params import Params
+from metarl.nets.policies import Policy, mlp_policy
+from metarl.sampling.blocks import Blocks
+from metarl.seeding import Key
+from metarl.tasks import TaskFamily
+
+VALIDATION = Budget(steps=1, episodes=20)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the tasks, the inner loop and the policy.
+
+    Where no source is named, the value was chosen on validation tasks.
+    """
+
+    iterations: int = 40
+    """Meta-iterations (cbfinn/maml_rl: 100 on 2D navigation, else 800, of which it tests the 100th to 475th; ProMP:
+    1,000)."""
+    tasks: int = 20
+    """Tasks a meta-batch (cbfinn/maml_rl: tested with 20 on 2D navigation, where its script has 40; elsewhere 40;
+    ProMP: 40)."""
+    episodes: int = 20
+    """Episodes a task, for the support set and again for the query set (cbfinn/maml_rl: 20; the half-cheetah that it
+    tests at wanted speeds: 10; ProMP: 20)."""
+    inner_steps: int = 1
+    """Policy-gradient steps of the inner loop during training (Finn et al. 2017 and ProMP: 1)."""
+    inner_step_size: float = 0.1
+    """Step size alpha, for actions in units of their bound (Finn et al. 2017: 0.1, on 2D navigation 0.5). ProMP's 0.1
+    is for actions in tenths of the bound: here that is 0.001 for the last layer, 0.1 for the others and log_std."""
+    order: Literal[1, 2] = 2
+    """2 differentiates through the adaptation, 1 ignores its curvature."""
+    hidden: tuple[int, ...] = (32, 32)
+    """Widths of the policy's hidden layers (ProMP: 64 64; Finn et al. 2017: 100 100)."""
+    activation: Literal["tanh", "relu"] = "tanh"
+    """Activation of the hidden layers (ProMP: tanh; Finn et al. 2017: relu)."""
+    init_std: float = 1.0
+    """Initial standard deviation of the actions, in units of their bound (Finn et al. 2017: 1; ProMP: 0.1)."""
+    min_std: float = 0.45
+    """Least standard deviation, to which every step, inner or outer, is put back.
+
+    A policy gradient grows with 1 / std, so a fixed step overshoots once it is small.
+    """
+    gamma: float = 0.99
+    """Discount (Finn et al. 2017 and ProMP: 0.99)."""
+    gae_lambda: float = 1.0
+    """Lambda of the generalised advantage estimates (Finn et al. 2017 and ProMP: 1)."""
+    validate_every: int = 0
+    """Evaluate on validation tasks every so many iterations; 0 never. Not counted as training time."""
+    validation_tasks: int = 40
+    """Tasks of each validation."""
+    checkpoint_every: int = 10
+    """Iterations between checkpoints."""
+    threads: int = 2
+    """Threads of the physics and of the update; they change how long it takes, not what comes out."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "iterations", "tasks", "episodes", "inner_steps", "hidden", least=1)
+        check_range(self, "threads", "checkpoint_every", least=1)
+        check_range(self, "inner_step_size", "init_std", "min_std", above=0)
+        if self.init_std < self.min_std:
+            raise UserError(f"--init-std is {self.init_std}; it must be at least --min-std, {self.min_std}")
+        check_range(self, "gamma", "gae_lambda", least=0, most=1)
+        check_range(self, "validate_every", least=0)
+
+    def policy(self, family: TaskFamily) -> Policy:
+        """The policy for a family's spaces."""
+        return mlp_policy(
+            family.observation_space, family.action_space, self.hidden, self.activation, self.init_std, self.min_std
+        )
+
+    def rule(self, policy: Policy) -> inner.Rule:
+        """The inner loop."""
+        return inner.Rule(self.inner_step_size, self.inner_steps, order=self.order, project=policy.project)
+
+    def adapting(self, policy: Policy, params: Params, family: TaskFamily) -> Adapting:
+        """The agent, to be put on new tasks."""
+        return Adapting(policy, params, family, self.inner_step_size, self.gamma, self.gae_lambda, self.threads)
+
+
+class MetaBatches:
+    """Training tasks to adapt to, fresh ones an iteration.
+
+    Args:
+        settings: how many, and how.
+        family: whose tasks they are.
+        policy: that acts and adapts.
+        key: names the streams.
+    """
+
+    def __init__(self, settings: Settings, family: TaskFamily, policy: Policy, key: Key) -> None:
+        self._settings, self._family, self._policy, self._key = settings, family, policy, key
+        first = family.sample(settings.tasks, key("tasks").numpy())
+        self._env = Blocks(family, first, settings.episodes, settings.threads)
+
+    def gather(self, params: Params, iteration: int) -> MetaBatch:
+        """What adapting to the tasks of an iteration leaves behind."""
+        settings, key = self._settings, self._key("iteration", iteration)
+        self._env.assign(self._family.sample(settings.tasks, key("tasks").numpy()))
+        rule = settings.rule(self._policy)
+        return adapt_to_tasks(self._env, self._policy, params, rule, key, settings.gamma, settings.gae_lambda)
+
+    @contextmanager
+    def blamed(self, data: MetaBatch) -> Iterator[None]:
+        """Add the data of the tasks concerned to a NonFiniteError of the update."""
+        try:
+            yield
+        except NonFiniteError as error:
+            raise data.blame(error, self._env.tasks) from None
+
+    def validation(self, params: Params, iteration: int, seed: int) -> dict[str, float]:
+        """Mean returns on validation tasks, where they are due after this iteration."""
+        settings = self._settings
+        if not settings.validate_every or (iteration + 1) % settings.validate_every:
+            return {}
+        tasks = self._family.fixed("validation", settings.validation_tasks)
+        scores = settings.adapting(self._policy, params, self._family).curve(tasks, VALIDATION, seed)
+        return validation_metrics(scores)

@@ -1,0 +1,99 @@
+"""One trust-region step on parameters that tasks share (Schulman et al. 2015), the tasks in shards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from metarl.meta.outer import sum_in_order
+from metarl.meta.shards import Each, check, total
+from metarl.ops import trust_region
+
+
+@dataclass(frozen=True)
+class Local:
+    """An objective around the present parameters."""
+
+    loss: Tensor  # ()
+    gradient: Tensor  # (P,)
+    curvature: trust_region.Product  # of the KL
+
+
+class Objective(Protocol):
+    """What a step needs of a shard: functions of the flat parameters `(P,)`, parts of means over all tasks."""
+
+    def local(self, theta: Tensor) -> Local:
+        """Loss, gradient and curvature at the parameters that gathered the data."""
+
+    def evaluate(self, theta: Tensor) -> Tensor:
+        """Loss and KL from the parameters that gathered the data, `(2,)`."""
+
+
+@dataclass(frozen=True)
+class TrustRegion:
+    """How far, and how exactly."""
+
+    max_kl: float  # nats
+    cg_iterations: int
+    cg_damping: float  # added to the diagonal of the curvature
+
+
+def trust_region_step(
+    theta: Tensor,
+    objectives: Sequence[Objective],
+    curved: Sequence[Objective] | None,
+    project: Callable[[Tensor], Tensor],
+    region: TrustRegion,
+    each: Each,
+    n_tasks: int,
+) -> tuple[Tensor, dict[str, float]]:
+    """The parameters after the step, and its diagnostics.
+
+    Every candidate is put back within bounds before it is judged, so the trust region holds for the parameters that
+    are taken. Those at a bound that the gradient pushes beyond it stay out of the step, or they would use up its KL
+    for nothing (projected Newton, Bertsekas 1982).
+
+    Args:
+        theta: that gathered the data, `(P,)`.
+        objectives: of each shard.
+        curved: those to take the curvature of; None for the same.
+        project: puts parameters back within their bounds.
+        region: how far.
+        each: applies a function to every shard.
+        n_tasks: of all shards.
+
+    Raises:
+        NonFiniteError: the loss, its gradient or the step is not finite.
+    """
+    local = each(lambda shard: shard.local(theta), objectives)
+    loss = total("the surrogate loss", [part.loss for part in local], n_tasks)
+    gradient = total("the meta-gradient", [part.gradient for part in local], n_tasks)
+    beyond = theta - gradient
+    free = ((project(beyond) == beyond) | (project(beyond) != theta)).to(theta.dtype)
+    if curved is not None:
+        local = each(lambda shard: shard.local(theta), curved)
+
+    def product(v: Tensor) -> Tensor:
+        return free * sum_in_order(each(lambda part: part.curvature(v), local)) + region.cg_damping * v
+
+    def evaluate(candidate: Tensor) -> tuple[float, float]:
+        within = project(candidate)
+        new_loss, kl = sum_in_order(each(lambda shard: shard.evaluate(within), objectives)).tolist()
+        return new_loss, kl
+
+    solution = trust_region.conjugate_gradient(product, -free * gradient, region.cg_iterations)
+    check(solution.x, "the natural gradient", (), n_tasks)
+    scale = math.sqrt(2 * region.max_kl / max(solution.curvature, 1e-12))
+    search = trust_region.line_search(evaluate, theta, scale * solution.x, float(loss), region.max_kl)
+    return project(search.theta), {
+        "trust_region/kl": search.kl,
+        "trust_region/improvement": float(loss) - search.loss,
+        "trust_region/accepted": float(search.accepted),
+        "trust_region/line_search_steps": search.steps,
+        "trust_region/cg_residual": solution.residual,
+        "trust_region/gradient_norm": float(gradient.norm()),
+    }
