@@ -19,6 +19,22 @@ def is_name(text: str) -> bool:
     return bool(colon) and all(part.isidentifier() for part in parts)
 
 
+def is_module(text: str) -> bool:
+    """Whether a text names a module to look for: `package.module`, or a file or package of the current folder."""
+    if not all(part.isidentifier() for part in text.split(".")):
+        return False
+    return "." in text or os.path.isfile(f"{text}.py") or os.path.isfile(os.path.join(text, "__init__.py"))
+
+
+def resolve_module(name: str, what: str) -> ModuleType:
+    """The module of a dotted name, looked for as `resolve` does.
+
+    Raises:
+        UserError: there is no such module, or importing it fails.
+    """
+    return _import(name, f"{what} is {name}")
+
+
 def resolve(name: str, what: str) -> Any:
     """The object called `module:Name`, where Name may be a path of attributes.
 

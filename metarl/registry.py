@@ -8,16 +8,18 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from metarl.errors import UserError, unknown
+from metarl.learning.brought import Agent, Kind, brought_agent, brought_source
+from metarl.naming import is_module, is_name, resolve, resolve_module
+from metarl.plugins import plugins
 
 if TYPE_CHECKING:
     from metarl.learning.contract import Adaptable, Learner, Source
     from metarl.runs.run import Run
-
-Kind = Literal["family", "dataset"]
 
 
 class Entry(NamedTuple):
@@ -71,77 +73,82 @@ def _at(where: str) -> Any:
 
 
 def agents() -> dict[str, Entry]:
-    """The agents that are trained."""
+    """The agents of this package that are trained."""
     few_shot = importlib.import_module("metarl.fewshot").LEARNERS
     return AGENTS | {name: Entry(where, "dataset", about) for name, (where, about) in few_shot.items()}
 
 
 def untrained() -> dict[str, Entry]:
-    """The agents that need no training."""
+    """The agents of this package that need no training."""
     return dict(UNTRAINED)
 
 
 def families() -> dict[str, str]:
-    """Where the class of each task family lies, `module:Name`, by the family's id."""
+    """Where the class of each task family of this package lies, `module:Name`, by the family's id."""
     table = importlib.import_module("metarl.envs").FAMILIES
     return {name: f"metarl.envs.{module}:{attribute}" for name, (module, attribute) in table.items()}
 
 
 def datasets() -> dict[str, str]:
-    """Where the class of each data set lies, `module:Name`, by its name."""
+    """Where the class of each data set of this package lies, `module:Name`, by its name."""
     return dict(importlib.import_module("metarl.fewshot.datasets").DATASETS)
 
 
-def learner(name: str) -> Learner:
-    """The module of an agent that is trained.
+def find_agent(name: str, what: str = "agent") -> Agent | None:
+    """An agent of this package, of another, or of your own at `module` or `module:Name`; None where there is none.
+
+    Args:
+        name: of the agent.
+        what: it is, for the error.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: what the name leads to cannot be imported, or is no agent.
     """
-    table = agents()
-    if name not in table:
-        raise unknown("agent", name, table)
-    module: Learner = _at(table[name].where)
-    return module
+    if name in (table := agents()):
+        entry = table[name]
+        return Agent(name, entry.source, entry.about, _at(entry.where), None)
+    if name in UNTRAINED:
+        entry = UNTRAINED[name]
+        return Agent(name, entry.source, entry.about, None, partial(_make, name, entry))
+    if name in (added := plugins("agents")):
+        label = added[name].label(what, name)
+        return brought_agent(name, added[name].load(label), label)
+    if is_name(name):
+        return brought_agent(name, resolve(name, what), f"{what} {name}")
+    return brought_agent(name, resolve_module(name, what), f"{what} {name}") if is_module(name) else None
 
 
-def source_class(name: str) -> type:
-    """The class of a task family or data set.
+def learner(name: str, what: str = "agent") -> Learner:
+    """What trains the agent of a name: a module, or an object, with `Config`, `train` and `load`.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is none of that name, or it needs no training.
     """
-    tables = datasets() | families()
-    if name not in tables:
-        raise unknown("family or data set", name, [*families(), *datasets()])
-    kind: type = _at(tables[name])
-    return kind
-
-
-def make_source(name: str, options: Mapping[str, Any]) -> Source:
-    """A family or data set with its preset and options, which are the fields of its class.
-
-    Raises:
-        UserError: there is none of that name, or it cannot be made so.
-    """
-    kind = source_class(name)
-    try:
-        source: Source = kind(**options)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"cannot make {name} with {json.dumps(dict(options))}: {error}") from None
-    return source
+    agent = find_agent(name, what)
+    if agent is None:
+        raise unknown(what, name, [*agents(), *plugins("agents")])
+    if agent.learner is None:
+        raise UserError(f"{name} needs no training")
+    return agent.learner
 
 
 def make_untrained(name: str, source: Source) -> Adaptable:
     """An agent that needs no training, for a family or data set.
 
     Raises:
-        UserError: there is none of that name, or it cannot act there.
+        UserError: there is none of that name, it is to be trained, or it cannot act there.
     """
-    table, refusals = untrained(), []
-    if name not in table:
-        raise unknown("agent that needs no training", name, table)
-    for where in table[name].where.split(","):
+    agent = find_agent(name)
+    if agent is None:
+        raise unknown("agent that needs no training", name, [*UNTRAINED, *plugins("agents")])
+    if agent.make is None:
+        raise UserError(f"{name} must be trained first")
+    return agent.make(source)
+
+
+def _make(name: str, entry: Entry, source: Source) -> Adaptable:
+    refusals = []
+    for where in entry.where.split(","):
         maker = _at(where)
         try:
             agent: Adaptable = maker(source) if ":" in where else maker.solver(name, source)
@@ -149,6 +156,45 @@ def make_untrained(name: str, source: Source) -> Adaptable:
         except UserError as refusal:
             refusals.append(str(refusal))
     raise UserError("; ".join(refusals))
+
+
+def source_class(name: str, kind: Kind | None = None, what: str | None = None) -> type:
+    """The class of a task family or data set of this package, of another, or of your own at `module:Name`.
+
+    Args:
+        name: of the family or data set.
+        kind: which of the two; either by default.
+        what: it is, for the error.
+
+    Raises:
+        UserError: there is none of that name, or what it leads to cannot be imported or is none.
+    """
+    what = what or {"family": "family", "dataset": "data set", None: "family or data set"}[kind]
+    own = (families() if kind != "dataset" else {}) | (datasets() if kind != "family" else {})
+    if name in own:
+        known: type = _at(own[name])
+        return known
+    added = (plugins("families") if kind != "dataset" else {}) | (plugins("datasets") if kind != "family" else {})
+    if name in added:
+        label = added[name].label(what, name)
+        return brought_source(added[name].load(label), kind, label)
+    if is_name(name) or is_module(name):  # of a module alone it is said what is missing
+        return brought_source(resolve(name, what), kind, f"{what} {name}")
+    raise unknown(what, name, [*own, *added])
+
+
+def make_source(name: str, options: Mapping[str, Any], what: str | None = None) -> Source:
+    """A family or data set with its preset and options, which are the fields of its class.
+
+    Raises:
+        UserError: there is none of that name, or it cannot be made so.
+    """
+    kind = source_class(name, what=what)
+    try:
+        source: Source = kind(**options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"cannot make {name} with {json.dumps(dict(options), default=str)}: {error}") from None
+    return source
 
 
 class Opened(NamedTuple):
@@ -176,12 +222,25 @@ def open_run(folder: str | Path, data_root: Path | None = None) -> Opened:
     from metarl.runs.run import Run  # loads torch, which names alone do not need
 
     name = Run.open(folder).learner
-    if name not in agents():
-        raise unknown(f"agent in {folder}", name, agents())
-    module = learner(name)
+    module = learner(name, f"agent in {folder}")
     run = Run.open(folder, module.Config)
-    options = run.source.get("options", {}) | _place(run, data_root)
-    return Opened(module, run, make_source(run.source.get("name", ""), options))
+    return Opened(module, run, source_of(run, **_place(run, data_root)))
+
+
+def source_of(run: Run, **place: Any) -> Source:
+    """What a run was trained on; `place` are options that its record does not hold, such as where the data lie.
+
+    Raises:
+        UserError: its class is not here, or cannot be made as it was.
+    """
+    name, options = run.source.get("name", ""), run.source.get("options", {}) | place
+    where = run.recall("where")
+    if where is None:
+        return make_source(name, options)
+    if where.startswith("__main__:") and not hasattr(importlib.import_module("__main__"), where.partition(":")[2]):
+        where_now = f"the class {where.partition(':')[2]} of a script"
+        raise UserError(f"{run.folder} was trained on {where_now}: move the class into a module, and train anew")
+    return make_source(where, options, f"what {run.folder} was trained on")
 
 
 def _place(run: Run, data_root: Path | None) -> dict[str, Path]:

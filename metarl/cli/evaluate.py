@@ -12,8 +12,9 @@ import tyro
 
 from metarl import registry
 from metarl.cli.options import Count, File, Group, Id, Name, asks_for_help, check_output, fail, first, parse
-from metarl.cli.targets import existing_run, saved_curve, source_group
+from metarl.cli.targets import existing_run, saved_curve, source_group, usable
 from metarl.cli.terminal import say
+from metarl.plugins import plugins
 
 if TYPE_CHECKING:
     from metarl.evaluation.curve import AdaptationCurve
@@ -25,8 +26,8 @@ class EvaluateOptions:
     """Measure an adaptation curve on frozen tasks.
 
     Attributes:
-        family: id of the task family; for an agent that needs no training.
-        dataset: name of the data set; for an agent that needs no training.
+        family: id of the task family, or your own as module:Name; for an agent that needs no training.
+        dataset: name of the data set, or your own as module:Name; for an agent that needs no training.
         split: which frozen tasks: validation, test, ood or train.
         tasks: how many of them; 40 of a family and 600 of a data set unless given. A finite family may have fewer:
             then all are measured, and few get a row and a picture each.
@@ -66,23 +67,28 @@ class EvaluateOptions:
 def evaluate(words: Sequence[str]) -> int:
     """Measure a run, or an agent that needs no training."""
     if asks_for_help(words):
+        names = ", ".join([*registry.untrained(), *plugins("agents")])
         say("RUN is a run folder; its curve.json and curve.png are written into it.")
-        say(f"AGENT is one of {', '.join(registry.untrained())} and needs --family or --dataset.\n")
+        say(f"AGENT is one of {names}, or your own as module:Name, and needs --family or --dataset.\n")
         parse("metarl evaluate RUN|AGENT", ["--help"], Group("command", EvaluateOptions))
     target, rest = first(words, "RUN|AGENT", "evaluate")
     command = Group("command", EvaluateOptions)
-    if target not in registry.untrained():
+    is_run = target not in registry.untrained() and Path(target).exists()
+    agent = None if is_run or target in registry.agents() else registry.find_agent(target)
+    if agent is None:
         folder = existing_run(target, registry.untrained())
         (options,) = parse("metarl evaluate RUN", rest, command)
         if options.family is not None or options.dataset is not None:
             fail("a run knows its tasks: --family and --dataset go with an agent that needs no training")
         evaluate_run(folder, options)
         return 0
-    group = source_group(registry.untrained()[target].source, target, rest)
+    if agent.make is None:
+        fail(f"{target} must be trained first (metarl train {target} ...); then give the run folder")
+    group = source_group(agent.source, target, rest)
     options, source = parse(f"metarl evaluate {target}", rest, command, group)
-    source = _asked_for(source, options)
+    source = _asked_for(usable(source, options.family or options.dataset), options)
     _check_outputs(options)
-    curve = _measure(registry.make_untrained(target, source), target, source, options, trained=False)
+    curve = _measure(agent.make(source), target, source, options, trained=False)
     _report(curve, {"json": options.json, "csv": options.csv, "plot": options.plot})
     return 0
 
@@ -118,7 +124,7 @@ def evaluate_run(folder: Path, options: EvaluateOptions) -> None:
     stem = "curve" + _apart(options)
     _check_outputs(options)
     check_output(folder / f"{stem}.json")
-    if registry.agents()[run.learner].source == "dataset":
+    if not hasattr(source, "horizon"):  # no family
         from metarl.fewshot.learners.training import check_unseen
 
         if options.split in source.splits:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from metarl import registry
 from metarl.cli.options import Group, asks_for_help, first, parse
 from metarl.cli.terminal import print_json, say
-from metarl.errors import unknown
+from metarl.errors import UserError, unknown
+from metarl.learning.brought import blame
+from metarl.plugins import Plugin, plugins
 
 
 @dataclass(frozen=True)
@@ -42,46 +44,76 @@ def list_things(words: Sequence[str]) -> int:
     if options.json:
         print_json(rows)
         return 0
-    if not rows:
-        say("none yet")
-        return 0
     from metarl.reporting.table import Table
 
-    say(Table(tuple(rows[0]), tuple(tuple(map(_cell, row.values())) for row in rows), numbers=False).rich())
+    whole = [row for row in rows if "error" not in row]
+    say(Table(tuple(whole[0]), tuple(tuple(map(_cell, row.values())) for row in whole), numbers=False).rich())
+    for row in rows:
+        if "error" in row:
+            say(f"broken: {row['error']}")
     return 0
 
 
 def _families() -> list[dict[str, Any]]:
-    rows = []
-    for name in registry.families():
-        kind: Any = registry.source_class(name)
-        made = [kind(preset=preset) for preset in kind.presets]
-        rows.append(
-            {
-                "family": name,
-                "presets": list(kind.presets),
-                "splits": list(made[0].splits),
-                "tasks reused": [family.preset for family in made if not family.unseen],
-                "options": {k: v for k, v in made[0].options().items() if k != "preset"},
-            }
-        )
-    return rows
+    return _rows("family", registry.families(), plugins("families"), _family)
+
+
+def _family(name: str) -> dict[str, Any]:
+    kind: Any = registry.source_class(name, "family")
+    made = [kind(preset=preset) for preset in kind.presets]
+    return {
+        "family": name,
+        "presets": list(kind.presets),
+        "splits": list(made[0].splits),
+        "tasks reused": [family.preset for family in made if not family.unseen],
+        "options": {k: v for k, v in made[0].options().items() if k != "preset"},
+    }
 
 
 def _agents() -> list[dict[str, Any]]:
-    rows = []
-    for table, trained in ((registry.agents(), True), (registry.untrained(), False)):
-        for name, entry in table.items():
-            rows.append({"agent": name, "trained": trained, "tasks from": entry.source, "what": entry.about})
-    return rows
+    rows = [
+        {"agent": name, "trained": trained, "tasks from": entry.source, "what": entry.about}
+        for table, trained in ((registry.agents(), True), (registry.untrained(), False))
+        for name, entry in table.items()
+    ]
+    known = {str(row["agent"]): row for row in rows}
+    return _rows("agent", known, plugins("agents"), lambda name: known.get(name) or _agent(name))
+
+
+def _agent(name: str) -> dict[str, Any]:
+    agent = registry.find_agent(name)
+    assert agent is not None
+    kind = agent.source or "family or dataset"
+    return {"agent": name, "trained": agent.learner is not None, "tasks from": kind, "what": agent.about}
 
 
 def _datasets() -> list[dict[str, Any]]:
-    rows = []
-    for name in registry.datasets():
-        fields = dataclasses.fields(registry.source_class(name))  # the data themselves may be absent: make none
-        options = {f.name: None if f.default is dataclasses.MISSING else f.default for f in fields}
-        rows.append({"dataset": name, "options": options})
+    return _rows("dataset", registry.datasets(), plugins("datasets"), _dataset)
+
+
+def _dataset(name: str) -> dict[str, Any]:
+    fields = dataclasses.fields(registry.source_class(name, "dataset"))  # the data may be absent: make none
+    return {
+        "dataset": name,
+        "options": {f.name: None if f.default is dataclasses.MISSING else f.default for f in fields},
+    }
+
+
+def _rows(
+    what: str, own: Iterable[str], added: Mapping[str, Plugin], describe: Callable[[str], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """A row each; one that another package adds and that cannot be used has its name and the error."""
+    rows = [describe(name) for name in own]
+    for name, plugin in added.items():
+        if any(row[what] == name for row in rows):
+            rows.append({what: name, "error": f"{plugin.label(what, name)} has the name of another"})
+            continue
+        try:
+            rows.append(describe(name))
+        except UserError as error:
+            rows.append({what: name, "error": str(error)})
+        except Exception as error:  # whatever somebody else's class does when it is made
+            rows.append({what: name, "error": f"{plugin.label(what, name)}: {blame(error)}"})
     return rows
 
 

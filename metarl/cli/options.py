@@ -18,6 +18,7 @@ from typing import Annotated, Any, NamedTuple, NoReturn
 import tyro
 
 from metarl.errors import UserError, unknown
+from metarl.learning.brought import blame
 
 Id = Annotated[str | None, tyro.conf.arg(metavar="ID")]
 Name = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
@@ -58,19 +59,19 @@ def parse(prog: str, words: Sequence[str], *groups: Group) -> list[Any]:
         UserError: an unknown flag, or a value of the wrong type or out of range.
     """
     fields: list[Any] = []
-    taken: dict[str, str] = {}  # flag as typed -> flag as tyro knows it
+    spelling: dict[str, str] = {}  # flag as typed -> flag as tyro knows it
     for name, kind, default in groups:
         own = flags(kind, pairs=name != "command")
-        clash = bool(own & taken.keys())
+        clash = bool(own & spelling.keys())
         for flag in own:
             prefixed = f"--{name}.{flag[2:]}" if clash else flag
-            taken.setdefault(flag, prefixed)
-            taken.setdefault(prefixed, prefixed)
+            spelling.setdefault(flag, prefixed)
+            spelling.setdefault(prefixed, prefixed)
         marked = Annotated[kind, tyro.conf.FlagCreatePairsOff] if name == "command" else kind
         flat = marked if clash else Annotated[marked, tyro.conf.OmitArgPrefixes]
-        given = () if default is dataclasses.MISSING else (dataclasses.field(default=default),)
-        fields.append((name, flat, *given))
-    known = taken | {"--help": "--help"}
+        preset = () if default is dataclasses.MISSING else (dataclasses.field(default=default),)
+        fields.append((name, flat, *preset))
+    known = spelling | {"--help": "--help"}
     translated = [_translate(word, known) for word in words]
     errors = io.StringIO()
     try:
@@ -85,6 +86,14 @@ def parse(prog: str, words: Sequence[str], *groups: Group) -> list[Any]:
         if done.code:
             fail(_unboxed(errors.getvalue()))
         raise
+    except UserError:
+        raise
+    except Exception as error:
+        brought = [group.kind for group in groups if group.kind.__module__.partition(".")[0] != "metarl"]
+        if not brought:
+            raise
+        names = " or ".join(f"{kind.__module__}:{kind.__qualname__}" for kind in brought)
+        raise UserError(f"cannot make {names}: {blame(error)}") from error
     return [getattr(parsed, name) for name, *_ in groups]
 
 
@@ -126,12 +135,12 @@ def _unboxed(text: str) -> str:
 
 def peek(words: Sequence[str], flag: str) -> str | None:
     """The value of a flag that decides which others exist."""
-    found = None
+    last = None
     for i, word in enumerate(words):
         name, equals, value = word.partition("=")
         if name.replace("_", "-") == flag:
-            found = value if equals else (words[i + 1] if i + 1 < len(words) else None)
-    return found
+            last = value if equals else (words[i + 1] if i + 1 < len(words) else None)
+    return last
 
 
 def first(words: Sequence[str], what: str, command: str) -> tuple[str, list[str]]:

@@ -11,25 +11,30 @@ from typing import TYPE_CHECKING
 from metarl import registry
 from metarl.cli.options import Group, fail, peek
 from metarl.errors import UserError, unknown
+from metarl.learning.brought import Kind, check_brought
+from metarl.plugins import plugins
 
 if TYPE_CHECKING:
     from metarl.evaluation.curve import AdaptationCurve
+    from metarl.learning.contract import Source
 
 
-def source_group(kind: registry.Kind, agent: str, words: Sequence[str]) -> Group:
+def source_group(kind: Kind | None, agent: str, words: Sequence[str]) -> Group:
     """The family or data set that the words name for an agent, as a group of options."""
     family, dataset = peek(words, "--family"), peek(words, "--dataset")
+    if kind is None:
+        if (family is None) == (dataset is None):
+            fail(f"{agent} needs either --family or --dataset")
+        kind = "family" if dataset is None else "dataset"
     if kind == "dataset":
-        name, other, table = dataset, family, registry.datasets()
-        missing, what = f"{agent} learns from a data set: give --dataset", "data set"
+        name, other, table = dataset, family, [*registry.datasets(), *plugins("datasets")]
+        missing = f"{agent} learns from a data set: give --dataset"
     else:
-        name, other, table = family, dataset, registry.families()
-        missing, what = f"{agent} acts in a task family: give --family", "family"
+        name, other, table = family, dataset, [*registry.families(), *plugins("families")]
+        missing = f"{agent} acts in a task family: give --family"
     if name is None or other is not None:
-        fail(f"{missing}, one of {', '.join(table)}")
-    if name not in table:
-        raise unknown(what, name, table)
-    group = Group(kind, registry.source_class(name))
+        fail(f"{missing}, one of {', '.join(table)}, or your own as module:Name")
+    group = Group(kind, registry.source_class(name, kind))
     presets = getattr(group.kind, "presets", None)
     preset = peek(words, "--preset")
     if presets and preset is not None and preset not in presets:
@@ -37,12 +42,19 @@ def source_group(kind: registry.Kind, agent: str, words: Sequence[str]) -> Group
     return group
 
 
+def usable(source: Source, name: str) -> Source:
+    """The family or data set, which is looked at first where somebody else has written it."""
+    if type(source).__module__.partition(".")[0] != "metarl":
+        check_brought(source, name)
+    return source
+
+
 def existing_run(target: str, instead: Iterable[str] = ()) -> Path:
     """The run folder; `instead` are agents that the command takes in its place."""
     folder = Path(target)
     if folder.exists():
         return folder
-    if target in registry.agents():
+    if target in registry.agents() or target in plugins("agents"):
         fail(f"{target} must be trained first (metarl train {target} ...); then give the run folder")
     names = list(instead)
     nearest = difflib.get_close_matches(target, names, n=1, cutoff=0.5)
@@ -51,9 +63,9 @@ def existing_run(target: str, instead: Iterable[str] = ()) -> Path:
     raise UserError(f"there is no run {target!r}{hint}; give a run folder{others}")
 
 
-def source_flag(kind: registry.Kind) -> str:
+def source_flag(kind: Kind | None) -> str:
     """How an agent is told where its tasks come from."""
-    return "--family ID" if kind == "family" else "--dataset NAME"
+    return {"family": "--family ID", "dataset": "--dataset NAME", None: "--family ID (or --dataset NAME)"}[kind]
 
 
 def saved_curve(path: Path) -> AdaptationCurve:

@@ -10,9 +10,10 @@ from typing import Any
 
 from metarl import registry
 from metarl.cli.options import Group, Id, Name, asks_for_help, fail, first, parse, peek
-from metarl.cli.targets import source_flag, source_group
+from metarl.cli.targets import source_flag, source_group, usable
 from metarl.cli.terminal import complain, say
 from metarl.errors import UserError, unknown
+from metarl.plugins import plugins
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class TrainOptions:
 
     Attributes:
         out: the run folder; absent or empty, or an interrupted run with --resume.
-        family: id of the task family (metarl list families).
-        dataset: name of the data set (metarl list datasets).
+        family: id of the task family (metarl list families), or your own as module:Name.
+        dataset: name of the data set (metarl list datasets), or your own as module:Name.
         seed: names every random stream.
         device: a torch device, such as cpu or cuda.
         resume: continue the run in --out; give the other options as before (--iterations may be raised).
@@ -41,28 +42,33 @@ class TrainOptions:
 def train(words: Sequence[str]) -> int:
     """Train an agent into a run folder."""
     if asks_for_help(words):
-        say(f"AGENT is one of {', '.join(registry.agents())}.")
+        names = ", ".join([*registry.agents(), *plugins("agents")])
+        say(f"AGENT is one of {names}, or a learner of your own as module or module:Name.")
         say("With AGENT and --family or --dataset given, --help shows their options too.\n")
         parse("metarl train AGENT", ["--help"], Group("command", TrainOptions))
-    agent, rest = first(words, "AGENT", "train")
-    if agent in registry.untrained():
-        fail(f"{agent} needs no training: metarl evaluate {agent} {source_flag(registry.untrained()[agent].source)}")
-    learner = registry.learner(agent)
-    config_group = Group("agent", learner.Config, _default_config(learner, agent, rest))
+    name, rest = first(words, "AGENT", "train")
+    agent = registry.find_agent(name)
+    if agent is None:
+        raise unknown("agent", name, [*registry.agents(), *plugins("agents")])
+    if agent.learner is None:
+        fail(f"{name} needs no training: metarl evaluate {name} {source_flag(agent.source)}")
+    learner = agent.learner
+    config_group = Group("agent", learner.Config, _default_config(learner, name, rest))
     groups = [Group("command", TrainOptions), config_group]
     wants_help = "--help" in rest or "-h" in rest
     if not wants_help or peek(rest, "--family") or peek(rest, "--dataset"):
-        groups.append(source_group(registry.agents()[agent].source, agent, rest))
-    options, config, *sources = parse(f"metarl train {agent}", rest, *groups)
+        groups.append(source_group(agent.source, name, rest))
+    options, config, *sources = parse(f"metarl train {name}", rest, *groups)
     from metarl.runs.run import Run
 
+    source = usable(sources[0], options.family or options.dataset)
     begin = Run.resume if options.resume else Run.create
     device = check_device(options.device)
-    run = begin(options.out, learner=agent, config=config, source=sources[0], seed=options.seed, device=device)
-    if (root := getattr(sources[0], "data_root", None)) is not None:
+    run = begin(options.out, learner=name, config=config, source=source, seed=options.seed, device=device)
+    if (root := getattr(source, "data_root", None)) is not None:
         run.remember("data_root", str(root.resolve()))  # a hint for `evaluate`, no part of the source's identity
     try:
-        learner.train(config, sources[0], run)
+        learner.train(config, source, run)
     except KeyboardInterrupt as stopped:
         again = ["metarl", "train", *words, *([] if options.resume else ["--resume"])]
         complain(f"interrupted{_after(stopped)}; resume with: {shlex.join(again)}")
@@ -71,7 +77,7 @@ def train(words: Sequence[str]) -> int:
         if not options.resume:
             run.withdraw()
         raise
-    say(f"trained {agent} into {options.out}; measure it with: metarl evaluate {shlex.quote(str(options.out))}")
+    say(f"trained {name} into {options.out}; measure it with: metarl evaluate {shlex.quote(str(options.out))}")
     return 0
 
 

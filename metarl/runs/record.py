@@ -44,7 +44,7 @@ def new_record(learner: str, config: Any, source: NamedSource, seed: int, device
         "source": _as_json({"name": source.name, "options": source.options()}, "the source"),
         "seed": int(seed),
         "device": str(device),
-        "choices": {},
+        "choices": _home(source),
         "environment": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -54,6 +54,12 @@ def new_record(learner: str, config: Any, source: NamedSource, seed: int, device
             "threads": torch.get_num_threads(),
         },
     }
+
+
+def _home(source: NamedSource) -> dict[str, str]:
+    """Where the class of a source lies that is not of this package, so that the run can make it again."""
+    kind = type(source)
+    return {} if kind.__module__.partition(".")[0] == "metarl" else {"where": f"{kind.__module__}:{kind.__qualname__}"}
 
 
 def _as_json(value: Any, what: str) -> Any:
