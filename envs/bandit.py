@@ -15,6 +15,7 @@ Beta(1/2, 1/2) or U[.4, .6], Gaussian means from N(0, .3²) or N(0, 3²).
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -23,14 +24,15 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 from scipy.special import ndtri
 
+from metarl.envs.chart import BLUE, GREEN, INK, PATH, Chart, bar_scale
 from metarl.envs.episode_noise import EpisodeNoise, renewed
 from metarl.tasks import Array, TaskFamily, Tasks, TaskVectorEnv, Uniform
 
 NARROW = (0.4, 0.6)  # ood Bernoulli arms that are hard to tell apart
 SCALES = (0.3, 3.0)  # ood standard deviations of Gaussian means
+MEANS, PULLS = (44, 50, 470, 190), (44, 222, 470, 324)  # boxes of a picture's two charts, pixels
 HALF_STEP = 2.0**-54  # lifts uniform numbers off 0, where the normal quantile is infinite
 
 
@@ -156,10 +158,12 @@ class BanditVectorEnv(TaskVectorEnv):
 
     def __init__(self, family: Bandit, tasks: Tasks, replicas: int) -> None:
         super().__init__(family, tasks, replicas)
+        self._arm_type = np.min_scalar_type(family.arms)
         self._first = np.arange(self.num_envs) * family.arms  # where a row's means begin
         self._reward_noise = np.zeros((family.pulls, self.num_envs))
         self._clock = 0
-        self._last: tuple[Array, NDArray[np.float64]] | None = None
+        self._pulled: deque[Array] = deque(maxlen=family.pulls)  # arms (N,), for pictures
+        self._rewards = np.zeros(self.num_envs)  # of the last pull
 
     def _set_tasks(self, tasks: Tasks) -> None:
         super()._set_tasks(tasks)
@@ -172,13 +176,13 @@ class BanditVectorEnv(TaskVectorEnv):
             self._stream = EpisodeNoise(key, self.tasks, self.replicas)
         draw = partial(self.family.draw_noise, self._stream)
         self._reward_noise, self._clock = renewed(self._reward_noise, self._clock, mask, self._episodes, draw)
-        self._last = None
         return np.zeros((self.num_envs, 1))
 
     def _advance(self, actions: Array) -> tuple[Array, dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
         rewards = self.family.rewards(self._means.take(self._first + actions), self._reward_noise[self._clock])
         self._clock = (self._clock + 1) % self.family.pulls
-        self._last = actions, rewards
+        self._pulled.append(actions.astype(self._arm_type))
+        self._rewards = rewards
         return np.zeros((self.num_envs, 1)), {"reward_pull": rewards}, np.zeros(self.num_envs, dtype=bool)
 
     def step(
@@ -194,22 +198,31 @@ class BanditVectorEnv(TaskVectorEnv):
         self._ended |= truncated
         return obs, rewards, terminated, truncated, {"reward_pull": rewards.copy()}
 
+    def _arms_pulled(self, index: int) -> NDArray[np.int64]:
+        """The arms that environment `index` pulled in this episode, oldest first."""
+        pulls = int(min(self.elapsed[index], len(self._pulled)))
+        return np.array([arms[index] for arms in list(self._pulled)[len(self._pulled) - pulls :]], dtype=np.int64)
+
     def render_frame(self, index: int) -> NDArray[np.uint8]:
-        """A bar an arm, as high as its mean; the arm pulled last in blue, with its reward as a line."""
-        size, mean = 256, self.task["mean"][index]
-        low, high = min(0.0, float(mean.min())), max(1.0, float(mean.max()))
-        picture = Image.new("RGB", (size, size), "white")
-        pen = ImageDraw.Draw(picture)
-
-        def y(value: float) -> float:
-            return size - 8 - (size - 16) * (value - low) / (high - low)
-
-        width = size / len(mean)
-        for arm, value in enumerate(mean):
-            pulled = self._last is not None and self._last[0][index] == arm
-            box = (arm * width + 2, min(y(0), y(value)), (arm + 1) * width - 2, max(y(0), y(value)))
-            pen.rectangle(box, fill="#1f77b4" if pulled else "#bbbbbb")
-        if self._last is not None:
-            reward = float(np.clip(self._last[1][index], low, high))
-            pen.line([(0, y(reward)), (size, y(reward))], fill="#2ca02c", width=2)
-        return np.asarray(picture)
+        """Two bars an arm: its mean above, how often it was pulled below; the arm pulled last in blue."""
+        mean, pulled = self.task["mean"][index], self._arms_pulled(index)
+        counts, arms = np.bincount(pulled, minlength=len(mean)), np.arange(len(mean))
+        last = int(pulled[-1]) if len(pulled) else -1
+        ends = (-0.5, len(mean) - 0.5)
+        means = Chart(ends, bar_scale([0.0, 1.0, *mean]), MEANS)
+        means.axes(up="mean reward of each arm", numbers=False)
+        pulls = Chart(ends, bar_scale([0, 1, *counts]), PULLS, on=means)
+        pulls.axes("arm", "how often it was pulled", whole=True)
+        for arm, value, count in zip(arms, mean, counts, strict=True):
+            colour = BLUE if arm == last else PATH
+            means.bar((arm - 0.42, 0), (arm + 0.42, value), colour)
+            pulls.bar((arm - 0.42, 0), (arm + 0.42, count), colour)
+            if means.width("+0.00", 14) < (MEANS[2] - MEANS[0]) / len(mean):
+                (x, y), (_, below) = means.at((arm, value)), pulls.at((arm, count))
+                means.text((x, y - 2 if value >= 0 else y + 3), f"{value:.2f}", INK, "mb" if value >= 0 else "mt", 14)
+                pulls.text((x, below - 2), str(count), INK, "mb", 14)
+        best = means.at((int(mean.argmax()), 0))[0]
+        means.text((best, MEANS[1] + 2), "best", GREEN, "ma")
+        said = f"pull {len(pulled)}: arm {last}, reward {self._rewards[index]:.2f}" if len(pulled) else "no pull yet"
+        means.text((MEANS[0], 8), said)
+        return means.picture()

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
+from metarl.envs.chart import BLUE, GREEN, PATH, SQUARE, Chart
 from metarl.tasks import Array, TaskFamily, Tasks, TaskVectorEnv, Uniform
 
 MOVES = np.array([(0, 0), (0, 1), (1, 0), (0, -1), (-1, 0)], dtype=np.float64)  # stay, up, right, down, left
@@ -126,19 +126,21 @@ class GridVectorEnv(TaskVectorEnv):
         return self.cell.copy(), {"reward_goal": rewards}, np.zeros(self.num_envs, dtype=bool)
 
     def render_frame(self, index: int) -> NDArray[np.uint8]:
-        """The grid, (0, 0) at the bottom left: goal green, walker blue."""
-        size, cells = 256, self.family.cells
-        side = size / cells
-        picture = Image.new("RGB", (size, size), "white")
-        pen = ImageDraw.Draw(picture)
-
-        def box(cell: Any, margin: float) -> tuple[float, float, float, float]:
-            left, top = float(cell[0]) * side, size - (float(cell[1]) + 1) * side
-            return (left + margin, top + margin, left + side - margin, top + side - margin)
-
-        pen.rectangle(box(self.task["goal"][index], 0), fill="#2ca02c")
-        pen.ellipse(box(self.cell[index], side / 4), fill="#1f77b4")
+        """The grid with its axes, (0, 0) at the bottom left: the goal's cell in green, the walker in blue."""
+        cells, goal, cell = self.family.cells, self.task["goal"][index], self.cell[index]
+        ends = (-0.5, cells - 0.5)
+        chart = Chart(ends, ends)
+        chart.bar(goal - 0.5, goal + 0.5, GREEN)
+        chart.axes("x", "y", grid=False, whole=True)
         for line in range(1, cells):
-            pen.line([(line * side, 0), (line * side, size)], fill="#dddddd")
-            pen.line([(0, line * side), (size, line * side)], fill="#dddddd")
-        return np.asarray(picture)
+            chart.line([(line - 0.5, ends[0]), (line - 0.5, ends[1])], PATH, 0.5)
+            chart.line([(ends[0], line - 0.5), (ends[1], line - 0.5)], PATH, 0.5)
+        chart.dot(cell, 0.3 * (SQUARE[2] - SQUARE[0]) / cells, BLUE, "white")
+        chart.key(
+            [
+                ("goal", f"{goal[0]:g}, {goal[1]:g}", GREEN),
+                ("walker", f"{cell[0]:g}, {cell[1]:g}", BLUE),
+                ("distance", f"{np.abs(goal - cell).sum():g} moves", ""),
+            ]
+        )
+        return chart.picture()

@@ -25,8 +25,8 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
+from metarl.envs.chart import BLUE, GREEN, PATH, Chart
 from metarl.tasks import SPLITS, Array, TaskFamily, Tasks, TaskVectorEnv, Uniform
 
 
@@ -186,23 +186,29 @@ class NavigationVectorEnv(TaskVectorEnv):
         return after, reward_terms(self.family.preset, before, after, goal), terminated
 
     def render_frame(self, index: int) -> NDArray[np.uint8]:
-        """The plane from above: goal green, path grey, the point blue."""
-        size, goal = 256, self.task["goal"][index]
+        """The plane from above with its axes: the goal in green, the path, the point in blue.
+
+        A circle is where `varibad` pays. The axes reach beyond goal and starts, and farther, in leaps, once the path
+        does.
+        """
+        goal, position = self.task["goal"][index], self.position[index]
         path = [step[index] for step in list(self._path)[-int(self.elapsed[index]) - 1 :]]
-        half = 1.2 * max(0.5, float(np.abs(goal).max()), float(np.abs(path).max(initial=0.0)))
-        picture = Image.new("RGB", (size, size), "white")
-        pen = ImageDraw.Draw(picture)
-
-        def pixel(point: Any) -> tuple[float, float]:
-            return (size / 2 * (1 + float(point[0]) / half), size / 2 * (1 - float(point[1]) / half))
-
-        def dot(point: Any, radius: float, colour: str) -> None:
-            x, y = pixel(point)
-            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
-
-        pen.line([pixel((-half, 0)), pixel((half, 0))], fill="#dddddd")
-        pen.line([pixel((0, -half)), pixel((0, half))], fill="#dddddd")
-        pen.line([pixel(point) for point in path] * (2 if len(path) == 1 else 1), fill="#888888", width=2)
-        dot(goal, 7, "#2ca02c")
-        dot(self.position[index], 5, "#1f77b4")
-        return np.asarray(picture)
+        pays = SPARSE_RADIUS if self.family.preset == "varibad" else 0.0
+        half = 1.2 * max(0.5, float(np.abs(goal).max()) + pays, self.definition.start)
+        while half < 1.05 * np.abs(path).max(initial=0.0):
+            half *= 1.5
+        chart = Chart((-half, half), (-half, half))
+        chart.axes("x", "y")
+        chart.line(path, PATH)
+        chart.circle(goal, pays, GREEN)
+        chart.dot(goal, 7, GREEN)
+        chart.label(goal, "goal", GREEN)
+        chart.dot(position, 5, BLUE)
+        chart.key(
+            [
+                ("goal", f"{goal[0]:+.2f}, {goal[1]:+.2f}", GREEN),
+                ("point", f"{position[0]:+.2f}, {position[1]:+.2f}", BLUE),
+                ("distance", f"{float(_length(position - goal)):.2f}", ""),
+            ]
+        )
+        return chart.picture()

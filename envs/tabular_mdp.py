@@ -18,15 +18,16 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 from scipy.special import gammaincinv, ndtri
 
+from metarl.envs.chart import BLUE, INK, PATH, Chart
 from metarl.envs.episode_noise import EpisodeNoise, renewed
 from metarl.tasks import Array, TaskFamily, Tasks, TaskVectorEnv, Uniform
 
 REWARD_MEAN, REWARD_SCALE = 1.0, 1.0  # the prior of a mean reward; the noise around it is standard normal
 OOD_CONCENTRATION = 0.25
 SUM_SLACK = 1e-6  # of rows of probabilities, which are rounded when frozen
+RING, FITS = (4, 4, 356, 356), 9  # pixels: where a picture's states lie, and the least radius that holds a number
 HALF_STEP = 2.0**-54  # lifts uniform numbers off 0, where logarithm and normal quantile are infinite
 
 
@@ -121,6 +122,7 @@ class TabularVectorEnv(TaskVectorEnv):
         self._transition_noise = np.zeros((family.steps, self.num_envs, 1))  # uniform: chooses the next state
         self._reward_noise = np.zeros((family.steps, self.num_envs), np.float32)  # standard normal
         self._clock = 0
+        self._last: tuple[Array, Array, Array] | None = None  # states left, actions and rewards, for pictures
 
     def _set_tasks(self, tasks: Tasks) -> None:
         super()._set_tasks(tasks)
@@ -151,12 +153,14 @@ class TabularVectorEnv(TaskVectorEnv):
         return self._observe()
 
     def _advance(self, actions: Array) -> tuple[Array, dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
-        pair = self._first + self.state * self.family.actions + actions
+        left = self.state
+        pair = self._first + left * self.family.actions + actions
         rewards = self._mean.take(pair) + self._reward_noise[self._clock]
         self.state = (self._cumulative.take(pair, axis=0) <= self._transition_noise[self._clock]).argmin(
             -1
         )  # the first above
         self._clock = (self._clock + 1) % self.family.steps
+        self._last = left, actions, rewards
         return self._observe(), {"reward_state_action": rewards}, np.zeros(self.num_envs, dtype=bool)
 
     def _observe(self) -> Array:
@@ -164,26 +168,25 @@ class TabularVectorEnv(TaskVectorEnv):
         return observed
 
     def render_frame(self, index: int) -> NDArray[np.uint8]:
-        """The states on a circle, darker where the best action pays more; the present one ringed in blue.
-
-        The line below is the part of the episode that has passed.
-        """
-        size, states = 256, self.family.states
+        """The states on a circle, darker where the best action pays more; the state in blue, the last step an arrow."""
+        states, here = self.family.states, int(self.state[index])
         best = self.task["reward"][index].max(-1)
         shade = (best - best.min()) / max(float(np.ptp(best)), 1e-12)
-        picture = Image.new("RGB", (size, size), "white")
-        pen = ImageDraw.Draw(picture)
-        radius = min(20.0, 0.4 * np.pi * 100 / states)
-        for state in range(states):
-            angle = 2 * np.pi * state / states
-            x, y = size / 2 + 100 * np.cos(angle), size / 2 + 100 * np.sin(angle)
-            grey = int(230 - 180 * shade[state])
-            here = state == self.state[index]
-            pen.ellipse(
-                (x - radius, y - radius, x + radius, y + radius),
-                fill=(grey, grey, grey),
-                outline="#1f77b4" if here else "#888888",
-                width=5 if here else 1,
-            )
-        pen.line([(0, size - 2), (size * self.elapsed[index] / self.family.steps, size - 2)], fill="#1f77b4", width=3)
-        return np.asarray(picture)
+        angle = 2 * np.pi * np.arange(states) / states
+        places = np.stack([np.sin(angle), np.cos(angle)], -1)
+        chart = Chart((-1.2, 1.2), (-1.2, 1.2), RING)
+        radius = min(20.0, 0.4 * np.pi * (RING[2] - RING[0]) / 2.4 / states)
+        for state, place in enumerate(places):
+            grey = int(235 - 195 * shade[state])
+            chart.dot(place, radius + 4 * (state == here), BLUE if state == here else PATH)
+            chart.dot(place, radius - 1, f"#{grey:02x}{grey:02x}{grey:02x}")
+            if radius >= FITS:
+                chart.text(chart.at(place), str(state), "white" if grey < 128 else INK, "mm", 15)
+        entries = [("state", str(here), BLUE)]
+        if self._last is not None and self.elapsed[index]:
+            left, action, reward = (int(self._last[0][index]), int(self._last[1][index]), self._last[2][index])
+            chart.arrow(places[left], places[here], BLUE, radius + 4)
+            entries += [("left", f"{left}", ""), ("by action", f"{action}", ""), ("reward", f"{reward:+.2f}", "")]
+        entries += [("pays least", f"{best.min():+.2f}", "#ebebeb"), ("pays most", f"{best.max():+.2f}", "#282828")]
+        chart.key(entries)
+        return chart.picture()

@@ -1,7 +1,8 @@
-"""Pictures of MuJoCo scenes: the robot, its target in green, where it came from in blue, task and speed in words."""
+"""Pictures of MuJoCo scenes: the robot, what is wanted in green, what it does in blue, both in words too."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -16,7 +17,10 @@ from metarl.errors import UserError
 PICTURE = (480, 360)  # width, height in pixels
 SHADOW = 1024  # pixels of the shadow map; MuJoCo's 4096 take longer than the picture without a graphics card
 GREEN, BLUE = (0.17, 0.63, 0.17, 1.0), (0.12, 0.47, 0.71, 1.0)  # the target's colour, and the robot's
+WORDS = ("#7fdc7f", "#8cc8f5")  # both, lighter, for words on black
 RECENT = 1.0  # s, over which the speed written into pictures is taken
+STANDS = 0.05  # m/s; a slower robot gets no arrow
+NEAR = 4.5  # m from the camera to a robot that walks in the plane
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,23 @@ class Scene:
         moved = (self.path[-1] - self.path[-1 - steps])[: 1 + self.in_plane]
         return np.asarray(moved / max(steps * self.step_seconds, self.step_seconds))
 
+    @property
+    def achieved(self) -> str:
+        """What the robot does of what is wanted, in words."""
+        if self.place is not None:
+            x, y = self.path[-1]
+            return f"now at {x:.2f}, {y:.2f} m, {np.linalg.norm(self.place - self.path[-1]):.2f} m away"
+        if not self.in_plane:
+            return f"actual {_signed(float(self.velocity[0]))} m/s"
+        if self.heading is None or not self.heading.any():
+            return f"actual {np.linalg.norm(self.velocity):.2f} m/s"
+        along = self.velocity @ self.heading / np.linalg.norm(self.heading)
+        return f"actual {_signed(float(along))} m/s that way"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-0.00", "+0.00")
+
 
 class SceneRenderer:
     """Draws scenes of one robot; holds MuJoCo's renderer until it is closed.
@@ -82,14 +103,25 @@ class SceneRenderer:
         for start, end in pairwise(scene.path if scene.in_plane else []):
             self._add(mujoco.mjtGeom.mjGEOM_LINE, 4.0, (*start, 0.02), (*end, 0.02), BLUE)
         if scene.place is not None:
-            self._add(mujoco.mjtGeom.mjGEOM_CAPSULE, 0.1, (*scene.place, 0.0), (*scene.place, 1.0), GREEN)
+            post = (*scene.place, 0.0), (*scene.place, 0.7)
+            self._add(mujoco.mjtGeom.mjGEOM_CAPSULE, 0.15, *post, GREEN, "goal")
         if scene.heading is not None:
-            above = np.array([*scene.path[-1], scene.data.xpos[1, 2] + 0.6])
-            self._add(mujoco.mjtGeom.mjGEOM_ARROW, 0.05, above, above + np.append(scene.heading, 0.0), GREEN)
-        speed = " ".join(f"{v:+.2f}" for v in scene.velocity)
-        return _with_words(self._renderer.render(), f"{scene.caption}\nspeed {speed} m/s")
+            above = np.array([*scene.path[-1], scene.data.xpos[1, 2] + 0.7])
+            self._arrow(above, scene.heading, GREEN)
+            if np.linalg.norm(scene.velocity) > STANDS:
+                self._arrow(above - (0.0, 0.0, 0.25), scene.velocity, BLUE)
+        return _with_words(self._renderer.render(), scene.caption.splitlines(), scene.achieved)
 
-    def _add(self, kind: Any, width: float, start: Any, end: Any, colour: tuple[float, float, float, float]) -> None:
+    def _arrow(self, start: Any, velocity: NDArray[np.float64], colour: tuple[float, float, float, float]) -> None:
+        """An arrow as long as the robot would go in a second."""
+        import mujoco
+
+        end = start + np.pad(velocity, (0, 3 - len(velocity)))
+        self._add(mujoco.mjtGeom.mjGEOM_ARROW, 0.07, start, end, colour)
+
+    def _add(
+        self, kind: Any, width: float, start: Any, end: Any, colour: tuple[float, float, float, float], label: str = ""
+    ) -> None:
         """Put a shape from `start` to `end` `(3,)` into the scene; widths in m, of lines in pixels."""
         import mujoco
 
@@ -98,6 +130,7 @@ class SceneRenderer:
             geom = scene.geoms[scene.ngeom]
             mujoco.mjv_initGeom(geom, kind, np.zeros(3), np.zeros(3), np.zeros(9), np.array(colour, np.float32))
             mujoco.mjv_connector(geom, kind, width, np.array(start), np.array(end))
+            geom.label, geom.emission = label, 0.4  # so that its dark side has its colour too
             scene.ngeom += 1
 
     def close(self) -> None:
@@ -106,27 +139,32 @@ class SceneRenderer:
 
 
 def _camera(scene: Scene) -> Any:
-    """From the side as the model's file has it; of robots that leave their lane, from above."""
+    """From the side as the model's file has it; of robots that leave their lane, from above, a place to be in view."""
     import mujoco
 
     if not scene.in_plane:
         return "track"
     camera = mujoco.MjvCamera()
-    camera.azimuth, camera.elevation, camera.distance = 90.0, -40.0, 6.0
+    camera.azimuth, camera.elevation, camera.distance = 90.0, -40.0, NEAR
     if scene.place is not None:
-        camera.elevation, camera.distance = -60.0, 11.0
+        middle = scene.place / 2
+        reach = np.linalg.norm([scene.place - middle, scene.path[-1] - middle], axis=1).max()
+        camera.lookat[:2], camera.elevation, camera.distance = middle, -55.0, max(1.5 * NEAR, 4.5 * reach)
     else:
         camera.type, camera.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, 1
     return camera
 
 
-def _with_words(frame: NDArray[np.uint8], words: str) -> NDArray[np.uint8]:
-    """The picture with words in its upper left corner."""
+def _with_words(frame: NDArray[np.uint8], wanted: Sequence[str], achieved: str) -> NDArray[np.uint8]:
+    """The picture with words in its lower left corner, in the colours of what they tell."""
     picture = Image.fromarray(frame)
-    pen = ImageDraw.Draw(picture, "RGBA")
-    left, top, right, bottom = pen.textbbox((8, 8), words, font_size=18)
-    pen.rectangle((left - 4, top - 4, right + 4, bottom + 4), fill=(0, 0, 0, 190))
-    pen.text((8, 8), words, fill="white", font_size=18)
+    pen, size = ImageDraw.Draw(picture, "RGBA"), 20
+    lines = [*((words, WORDS[0]) for words in wanted), (achieved, WORDS[1])]
+    right = max(pen.textlength(words, font_size=size) for words, _ in lines)
+    top = picture.height - 10 - 24 * len(lines)
+    pen.rectangle((0, top, 16 + right, picture.height), fill=(0, 0, 0, 215))
+    for row, (words, colour) in enumerate(lines):
+        pen.text((8, top + 5 + 24 * row), words, fill=colour, font_size=size)
     return np.asarray(picture)
 
 

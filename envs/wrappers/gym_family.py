@@ -235,12 +235,18 @@ class GymVectorEnv(TaskVectorEnv):
         """The environment's own picture.
 
         Raises:
-            UserError: it was built without `render_mode="rgb_array"`.
+            UserError: it was built without `render_mode="rgb_array"`, cannot draw here, or gives no picture.
         """
-        picture = self._envs[index].render() if self._envs[index].render_mode == "rgb_array" else None
-        if picture is None:
+        if self._envs[index].render_mode != "rgb_array":
             raise UserError(f"{self.family.name} draws nothing: build its environments with render_mode='rgb_array'")
-        return np.asarray(picture)
+        try:
+            picture = np.asarray(self._envs[index].render())
+        except Exception as error:
+            raise self._refusal(index, f"render raised {_line(error)}") from error
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3 or not picture.size:
+            got = f"{picture.dtype} of shape {picture.shape}"
+            raise self._refusal(index, f"render must return a picture, uint8 of shape (height, width, 3), got {got}")
+        return picture
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close the environments."""

@@ -16,15 +16,17 @@ from metarl.cli.terminal import say
 from metarl.errors import unknown
 
 MOST_FPS = 240.0  # of a film
+MOST_TASKS = 6  # rows that a film may have
 
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """Film an agent before and after it adapts to a frozen task, side by side.
+    """Film an agent before and after it adapts to frozen tasks, side by side.
 
     Attributes:
         out: the film (.mp4, which needs the video extra, or .gif).
         task: which of the split's frozen tasks, from 0.
+        tasks: how many of them from that one on, a row each.
         split: which frozen tasks: validation, test, ood or train.
         steps: K, the bits of adaptation before the second episode.
         episodes: fresh episodes a bit of adaptation may use.
@@ -34,6 +36,7 @@ class VideoOptions:
 
     out: Path
     task: int = 0
+    tasks: int = 1
     split: str = "test"
     steps: int = 3
     episodes: int = 40
@@ -54,6 +57,9 @@ def video(words: Sequence[str]) -> int:
 
     if not 0 <= options.task < FROZEN:
         fail(f"--task is {options.task}; it must be from 0 to {FROZEN - 1}")
+    most = min(MOST_TASKS, FROZEN - options.task)
+    if not 1 <= options.tasks <= most:
+        fail(f"--tasks is {options.tasks}; from task {options.task} on it must be from 1 to {most}")
     if options.fps is not None and not 0 < options.fps <= MOST_FPS:
         fail(f"--fps is {options.fps:g}; it must be above 0, at most {MOST_FPS:g}")
     budget = Budget(options.steps, options.episodes)
@@ -66,12 +72,16 @@ def video(words: Sequence[str]) -> int:
     agent = opened.load()
     if not isinstance(agent, Filmable):
         fail(f"{run.learner} in {target} cannot be filmed: only agents that act in a task family can")
-    tasks = source.fixed(options.split, options.task + 1)
-    if options.task >= len(tasks):
-        fail(f"--task is {options.task}; {source.name} has {len(tasks)} {options.split} tasks, 0 to {len(tasks) - 1}")
-    recordings = agent.film(tasks[options.task :], budget, options.seed)
-    write(recordings, options.out, options.fps)
-    for recording in recordings:
-        say(f"{recording.title}; filmed: {sum(recording.rewards):.1f} in {len(recording.rewards)} steps")
+    last = options.task + options.tasks - 1
+    tasks = source.fixed(options.split, last + 1)
+    if last >= len(tasks):
+        wrong = f"--task is {options.task}" if options.tasks == 1 else f"the last task asked for is {last}"
+        fail(f"{wrong}; {source.name} has {len(tasks)} {options.split} tasks, 0 to {len(tasks) - 1}")
+    films = [agent.film(tasks[i : i + 1], budget, options.seed) for i in range(options.task, last + 1)]
+    write([recording for film in films for recording in film], options.out, options.fps, columns=len(films[0]))
+    for i, film in enumerate(films, options.task):
+        for recording in film:
+            which = f"task {i}, " * (options.tasks > 1)
+            say(f"{which}{recording.title}; filmed: {sum(recording.rewards):.1f} in {len(recording.rewards)} steps")
     say(f"wrote {options.out}")
     return 0

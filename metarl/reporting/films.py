@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import ctypes.util
 import importlib
+import itertools
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw
+import matplotlib
+from PIL import Image, ImageDraw, ImageFont
 
 from metarl.errors import UserError
 from metarl.sampling.recording import Recording
@@ -25,9 +28,12 @@ FORMATS = (".mp4", ".gif")
 FPS = 20.0  # pictures a second: real time where a step is .05 s
 SHORTEST, SLOWEST = 5.0, 2.0  # a film lasts this many seconds unless that were fewer pictures a second
 HOLD = 1.0  # s, how long the last picture stays
-STRIP, MARGIN, GAP = 52, 8, 4  # pixels: the writing above a picture, around it, and between two pictures
-SMALL = 300  # pixels: lower pictures are shown twice as large
-GIF_FPS, GIF_WIDTH, GIF_COLOURS = 10.0, 640, 64  # a GIF hardly compresses: fewer pictures, smaller and plainer ones
+PANE = 480  # pixels: an episode's width; its pictures are scaled to it, or to this height where they are taller
+MARGIN, GAP = 8, 4  # pixels: around the writing above a picture, and between two panes
+BETWEEN = "#c9ced4"  # the colour of the gap
+TITLE, SMALL = 17, 15  # pixels: heights of the letters
+LINE = 1.3  # distance of lines in letters
+GIF_FPS, GIF_COLOURS = 10.0, 64  # a GIF hardly compresses: fewer pictures, and plainer ones
 
 
 def check_film(path: Path) -> Path:
@@ -57,13 +63,14 @@ def draw_without_display() -> None:
             return
 
 
-def write(recordings: Sequence[Recording], path: Path, fps: float | None = None) -> None:
+def write(recordings: Sequence[Recording], path: Path, fps: float | None = None, columns: int | None = None) -> None:
     """Encode recordings side by side, the shorter ones resting on their last picture.
 
     Args:
-        recordings: of one environment.
-        path: ends in .mp4, or in .gif (at most 10 pictures a second, 640 pixels wide).
+        recordings: of one family.
+        path: ends in .mp4, or in .gif (at most 10 pictures a second, 64 colours).
         fps: pictures a second; by default 20, or fewer so that the film lasts five seconds.
+        columns: how many stand side by side; the others follow in rows below. By default all.
 
     Raises:
         UserError: the suffix is another, or nothing here encodes it.
@@ -74,38 +81,89 @@ def write(recordings: Sequence[Recording], path: Path, fps: float | None = None)
     encode = _write_mp4 if path.suffix.lower() == ".mp4" else _write_gif
     unfinished = path.with_name(f"{path.stem}.tmp{path.suffix}")  # the suffix tells encoders the format
     try:
-        encode(side_by_side(recordings, round(HOLD * fps)), unfinished, fps)
+        encode(side_by_side(recordings, round(HOLD * fps), columns), unfinished, fps)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def side_by_side(recordings: Sequence[Recording], hold: int = 0) -> Iterator[Image.Image]:
+def side_by_side(recordings: Sequence[Recording], hold: int = 0, columns: int | None = None) -> Iterator[Image.Image]:
     """Pictures of all recordings at each step, then the last one `hold` more times; even sizes, as encoders want."""
+    columns = columns or len(recordings)
+    panes = [_Pane(recording) for recording in recordings]
+    strip, below = max(pane.strip for pane in panes), max(pane.size[1] for pane in panes)
+    rows = -(-len(panes) // columns)
+    width, height = columns * (PANE + GAP) - GAP, rows * (strip + below + GAP) - GAP
     length = max(len(recording.frames) for recording in recordings)
     for i in [*range(length), *[length - 1] * hold]:
-        panels = [_panel(recording, min(i, len(recording.frames) - 1)) for recording in recordings]
-        width = sum(panel.width + GAP for panel in panels) - GAP
-        height = max(panel.height for panel in panels)
-        frame = Image.new("RGB", (width + width % 2, height + height % 2), "white")
-        left = 0
-        for panel in panels:
-            frame.paste(panel, (left, 0))
-            left += panel.width + GAP
+        frame = Image.new("RGB", (width + width % 2, height + height % 2), BETWEEN)
+        for place, pane in enumerate(panes):
+            row, column = divmod(place, columns)
+            pane.draw(frame, i, column * (PANE + GAP), row * (strip + below + GAP), strip)
         yield frame
 
 
-def _panel(recording: Recording, i: int) -> Image.Image:
-    picture = Image.fromarray(recording.frames[i])
-    if picture.height < SMALL:
-        picture = picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.BICUBIC)
-    panel = Image.new("RGB", (picture.width, picture.height + STRIP), "white")
-    pen = ImageDraw.Draw(panel)
-    pen.text((MARGIN, MARGIN), recording.title, fill="black", font_size=17)
-    so_far = f"step {i} of {len(recording.rewards)}, return so far {sum(recording.rewards[:i]):.1f}"
-    pen.text((MARGIN, MARGIN + 21), so_far, fill="#555555", font_size=15)
-    panel.paste(picture, (0, STRIP))
-    return panel
+class _Pane:
+    """Where one recording is drawn: writing in a strip, and the picture below.
+
+    Attributes:
+        size: width and height of its pictures in a frame.
+        strip: the height that its writing needs.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self._reward = [0.0, *itertools.accumulate(recording.rewards)]
+        height, width, _ = recording.frames[0].shape
+        scale = min(PANE / width, PANE / height)
+        self.size = max(1, round(scale * width)), max(1, round(scale * height))
+        self._title = wrapped(recording.title, font(TITLE, bold=True), PANE - 2 * MARGIN)
+        self._task = wrapped(f"task: {recording.task}" * bool(recording.task), font(SMALL), PANE - 2 * MARGIN)
+        lines = LINE * (TITLE * len(self._title) + SMALL * (1 + len(self._task)))
+        self.strip = round(2 * MARGIN + lines)
+
+    def draw(self, frame: Image.Image, i: int, left: int, top: int, strip: int) -> None:
+        """Draw step i, or the last there is, with the picture `strip` pixels below the top."""
+        i = min(i, len(self._recording.frames) - 1)
+        so_far = f"step {i} of {len(self._recording.rewards)}, reward so far {_number(self._reward[i])}"
+        lines = [(words, TITLE, "black") for words in self._title]
+        lines += [(words, SMALL, "#444444") for words in (so_far, *self._task)]
+        pen, y = ImageDraw.Draw(frame), float(top + MARGIN)
+        pen.rectangle((left, top, left + PANE - 1, top + strip + self.size[1] - 1), fill="white")
+        for words, size, colour in lines:
+            pen.text((left + MARGIN, y), words, fill=colour, font=font(size, bold=size == TITLE))
+            y += LINE * size
+        picture = Image.fromarray(self._recording.frames[i])
+        if picture.size != self.size:
+            larger = self.size[0] > picture.width
+            picture = picture.resize(self.size, Image.Resampling.BICUBIC if larger else Image.Resampling.LANCZOS)
+        frame.paste(picture, (left + (PANE - picture.width) // 2, top + strip))
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}" if abs(value) < 1e9 else f"{value:.4g}"
+
+
+@cache
+def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib brings along; it has Greek letters and superscripts."""
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size)
+
+
+def wrapped(words: str, letters: ImageFont.FreeTypeFont, width: float) -> list[str]:
+    """Text in lines that are at most so many pixels wide; a longer word is broken, and nothing is left out."""
+    lines: list[str] = []
+    for word in words.split():
+        if lines and letters.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+            continue
+        lines.append("")
+        for letter in word:
+            if lines[-1] and letters.getlength(lines[-1] + letter) > width:
+                lines.append("")
+            lines[-1] += letter
+    return lines
 
 
 def _encoder() -> Any:
@@ -131,12 +189,16 @@ def _write_mp4(pictures: Iterator[Image.Image], path: Path, fps: float) -> None:
 
 def _write_gif(pictures: Iterator[Image.Image], path: Path, fps: float) -> None:
     every = max(1, round(fps / GIF_FPS))
-    kept = [_smaller(picture) for i, picture in enumerate(pictures) if i % every == 0]
-    palette = kept[len(kept) // 2].quantize(GIF_COLOURS)  # one for all, and no dithering: what rests costs nothing
+    kept = list(itertools.islice(pictures, 0, None, every))
+    palette = _palette([kept[0], kept[len(kept) // 2], kept[-1]])  # and no dithering: what rests costs nothing
     plain = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in kept]
     plain[0].save(path, save_all=True, append_images=plain[1:], duration=round(1000 * every / fps), loop=0)
 
 
-def _smaller(picture: Image.Image) -> Image.Image:
-    scale = min(1.0, GIF_WIDTH / picture.width)
-    return picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
+def _palette(pictures: Sequence[Image.Image]) -> Image.Image:
+    """The colours of pictures of one size, one palette for all."""
+    width, height = pictures[0].size
+    together = Image.new("RGB", (width, height * len(pictures)))
+    for i, picture in enumerate(pictures):
+        together.paste(picture, (0, i * height))
+    return together.quantize(GIF_COLOURS)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from metarl.envs.bandit import BernoulliBandit, GaussianBandit
+from metarl.envs import chart
+from metarl.envs.bandit import MEANS, PULLS, BernoulliBandit, GaussianBandit
 from metarl.tasks import Tasks
 
 FAMILIES = [BernoulliBandit, GaussianBandit]
@@ -131,8 +132,54 @@ def test_the_picture_shows_the_pull(family):
     env.reset(seed=0)
     before = env.render_frame(1)
     env.step(np.array([0, 2]))
-    assert before.shape == (256, 256, 3)
+    assert before.shape == (360, 480, 3)
     assert not np.array_equal(env.render_frame(1), before)
+
+
+def blue_above(picture, box, arm, arms):
+    """How high the blue bar of an arm is, in pixels of the chart in a box."""
+    left, top, right, bottom = box
+    column = left + round((arm + 0.5) * (right - left) / arms)
+    return int((picture[top + 1 : bottom, column] == (0x1F, 0x77, 0xB4)).all(-1).sum())
+
+
+def test_the_picture_shows_means_and_counts_the_pulls_of_this_episode(monkeypatch):
+    family = BernoulliBandit(arms=3, pulls=4)
+    env = family.make_vec(Tasks({"mean": [[0.25, 0.75, 0.5]] * 2}))
+    env.reset(seed=0)
+    for pull in ([0, 0], [1, 0], [1, 1], [1, 2]):  # an episode that is not counted below
+        env.step(np.array(pull))
+    env.reset()
+    said = []
+    text = chart.Chart.text
+
+    def writes(self, place, words, *style, **more):
+        said.append(words)
+        text(self, place, words, *style, **more)
+
+    monkeypatch.setattr(chart.Chart, "text", writes)
+    empty = env.render_frame(0)
+    assert "no pull yet" in said
+    assert " ".join(said).endswith("arm how often it was pulled 0.25 0 0.75 0 0.50 0 best no pull yet")
+    for pull in ([2, 1], [1, 1], [2, 0]):
+        rewards = env.step(np.array(pull))[1]
+    said.clear()
+    picture = env.render_frame(0)
+    assert f"pull 3: arm 2, reward {rewards[0]:.2f}" in said
+    assert " ".join(said[:-1]).endswith("arm how often it was pulled 0.25 0 0.75 1 0.50 2 best")
+    assert blue_above(empty, MEANS, 2, 3) == 0
+    mean, pulls = blue_above(picture, MEANS, 2, 3), blue_above(picture, PULLS, 2, 3)
+    assert mean == pytest.approx((MEANS[3] - MEANS[1]) * 0.5 / 1.2, abs=2)  # of a scale that ends at 1.2
+    assert pulls == pytest.approx((PULLS[3] - PULLS[1]) * 2 / 2.4, abs=2)
+    assert blue_above(picture, MEANS, 1, 3) == blue_above(picture, PULLS, 1, 3) == 0  # grey: not pulled last
+
+
+@pytest.mark.parametrize("arms", [2, 5, 50, 300])
+def test_any_number_of_arms_can_be_drawn(arms):
+    env = GaussianBandit(arms=arms).make_vec(GaussianBandit(arms=arms).fixed("test", 1))
+    env.reset(seed=0)
+    env.step(np.array([arms - 1]))
+    assert (env.render_frame(0) == (0x1F, 0x77, 0xB4)).all(-1).any()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -396,8 +396,65 @@ def test_the_speed_in_the_picture_is_that_of_the_last_second(monkeypatch):
         xs.append(env.qpos[0, 0])
     picture(env)
     wanted = f"wanted {env.task['velocity'][0]:+.2f} m/s"
-    assert said[0] == f"{wanted}\nspeed +0.00 m/s"
-    assert said[1] == f"{wanted}\nspeed {xs[-1] - xs[-21]:+.2f} m/s"  # 20 steps of .05 s
+    assert said == [wanted, "actual +0.00 m/s", wanted, f"actual {xs[-1] - xs[-21]:+.2f} m/s"]  # 20 steps of .05 s
+    env.close()
+
+
+def scene(path, **task):
+    path = np.array(path, dtype=np.float64)
+    return rendering.Scene(None, None, path, step_seconds=0.05, caption="", in_plane=True, **task)
+
+
+def test_what_a_robot_does_of_what_is_wanted_is_said():
+    walk = [(0.1 * k, 0.05 * k) for k in range(30)]  # 2 m/s along x, 1 along y
+    assert scene(walk, heading=np.array([1.0, 0.0])).achieved == "actual +2.00 m/s that way"
+    assert scene(walk, heading=np.array([0.0, -1.0])).achieved == "actual -1.00 m/s that way"
+    assert scene(walk, heading=np.array([3.0, 4.0])).achieved == "actual +2.00 m/s that way"  # (6 + 4) / 5
+    assert scene(walk, heading=np.zeros(2)).achieved == scene(walk).achieved == "actual 2.24 m/s"
+    assert scene([(0, 0), (-1e-5, 0)], heading=np.array([1.0, 0.0])).achieved == "actual +0.00 m/s that way"
+    at = scene([(0, 0), (1, 2)], place=np.array([4.0, 6.0]))
+    assert at.achieved == "now at 1.00, 2.00 m, 5.00 m away"
+
+
+def blue(drawn):
+    """Which pixels have the colour of what the robot does."""
+    return (drawn[..., 2] > 100) & (drawn[..., 2] > 1.3 * drawn[..., 1]) & (drawn[..., 2] > 2 * drawn[..., 0])
+
+
+def test_the_actual_velocity_is_an_arrow_of_its_own():
+    family = make_family("metarl/HalfCheetahVelocity-v0")
+    env = family.make_vec(family.fixed("test", 1), 1)
+    env.reset(seed=0)
+    upper = slice(0, 200)  # above the words, which are blue too
+    assert not blue(picture(env))[upper].any()
+    env.step(act(env, 0))
+    env.qpos[0, 0] += 1.0
+    forwards = np.argwhere(blue(picture(env))[upper])
+    env.qpos[0, 0] -= 2.0
+    backwards = np.argwhere(blue(picture(env))[upper])
+    assert min(len(forwards), len(backwards)) > 100
+    assert forwards[:, 1].mean() > backwards[:, 1].mean() + 50
+    env.close()
+
+
+@pytest.mark.parametrize("name", ["HalfCheetahVelocity", "AntGoal", "WalkerRandomParams"])
+def test_the_words_are_written_into_the_picture(name):
+    family = make_family(f"metarl/{name}-v0")
+    env = family.make_vec(family.fixed("test", 1), 1)
+    env.reset(seed=0)
+    words = picture(env)[-58:, :300]
+    assert (words < 60).all(-1).mean() > 0.1, "a dark ground"
+    assert ((words[..., 1] > 180) & (words[..., 2] > 1.15 * words[..., 0])).sum() > 100, "light letters"
+    env.close()
+
+
+def test_a_goal_is_in_view_wherever_it_lies():
+    family = make_family("metarl/AntGoal-v0")
+    tasks = Tasks({"goal": [(x, y) for x in (-5.5, 0.0, 5.5) for y in (-5.5, 0.5, 5.5)]})
+    env = family.make_vec(tasks, 1)
+    env.reset(seed=0)
+    for index in range(len(tasks)):
+        assert green(picture(env, index)).sum() > 20, tasks.arrays["goal"][index]
     env.close()
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from metarl.envs import chart
 from metarl.envs.grid import DOWN, LEFT, RIGHT, STAY, UP, GridNavigation
 from metarl.tasks import Tasks
 
@@ -80,5 +81,19 @@ def test_the_picture_shows_walker_and_goal():
     env = GridNavigation().make_vec(Tasks({"goal": [[4.0, 4.0]]}))
     env.reset(seed=0)
     picture = env.render_frame(0)
-    assert picture[25, 230].tolist() == [44, 160, 44]  # top right, green
-    assert picture[230, 25].tolist() == [31, 119, 180]  # bottom left, blue
+    assert picture.shape == (360, 480, 3)
+    (left, top, right, bottom), side = chart.SQUARE, 300 // 5
+    assert picture[top + side // 4, right - side // 4].tolist() == [44, 160, 44]  # top right, green
+    assert picture[bottom - side // 2, left + side // 2].tolist() == [31, 119, 180]  # bottom left, blue
+    assert picture[bottom - side // 2, right - side // 2].tolist() == [255, 255, 255]
+
+
+def test_the_picture_says_where_walker_and_goal_are(monkeypatch):
+    said = []
+    monkeypatch.setattr(chart.Chart, "text", lambda self, place, words, *_, **__: said.append(words))
+    env = GridNavigation(cells=6).make_vec(Tasks({"goal": [[4.0, 5.0]]}))
+    env.reset(seed=0)
+    env.step(np.array([RIGHT]))
+    env.render_frame(0)
+    assert [said.count(str(number)) for number in range(6)] == [2] * 6  # both axes
+    assert {"x", "y", "goal", "4, 5", "walker", "1, 0", "8 moves"} <= set(said)

@@ -129,6 +129,45 @@ def test_the_contract_of_every_family():
         env.vector.render_frame(0)
 
 
+class Drawn(gymnasium.Wrapper):
+    """Draws what it is told to, or fails as an environment does whose drawing library is missing."""
+
+    def __init__(self, picture):
+        super().__init__(gymnasium.make("CartPole-v1", render_mode="rgb_array"))
+        self.picture = picture
+
+    def render(self):
+        if self.picture is None:
+            raise gymnasium.error.DependencyNotInstalled("pygame is not installed")
+        return self.picture
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (None, "render raised DependencyNotInstalled: pygame is not installed, in step 1 of the task {'length':"),
+        (np.zeros((4, 6), np.uint8), "render must return a picture, .*got uint8 of shape \\(4, 6\\)"),
+        (np.zeros((4, 6, 3)), "got float64 of shape"),
+        (np.zeros((0, 6, 3), np.uint8), "got uint8 of shape \\(0, 6, 3\\)"),
+        ([], "got float64 of shape"),
+        (np.zeros((4, 6, 3), np.uint8), None),
+    ],
+)
+def test_what_is_no_picture_is_refused_in_one_line(picture, message):
+    class Pictures(CartPoles):
+        def build(self, task):
+            return Drawn(picture)
+
+    env = Pictures().make_vec(Pictures().fixed("test", 1))
+    env.reset(seed=0)
+    if message is None:
+        assert env.render_frame(0).shape == (4, 6, 3)
+        return
+    with pytest.raises(UserError, match=message) as refusal:
+        env.render_frame(0)
+    assert len(str(refusal.value).splitlines()) == 1
+
+
 def test_resets_are_keyed_and_touch_only_their_rows():
     family = Pendulums()
     tasks = family.fixed("test", 3)

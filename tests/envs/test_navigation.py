@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from metarl.envs import make_family
+from metarl.envs import chart, make_family
 from metarl.envs.navigation import Navigation2D, reward_terms
 from metarl.tasks import Tasks
 
@@ -176,14 +176,53 @@ def test_the_picture_shows_agent_goal_and_path():
     for action in [(-1, 0)] * 3 + [(0, -1)] * 3:
         env.step(np.array(action, dtype=np.float32))
     picture = env.render()
-    assert picture.shape == (256, 256, 3)
+    assert picture.shape == (360, 480, 3)
+    left, top, right, bottom = chart.SQUARE
+    plot, half = picture[top + 1 : bottom, left + 1 : right], (right - left) / 2
 
     def centre(colour):
-        rows, columns = np.nonzero((picture == colour).all(-1))
-        return (columns.mean() / 128 - 1) * 0.6, (1 - rows.mean() / 128) * 0.6  # the picture spans +-.6
+        rows, columns = np.nonzero((plot == colour).all(-1))
+        return (columns.mean() / half - 1) * 0.6, (1 - rows.mean() / half) * 0.6  # the plot spans +-.6
 
-    np.testing.assert_allclose(centre((0x2C, 0xA0, 0x2C)), [0.4, 0.4], atol=0.01)
     np.testing.assert_allclose(centre((0x1F, 0x77, 0xB4)), [-0.3, -0.3], atol=0.01)
-    on_the_way = picture[128, 128 - int(0.15 / 0.6 * 128)]
-    assert on_the_way.tolist() == [0x88] * 3
+    goal = plot[round(half * (1 - 0.4 / 0.6)), round(half * (1 + 0.4 / 0.6))]
+    assert goal.tolist() == [0x2C, 0xA0, 0x2C]
+    on_the_way = plot[int(half) - 1 : int(half) + 2, int(half * (1 - 0.15 / 0.6))]
+    assert [0x88] * 3 in on_the_way.tolist()
     assert picture[5, 5].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize("preset", ["maml2017", "pearl", "varibad", "promp"])
+def test_the_picture_has_axes_and_names_the_goal(preset, monkeypatch):
+    family, said = make_family("metarl/Navigation2D-v0", preset), {}
+    text = chart.Chart.text
+
+    def writes(self, place, words, *style, **more):
+        said[words] = self.across, place
+        text(self, place, words, *style, **more)
+
+    monkeypatch.setattr(chart.Chart, "text", writes)
+    tasks = family.fixed("ood", 1)
+    goal = tasks.arrays["goal"][0]
+    env = family.make_vec(tasks)
+    env.reset(seed=0)
+    env.render_frame(0)
+    assert {"x", "y", "goal", f"{goal[0]:+.2f}, {goal[1]:+.2f}", "distance"} <= set(said)
+    (low, high), _ = said["x"]
+    assert high == -low > np.abs(goal).max()
+    beside = [words for words, (_, place) in said.items() if place[0] < chart.SQUARE[2] and words[-1].isdigit()]
+    numbers = [float(words) for words in beside]
+    assert len(numbers) > 3
+    assert all(low <= number <= high for number in numbers)
+
+
+def test_the_axes_grow_in_leaps_with_a_path_that_leaves_them(monkeypatch):
+    spans = []
+    monkeypatch.setattr(chart.Chart, "axes", lambda self, *_: spans.append(self.across[1]))
+    env = make_family("metarl/Navigation2D-v0").make_vec(Tasks({"goal": [[0.1, 0.1]]}))
+    env.reset(seed=0)
+    for _ in range(30):
+        env.step(np.array([[1.0, 0.0]]))
+        env.render_frame(0)
+        assert spans[-1] >= 1.05 * env.position[0, 0]
+    assert sorted(set(spans)) == pytest.approx([0.6 * 1.5**i for i in range(6)])

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from metarl.envs import chart
 from metarl.envs.tabular_mdp import TabularMDP, dirichlet
 from metarl.tasks import Tasks
 
@@ -128,8 +129,24 @@ def test_the_picture_shows_the_state():
     env.reset(seed=0)
     before = env.render_frame(0)
     env.step(np.array([0]))
-    assert before.shape == (256, 256, 3)
+    assert before.shape == (360, 480, 3)
     assert not np.array_equal(env.render_frame(0), before)
+
+
+def test_the_picture_says_what_the_last_step_did(monkeypatch):
+    said = []
+    monkeypatch.setattr(chart.Chart, "text", lambda self, place, words, *_, **__: said.append(words))
+    env = TabularMDP(states=3, actions=2).make_vec(chain())
+    env.reset(seed=0)
+    env.render_frame(0)
+    assert said[:3] == ["0", "1", "2"]  # in the states
+    assert "by action" not in said
+    said.clear()
+    reward = env.step(np.array([1]))[1][0]
+    env.render_frame(0)
+    told = dict(zip(said[3::2], said[4::2], strict=True))
+    state = str(env.state[0])
+    assert (told["state"], told["left"], told["by action"], told["reward"]) == (state, "0", "1", f"{reward:+.2f}")
 
 
 def test_every_row_runs_its_own_task():

@@ -71,7 +71,7 @@ def test_pictures_are_tiled():
     vec = SB3VecEnv(family.make_vec(family.fixed("train", 4)), render_mode="rgb_array")
     vec.seed(0)
     vec.reset()
-    assert vec.render().shape == (512, 512, 3)
+    assert vec.render().shape == (720, 960, 3)
 
 
 def test_ppo_trains_on_it_and_the_monitor_sees_whole_episodes():

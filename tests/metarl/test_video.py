@@ -3,11 +3,13 @@
 import itertools
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from PIL import Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
 
 from metarl.agents import maml_trpo, rl2
 from metarl.envs import make_family
@@ -17,11 +19,12 @@ from metarl.learning.memory_adaptation import MemoryAgent
 from metarl.reporting import films
 from metarl.reporting.films import side_by_side, write
 from metarl.runs.run import Run
-from metarl.sampling.recording import Recorder, Recording
+from metarl.sampling.recording import Recorder, Recording, task_in_words
 from metarl.seeding import Key
-from metarl.tasks import TaskVectorEnv
+from metarl.tasks import Tasks, TaskVectorEnv
 
 NAVIGATION = "metarl/Navigation2D-v0"
+STRIP = round(2 * films.MARGIN + films.LINE * (films.TITLE + films.SMALL))  # of a title of one line
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,14 @@ def read(path):
     return np.stack([np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]), meta["fps"]
 
 
+def check_pane(recordings, task):
+    """Titles fit on a line, the task is told, and pictures need no scaling."""
+    for one in recordings:
+        assert len(films.wrapped(one.title, films.font(films.TITLE, bold=True), films.PANE - 2 * films.MARGIN)) == 1
+        assert one.task.startswith(task)
+        assert all(picture.shape == (360, 480, 3) for picture in one.frames)
+
+
 def test_maml_films_one_episode_before_and_one_after_with_the_same_luck(agents):
     family = agents.maml.family
     task = family.fixed("test", 1)
@@ -82,8 +93,9 @@ def test_maml_films_one_episode_before_and_one_after_with_the_same_luck(agents):
     assert before.rewards[0] == pytest.approx(-np.hypot(*goal), abs=0.15)
     again = agents.maml.film(task, Budget(2, 3), seed=5)[1]
     assert (again.title, again.rewards) == (after.title, after.rewards)
-    assert agents.maml.film(task, Budget(2, 3), seed=6)[1].rewards != after.rewards
-    assert len(agents.maml.film(task, Budget(0, 3), seed=5)) == 1
+    [other] = agents.maml.film(task, Budget(0, 3), seed=6)  # no adaptation: nothing to be seen after it
+    assert other.rewards != before.rewards
+    check_pane([before, after], "goal=(")
 
 
 def test_rl2_films_the_first_and_the_last_episode_of_one_trial(agents):
@@ -98,6 +110,7 @@ def test_rl2_films_the_first_and_the_last_episode_of_one_trial(agents):
     assert len(first.frames) == len(first.rewards) + 1
     np.testing.assert_array_equal(first.frames[-1], first.frames[-2])  # the last state is already reset away
     assert not np.array_equal(last.frames[-1], last.frames[-2])
+    check_pane([first, last], "goal=(")
 
 
 def test_who_can_be_filmed_is_told_by_what_it_can_do(agents):
@@ -113,6 +126,7 @@ class Numbered(TaskVectorEnv):
         self.drawn = itertools.count()
 
     _start = _advance = None
+    tasks = Tasks({"goal": [[0.0, 1.0]]})
 
     def render_frame(self, index):
         assert index == 0
@@ -136,12 +150,91 @@ def test_a_recorder_cuts_recordings_out_of_what_it_saw():
 def test_frames_stand_side_by_side_and_the_shorter_recording_waits():
     shown = [np.asarray(frame) for frame in side_by_side([recording(5), recording(2, 100)], hold=2)]
     assert len(shown) == 6 + 2
-    (height, width, _), wide, high = shown[0].shape, 2 * 31, films.STRIP + 2 * 20
-    assert (width, height) == (2 * wide + films.GAP, high)
+    height, width, _ = shown[0].shape
+    assert width == 2 * films.PANE + films.GAP
+    assert height == STRIP + round(films.PANE * 20 / 31)
     assert height % 2 == width % 2 == 0
     centre = [(int(frame[-10, 10, 0]), int(frame[-10, -10, 0])) for frame in shown]
     assert centre == [(0, 100), (1, 101), (2, 102), (3, 102), (4, 102), (5, 102), (5, 102), (5, 102)]
-    assert (shown[0] != shown[1])[: films.STRIP].any()  # the return so far is written above
+    assert (shown[0] != shown[1])[:STRIP].any()  # the reward so far is written above
+
+
+def test_more_recordings_than_columns_go_below():
+    [frame] = side_by_side([recording(0, shade) for shade in (10, 20, 30)], columns=2)
+    high = STRIP + round(films.PANE * 20 / 31)
+    assert frame.size == (2 * films.PANE + films.GAP, 2 * high + films.GAP)
+    shown = np.asarray(frame)[..., 0]
+    assert shown[high - 10, [10, -10]].tolist() == [10, 20]
+    assert shown[-10, 10] == 30
+
+
+@pytest.mark.parametrize("size", [(20, 31), (360, 480), (500, 500), (900, 300), (1, 1), (1080, 1920), (3, 4000)])
+def test_a_pane_is_480_pixels_wide_whatever_the_picture(size):
+    [frame] = side_by_side([recording(0, 7, size)])
+    (width, height), scale = frame.size, min(films.PANE / size[1], films.PANE / size[0])
+    assert width == films.PANE
+    assert height == pytest.approx(STRIP + max(1, scale * size[0]), abs=1.5)
+    drawn = (np.asarray(frame)[STRIP:] == 7).all(-1)
+    assert drawn.any(0).sum() == pytest.approx(max(1, scale * size[1]), abs=1.5)
+
+
+def written(monkeypatch, recordings):
+    """Every line of the strips of the first frame: words, letters and where they begin."""
+    lines = []
+    text = ImageDraw.ImageDraw.text
+
+    def writes(pen, place, words, *more, font, **style):
+        lines.append((words, font, place))
+        text(pen, place, words, *more, font=font, **style)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageDraw.ImageDraw, "text", writes)
+        frame = next(side_by_side(recordings))
+    return lines, frame
+
+
+def test_the_strip_says_step_reward_and_task(monkeypatch):
+    one = replace(recording(2), title="after 1 gradient step", task="goal=(0.5, 1)")
+    lines, frame = written(monkeypatch, [one])
+    assert [words for words, _, _ in lines] == [
+        "after 1 gradient step",
+        "step 0 of 2, reward so far 0.0",
+        "task: goal=(0.5, 1)",
+    ]
+    dark = (np.asarray(frame) < 110).all(-1)
+    for (_, _, (x, y)), following in itertools.pairwise([*lines, ("", None, (0, STRIP + films.SMALL * films.LINE))]):
+        line = dark[round(y) : round(following[2][1]), round(x) : round(x) + 40]
+        assert line.any(), "written in dark letters"
+    lines, _ = written(monkeypatch, [replace(one, rewards=[1e30, 1e30], title="")])
+    assert lines[0][0] == "step 0 of 2, reward so far 0.0"
+    assert films._number(2e30) == "2e+30"
+
+
+@given(
+    titles=st.lists(
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=150) | st.text("Wm i", max_size=200),
+        min_size=1,
+        max_size=3,
+    )
+)
+@settings(max_examples=30, deadline=None)
+def test_no_title_is_cut(titles):
+    letters, room = films.font(films.TITLE, bold=True), films.PANE - 2 * films.MARGIN
+    panes = [films._Pane(replace(recording(0), title=title)) for title in titles]
+    [frame] = side_by_side([replace(recording(0), title=title) for title in titles])
+    strip = frame.height - round(films.PANE * 20 / 31)
+    for title, pane in zip(titles, panes, strict=True):
+        lines = films.wrapped(title, letters, room)
+        assert "".join(lines).replace(" ", "") == "".join(title.split())
+        assert all(len(line) == 1 or letters.getlength(line) <= room for line in lines)
+        assert pane.strip <= strip + 1
+        assert pane.strip >= films.LINE * (films.TITLE * len(lines) + films.SMALL)
+
+
+def test_a_task_in_words():
+    assert task_in_words({"goal": np.array([0.25, -1.0])}) == "goal=(0.25, -1)"
+    assert task_in_words({"length": np.array(0.5), "mass": 2.0}) == "length=0.5, mass=2"
+    assert task_in_words({"transition": np.ones((3, 2, 3))}) == ""
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif", ".GIF"])
@@ -154,7 +247,7 @@ def test_a_film_is_written_whole(suffix, tmp_path):
     pictures, fps = read(path.rename(tmp_path / f"read{suffix.lower()}"))
     assert fps == pytest.approx(8, rel=0.05)  # 40 pictures in five seconds
     assert pictures.shape[0] == pytest.approx(48, abs=1)
-    assert pictures.shape[1:] == (films.STRIP + 40, 2 * 62 + films.GAP, 3)
+    assert pictures.shape[1:] == (STRIP + round(films.PANE * 20 / 31), 2 * films.PANE + films.GAP, 3)
     np.testing.assert_allclose(pictures[-1][-10, [10, -10]].mean(-1), [39, 109], atol=6)
 
 

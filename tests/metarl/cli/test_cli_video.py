@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 from command_line import NAVIGATION, QUICK, SMALL, contents, metarl, refused, train
+from PIL import Image
+
+from metarl.reporting.films import GAP, PANE
 
 
 def test_a_run_is_filmed(trained: Path, tmp_path: Path) -> None:
@@ -18,6 +21,22 @@ def test_a_run_is_filmed(trained: Path, tmp_path: Path) -> None:
     assert contents(trained / "0") == before
 
 
+def test_several_tasks_are_rows_of_one_film(trained: Path, tmp_path: Path) -> None:
+    path = tmp_path / "film.gif"
+    said = metarl("video", trained / "0", "--out", path, "--steps", 1, "--episodes", 2, "--tasks", 2)
+    assert said.code == 0, said
+    begins = [line.partition(":")[0] for line in said.out.splitlines()]
+    assert begins[:4] == [
+        "task 0, before adaptation",
+        "task 0, after 1 gradient step",
+        "task 1, before adaptation",
+        "task 1, after 1 gradient step",
+    ]
+    with Image.open(path) as film:
+        assert film.width == 2 * PANE + GAP
+        assert film.height > 2 * 360
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -25,6 +44,9 @@ def test_a_run_is_filmed(trained: Path, tmp_path: Path) -> None:
         (["--out", "nowhere/film.gif"], "cannot write nowhere/film.gif: there is no folder nowhere"),
         (["--out", "film.gif", "--task", "-1"], "--task is -1; it must be from 0 to 999"),
         (["--out", "film.gif", "--task", "1000"], "--task is 1000; it must be from 0 to 999"),
+        (["--out", "film.gif", "--tasks", "0"], "--tasks is 0; from task 0 on it must be from 1 to 6"),
+        (["--out", "film.gif", "--tasks", "7"], "--tasks is 7; from task 0 on it must be from 1 to 6"),
+        (["--out", "film.gif", "--task", "998", "--tasks", "3"], "from task 998 on it must be from 1 to 2"),
         (["--out", "film.gif", "--fps", "0"], "--fps is 0; it must be above 0, at most 240"),
         (["--out", "film.gif", "--steps", "-1"], "a budget needs steps >= 0 and episodes >= 1, got -1 and 40"),
         (
@@ -45,6 +67,8 @@ def test_a_film_of_a_task_that_a_finite_family_lacks_is_refused(tmp_path: Path) 
     assert train(tmp_path / "run", "--preset", "promp").code == 0
     error = refused(metarl("video", tmp_path / "run", "--out", tmp_path / "film.gif", "--task", "4"))
     assert f"--task is 4; {NAVIGATION} has 4 test tasks, 0 to 3" in error
+    error = refused(metarl("video", tmp_path / "run", "--out", tmp_path / "film.gif", "--task", "2", "--tasks", "3"))
+    assert f"the last task asked for is 4; {NAVIGATION} has 4 test tasks, 0 to 3" in error
     assert not (tmp_path / "film.gif").exists()
 
 
