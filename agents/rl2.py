@@ -1,8 +1,8 @@
 """RL² (Duan et al. 2016; Wang et al. 2016): an agent whose memory is the learning algorithm.
 
 A trial is several episodes of one unknown task in a row. The agent sees, besides the observation, its
-previous action, the previous reward and whether an episode has just ended; its recurrent state persists
-from one episode of the trial to the next and is zero at the start of a trial. Ordinary reinforcement
+previous action, the previous reward and whether an episode has just ended; its memory lasts
+from one episode of the trial to the next and is empty at the start of a trial. Ordinary reinforcement
 learning on whole trials then trains it to explore, to remember and to exploit. Here that is PPO
 (`metarl.learning.recurrent_ppo`).
 
@@ -15,9 +15,9 @@ as it is, whatever `normalise_rewards` does to the rewards learned from.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 
@@ -27,11 +27,11 @@ from metarl.errors import UserError
 from metarl.learning.contract import Budget
 from metarl.learning.loading import load_params
 from metarl.learning.memory_adaptation import MemoryAgent, return_metrics
+from metarl.learning.memory_policy import PolicySettings
 from metarl.learning.recurrent_ppo import RecurrentPPO, Settings
 from metarl.learning.settings import check_range
-from metarl.nets.actor_critic import RecurrentPolicy, recurrent_policy
+from metarl.nets.actor_critic import RecurrentPolicy
 from metarl.nets.params import Params
-from metarl.nets.policies import MIN_STD
 from metarl.parallel import intra_op_threads
 from metarl.runs.run import Run
 from metarl.sampling.trials import run_trials
@@ -40,7 +40,7 @@ from metarl.tasks import TaskFamily
 
 
 @dataclass(frozen=True)
-class Config(Settings):
+class Config(PolicySettings, Settings):
     """Settings of RL². Where no source is named, the value comes from short runs on Bernoulli bandits."""
 
     iterations: int = 350
@@ -50,18 +50,6 @@ class Config(Settings):
     pytorch_rl2: 240,000)."""
     trial_episodes: int = 0
     """Episodes a trial; 0 takes the family's own number, or 2 where it has none (VariBAD: 2 on MuJoCo)."""
-    cell: Literal["gru", "lstm"] = "gru"
-    """The recurrent layer (Duan et al. 2016: GRU)."""
-    hidden: int = 128
-    """Its width (Duan et al. 2016: 256; VariBAD: 128)."""
-    embedding: int = 0
-    """Width of a tanh layer between input and recurrent layer; 0 for none."""
-    head: tuple[int, ...] = ()
-    """Widths of tanh layers between recurrent layer and action or value (VariBAD: 128)."""
-    layer_norm: bool = False
-    """Normalise what enters (where there is an embedding) and leaves the recurrent layer (pytorch_rl2: within it)."""
-    init_std: float = 1.0
-    """Initial standard deviation of continuous actions, in units of their bound."""
     validate_every: int = 0
     """Evaluate on validation tasks every so many iterations; 0 never. Not counted as training time."""
     validation_tasks: int = 1000
@@ -72,11 +60,11 @@ class Config(Settings):
     """Intra-op threads, of no more cores than are idle; results repeat for a fixed number."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        whole = ("iterations", "trials", "hidden", "threads", "checkpoint_every")
-        check_range(self, *whole, "head", "validation_tasks", least=1)
-        check_range(self, "init_std", least=MIN_STD)
-        check_range(self, "trial_episodes", "embedding", "validate_every", least=0)
+        PolicySettings.__post_init__(self)
+        Settings.__post_init__(self)
+        whole = ("iterations", "trials", "validation_tasks", "checkpoint_every", "threads")
+        check_range(self, *whole, least=1)
+        check_range(self, "trial_episodes", "validate_every", least=0)
         if self.minibatches > self.trials:
             raise UserError(f"--minibatches is {self.minibatches}; it must be at most --trials, {self.trials}")
 
@@ -95,7 +83,7 @@ DEFAULTS = {
     # n = 10 pulls.
     "bandit": Config(),
     # For 2 cores and half an hour: trials of 100 steps, 25,000 steps an update. On a CPU the LSTM is the faster cell.
-    "long": Config(iterations=2000, trials=250, cell="lstm", halve_every=400, normalise_rewards=True),
+    "long": Config(iterations=2000, trials=250, memory="lstm", halve_every=400, normalise_rewards=True),
     # 10 episodes of 10 steps: 240,000 steps an update, after pytorch_rl2, which has minibatches of 480 trials.
     "mdp": replace(_PAPER, trials=2400, minibatches=24, normalise_rewards=True, normalise_advantages=True),
     # Minutes on a CPU; no embedding, no hidden layers.
@@ -103,7 +91,7 @@ DEFAULTS = {
         iterations=200,
         trials=40,
         trial_episodes=4,
-        cell="lstm",
+        memory="lstm",
         init_std=0.5,
         gamma=0.97,
         gae_lambda=0.9,
@@ -179,16 +167,9 @@ def _trials(config: Config, family: TaskFamily) -> Trials:
 
 
 def _policy(config: Config, trials: Trials) -> RecurrentPolicy:
-    return recurrent_policy(
-        trials.observation_space,
-        trials.action_space,
-        cell=config.cell,
-        hidden=config.hidden,
-        embedding=config.embedding,
-        head=config.head,
-        layer_norm=config.layer_norm,
-        init_std=config.init_std,
-    )
+    chunk = config.chunk or trials.horizon
+    padded = math.ceil(trials.horizon / chunk) * chunk
+    return config.policy(trials.observation_space, trials.action_space, padded)
 
 
 def _agent(config: Config, family: TaskFamily, policy: RecurrentPolicy, params: Params) -> MemoryAgent:

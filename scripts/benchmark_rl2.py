@@ -45,9 +45,9 @@ def ours(family: Trials, trials: int) -> Work:
     """Our side: fresh tasks, a trial of each, advantages, PPO."""
     threads = torch.get_num_threads()
     config = rl2.Config(
-        trials=trials, cell="lstm", hidden=HIDDEN, epochs=EPOCHS, minibatches=MINIBATCHES, threads=threads
+        trials=trials, memory="lstm", hidden=HIDDEN, epochs=EPOCHS, minibatches=MINIBATCHES, threads=threads
     )
-    policy = recurrent_policy(family.observation_space, family.action_space, cell="lstm", hidden=HIDDEN)
+    policy = recurrent_policy(family.observation_space, family.action_space, memory="lstm", hidden=HIDDEN)
     params = {name: value.requires_grad_() for name, value in policy.init(Key(0)("init").torch()).items()}
     optimiser = torch.optim.Adam(params.values(), config.step_size)
     env = family.make_vec(family.fixed("train", trials))

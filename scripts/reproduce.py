@@ -176,7 +176,7 @@ on them; the floor and the iterations were then chosen again, on 1,000 validatio
                 f"{_MUJOCO} --tasks 20 --iterations 250 --validate-every 10 --validation-tasks 40",
                 "475",
             ),
-            Agent("rl2", "--preset-config mujoco --cell lstm --halve-every 500"),
+            Agent("rl2", "--preset-config mujoco --memory lstm --halve-every 500"),
             *(Agent(name, "--preset-config mujoco") for name in _PPO),
             _RANDOM,
         ),

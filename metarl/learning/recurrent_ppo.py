@@ -79,7 +79,7 @@ class Sequences:
     advantages: Tensor  # (L, S) float32, 0 where invalid
     targets: Tensor  # (L, S) float32, of the critic
     valid: Tensor  # (L, S) float32, 1 for steps that were really taken
-    states: Tensor  # (S, state_size) float32, the memory before the first step
+    states: Tensor  # (S, ...) float32, the memory's before the first step
 
     def __len__(self) -> int:
         return self.states.shape[0]

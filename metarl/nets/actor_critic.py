@@ -1,16 +1,16 @@
-"""Recurrent actor-critics as pure functions of explicit parameters.
+"""Actor-critics with a memory, as pure functions of explicit parameters.
 
-The recurrent layer is the one of `torch.nn.GRU` or `torch.nn.LSTM`, its fused kernel called with weights from a
-dict: over whole sequences (training), or one moment at a time (acting).
+    observation -> [embedding] -> memory -> [layer norm] -> actor head, critic head
 
-    observation -> [embedding] -> GRU or LSTM -> [layer norm] -> actor head, critic head
+The parameters of the memory are named `cell.*`, whatever memory it is.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium
 import torch
@@ -20,91 +20,67 @@ from torch.nn import functional as F
 
 from metarl.errors import UserError
 from metarl.nets.distributions import Categorical, Gaussian
+from metarl.nets.memory import Memory
 from metarl.nets.mlp import MLP, Activation
 from metarl.nets.params import Params
 from metarl.nets.policies import MIN_STD, project_std
 from metarl.tasks import Array
 
-Cell = Literal["gru", "lstm"]
-GATES = {"gru": 3, "lstm": 4}
 ACTOR_GAIN = 0.01  # of the actor's last layer at the start: first actions hardly depend on anything
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What a recurrent policy says at one or more moments."""
+    """What a policy with a memory says at one or more moments."""
 
     distribution: Any  # of actions, batch shape (...)
     value: Tensor  # (...), the critic's estimate of the return that is left
-    state: Tensor  # (N, state_size), the memory afterwards
+    state: Tensor  # (N, ...), the memory's afterwards
 
 
 @dataclass(frozen=True)
 class RecurrentPolicy:
-    """Actor and critic on top of one recurrent layer.
+    """Actor and critic on top of one memory.
 
     Attributes:
         inputs: numbers in an observation.
         actions: choices, or dimensions of a continuous action.
         discrete: which of the two.
-        cell: the recurrent layer.
-        hidden: its width.
+        memory: of `embedding or inputs` inputs.
         embedding: width of a tanh layer before it; 0 for none.
         head: widths of hidden tanh layers after it, for actor and critic each.
-        layer_norm: normalise what enters (where there is an embedding) and what leaves the recurrent layer.
+        layer_norm: normalise what enters (where there is an embedding) and what leaves the memory.
         init_std: initial standard deviation of continuous actions, in units of their bound.
     """
 
     inputs: int
     actions: int
     discrete: bool
-    cell: Cell = "gru"
-    hidden: int = 128
+    memory: Memory
     embedding: int = 0
     head: tuple[int, ...] = ()
     layer_norm: bool = False
     init_std: float = 1.0
 
     @property
-    def state_size(self) -> int:
-        """Numbers in the memory: the hidden state and, in an LSTM, the cell state after it."""
-        return self.hidden * (2 if self.cell == "lstm" else 1)
-
-    @property
     def _networks(self) -> dict[str, MLP]:
         activation: Activation = "tanh"
         networks = {
-            "actor": MLP((self.hidden, *self.head, self.actions), activation),
-            "critic": MLP((self.hidden, *self.head, 1), activation),
+            "actor": MLP((self.memory.features, *self.head, self.actions), activation),
+            "critic": MLP((self.memory.features, *self.head, 1), activation),
         }
         if self.embedding:
             networks["embedding"] = MLP((self.inputs, self.embedding), activation)
         return networks
 
     def init(self, generator: torch.Generator) -> Params:
-        """Fresh parameters: Glorot-uniform weights, orthogonal recurrent ones a gate, zero biases.
-
-        The biases of an LSTM's forget gate are 1 in sum (Jozefowicz et al. 2015).
-        """
-        width = self.embedding or self.inputs
-        bound = math.sqrt(6 / (width + self.hidden))
-        gates = GATES[self.cell]
-        recurrent = [
-            torch.nn.init.orthogonal_(torch.empty(self.hidden, self.hidden), generator=generator) for _ in range(gates)
-        ]
-        params = {
-            "cell.weight_ih": bound * (2 * torch.rand(gates * self.hidden, width, generator=generator) - 1),
-            "cell.weight_hh": torch.cat(recurrent),
-            "cell.bias_ih": torch.zeros(gates * self.hidden),
-            "cell.bias_hh": torch.zeros(gates * self.hidden),
-        }
-        if self.cell == "lstm":
-            params["cell.bias_ih"][self.hidden : 2 * self.hidden] = 1.0
+        """Fresh parameters: the memory's, and Glorot-uniform weights and zero biases elsewhere."""
+        params = {f"cell.{key}": value for key, value in self.memory.init(generator).items()}
         for name, network in self._networks.items():
             params |= {f"{name}.{key}": value for key, value in network.init(generator).items()}
         params[f"actor.{len(self.head)}.weight"] *= ACTOR_GAIN
         if self.layer_norm:
-            for name, size in {"enter": self.embedding, "leave": self.hidden}.items():
+            for name, size in {"enter": self.embedding, "leave": self.memory.features}.items():
                 if size:
                     params |= {f"{name}.weight": torch.ones(size), f"{name}.bias": torch.zeros(size)}
         if not self.discrete:
@@ -116,17 +92,16 @@ class RecurrentPolicy:
         return project_std(params, MIN_STD)
 
     def start(self, n: int, device: torch.device | str = "cpu") -> Tensor:
-        """The memory at the start of a trial: zeros `(n, state_size)`."""
-        return torch.zeros(n, self.state_size, device=device)
+        """The memory's state at the start of n trials, `(n, ...)`."""
+        return self.memory.start(n, device)
 
     def step(self, params: Params, obs: Tensor, state: Tensor) -> Decision:
-        """One moment of N trials: `obs (N, inputs)`, `state (N, state_size)`."""
-        out, state = self._recur(params, self._enter(params, obs).unsqueeze(0), state)
-        return self._leave(params, out.squeeze(0), state)
+        """One moment of N trials: `obs (N, inputs)`, `state (N, ...)`."""
+        return self._leave(params, *self.memory.step(_below(params, "cell"), self._enter(params, obs), state))
 
     def sequence(self, params: Params, obs: Tensor, state: Tensor) -> Decision:
-        """L moments of N trials in a row: `obs (L, N, inputs)`, and `state (N, state_size)` before the first."""
-        return self._leave(params, *self._recur(params, self._enter(params, obs), state))
+        """L moments of N trials in a row: `obs (L, N, inputs)`, and `state (N, ...)` before the first."""
+        return self._leave(params, *self.memory.sequence(_below(params, "cell"), self._enter(params, obs), state))
 
     def noise(self, rng: Any, shape: tuple[int, ...]) -> Array:
         """The random numbers, float32, that `sample` of its distribution consumes: `(*shape, 1)` or `(*shape, A)`."""
@@ -142,19 +117,6 @@ class RecurrentPolicy:
             return obs
         x = torch.tanh(self._networks["embedding"](_below(params, "embedding"), obs))
         return _normalised(params, "enter", x) if self.layer_norm else x
-
-    def _recur(self, params: Params, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """What the recurrent layer says to `x (L, N, ...)`, `(L, N, hidden)`, and the memory afterwards."""
-        weights = [params[f"cell.{name}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        # biases, layers, dropout, training, both directions, batch first
-        flags = (True, 1, 0.0, torch.is_grad_enabled(), False, False)
-        if self.cell == "gru":
-            out, last = torch.gru(x, state.unsqueeze(0), weights, *flags)
-        else:
-            h, c = (part.unsqueeze(0).contiguous() for part in state.chunk(2, -1))
-            out, h, c = torch.lstm(x, (h, c), weights, *flags)
-            last = torch.cat([h, c], -1)
-        return out, last.squeeze(0)
 
     def _leave(self, params: Params, out: Tensor, state: Tensor) -> Decision:
         if self.layer_norm:
@@ -177,18 +139,32 @@ def _normalised(params: Params, name: str, x: Tensor) -> Tensor:
 
 
 def recurrent_policy(
-    observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any], **options: Any
+    observation_space: gymnasium.Space[Any],
+    action_space: gymnasium.Space[Any],
+    memory: Callable[[int], Memory],
+    *,
+    embedding: int = 0,
+    **options: Any,
 ) -> RecurrentPolicy:
-    """The recurrent policy for a pair of spaces; `options` are fields of `RecurrentPolicy`.
+    """The policy with a memory for a pair of spaces.
+
+    Args:
+        observation_space: a flat Box.
+        action_space: a flat Box or Discrete.
+        memory: makes the memory of so many inputs.
+        embedding: width of a tanh layer before it; 0 for none.
+        options: other fields of `RecurrentPolicy`.
 
     Raises:
-        UserError: the observation is not a flat Box, or the action neither a flat Box nor Discrete.
+        UserError: the spaces are of another kind.
     """
     if not isinstance(observation_space, Box) or len(observation_space.shape) != 1:
         raise UserError(f"a recurrent policy needs a flat Box observation, got {observation_space}")
     inputs = observation_space.shape[0]
     if isinstance(action_space, Discrete):
-        return RecurrentPolicy(inputs, int(action_space.n), True, **options)
-    if isinstance(action_space, Box) and len(action_space.shape) == 1:
-        return RecurrentPolicy(inputs, action_space.shape[0], False, **options)
-    raise UserError(f"a recurrent policy needs a flat Box or a Discrete action space, got {action_space}")
+        actions, discrete = int(action_space.n), True
+    elif isinstance(action_space, Box) and len(action_space.shape) == 1:
+        actions, discrete = action_space.shape[0], False
+    else:
+        raise UserError(f"a recurrent policy needs a flat Box or a Discrete action space, got {action_space}")
+    return RecurrentPolicy(inputs, actions, discrete, memory(embedding or inputs), embedding=embedding, **options)

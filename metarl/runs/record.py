@@ -158,8 +158,19 @@ def build(kind: Any, value: Any, where: str) -> Any:
     raise UserError(f"the {where} is {value!r}, which is not {getattr(kind, '__name__', kind)}")
 
 
+def as_of_today(kind: type, config: dict[str, Any]) -> dict[str, Any]:
+    """A config that was recorded, with today's names of its fields and the defaults of those that came later."""
+    try:
+        today: dict[str, Any] = _as_json(dataclasses.asdict(build(kind, config, "config")), "the config")
+    except UserError:
+        return config  # which is another's, or damaged: what differs is told field by field
+    return today
+
+
 def _build_dataclass(kind: Any, value: dict[str, Any], where: str) -> Any:
     hints = get_type_hints(kind)
+    renamed: Mapping[str, str] = getattr(kind, "renamed", {})  # old name of a field -> today's
+    value = {renamed.get(name, name): item for name, item in value.items()}
     if unknown := sorted(value.keys() - {field.name for field in dataclasses.fields(kind)}):
         raise UserError(f"the {where} has unknown fields: {', '.join(unknown)}")
     fields = {name: build(hints[name], item, f"{name} in the {where}") for name, item in value.items()}

@@ -37,6 +37,7 @@ from metarl.runs.record import (
     TIMINGS,
     NamedSource,
     _as_json,
+    as_of_today,
     build,
     check_identity,
     is_fresh,
@@ -137,6 +138,8 @@ class Run:
         if folder.is_dir() and is_fresh(folder):
             return Run.create(folder, learner=learner, config=config, source=source, seed=seed, device=device)
         old, new = read_record(folder), new_record(learner, config, source, seed, device)
+        if old["learner"] == learner:
+            old["config"] = as_of_today(type(config), old["config"])
         check_identity(folder, old, new, may_grow=getattr(config, "iterations_may_grow", True))
         changed = {"config": new["config"], "device": device}
         run = Run(folder, {**old, **changed}, config, writable=True)

@@ -28,7 +28,7 @@ class TrialEpisodes:
     inner: int  # episodes a trial
     log_prob: Tensor  # (H, N) float32, of the actions taken
     values: Tensor  # (H, N) float32, the critic's
-    states: Tensor  # (C, N, state_size) float32, the memory at the start of every chunk
+    states: Tensor  # (C, N, ...) float32, the memory's state at the start of every chunk
 
     def returns(self) -> Tensor:
         """Undiscounted return of every inner episode, `(T, E, inner)` float64."""
@@ -74,7 +74,7 @@ def run_trials(
     Args:
         env: T tasks x E trials; it is reset first. An observation ends with the previous reward and with 1 where an
             inner episode has just ended.
-        policy: called with `params`; its memory starts from zero.
+        policy: called with `params`; its memory starts anew.
         params: one set; what the policy computes is computed on their device.
         key: names the streams of start states and actions.
         inner: episodes a trial.
@@ -94,8 +94,8 @@ def run_trials(
     streams = env.tasks.streams(key("action"))
     noise = torch.from_numpy(np.concatenate([policy.noise(rng, (env.replicas, horizon)) for rng in streams])).to(device)
     log_prob, values = torch.zeros(2, horizon, n, device=device)
-    states = torch.zeros(math.ceil(horizon / chunk), n, policy.state_size, device=device)
     state = policy.start(n, device)
+    states = torch.zeros(math.ceil(horizon / chunk), *state.shape, device=device)  # zero where no trial lasted so long
 
     def act(obs: Tensor, t: int) -> Tensor:
         nonlocal state

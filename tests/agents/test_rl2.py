@@ -1,5 +1,7 @@
+import json
+import sys
 from dataclasses import replace
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -66,7 +68,14 @@ def test_a_decayed_step_size_moves_less(tmp_path):
     assert moved[1] < 0.01 * moved[0]
 
 
-@pytest.mark.parametrize("options", [{}, {"normalise_rewards": True, "chunk": 3, "cell": "lstm", "layer_norm": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"memory": "transformer", "hidden": 4, "heads": 2, "layers": 2, "chunk": 3},
+        {"normalise_rewards": True, "chunk": 3, "memory": "lstm", "layer_norm": True},
+    ],
+)
 def test_a_run_repeats_bit_for_bit_and_resumes_so(tmp_path, options):
     config = replace(SMALL, **options)
     once, again = trained(tmp_path / "a", config), trained(tmp_path / "b", config)
@@ -83,6 +92,22 @@ def test_a_run_repeats_bit_for_bit_and_resumes_so(tmp_path, options):
     moments = [state["optimiser"]["state"][0]["exp_avg"] for state in states]
     assert moments[0].any()
     assert torch.equal(moments[0], moments[2])
+
+
+def test_runs_of_old_load_and_go_on(tmp_path):
+    """A config of before memories had names of their own: its layer was its `cell`, and nothing had heads."""
+    config = replace(SMALL, memory="lstm")
+    whole = trained(tmp_path / "whole", config)
+    old = trained(tmp_path / "old", replace(config, iterations=2))
+    record = json.loads((old.folder / "config.json").read_text())
+    record["config"]["cell"] = record["config"].pop("memory")
+    del record["config"]["heads"], record["config"]["layers"]
+    (old.folder / "config.json").write_text(json.dumps(record))
+    assert Run.open(old.folder, Config).config == replace(config, iterations=2)
+    with pytest.raises(UserError, match=r"config\.memory is 'lstm' there and 'gru' here"):
+        Run.resume(old.folder, learner="rl2", config=SMALL, source=BANDIT, seed=3)
+    rl2.train(config, BANDIT, Run.resume(old.folder, learner="rl2", config=config, source=BANDIT, seed=3))
+    assert (old.folder / "metrics.jsonl").read_bytes() == (whole.folder / "metrics.jsonl").read_bytes()
 
 
 def test_training_takes_fresh_tasks_and_the_settings_of_each_iteration(tmp_path, monkeypatch):
@@ -180,5 +205,45 @@ def test_what_does_not_fit_is_refused(tmp_path):
         Config(gae_lambda=1.5)
     with pytest.raises(UserError, match=r"--minibatches is 10; it must be at most --trials"):
         Config(trials=5)
+    with pytest.raises(UserError, match=r"--memory is 'grue'; choose from gru, lstm, transformer"):
+        Config(memory="grue")
+    with pytest.raises(UserError, match=r"--hidden is 65; a transformer's is a multiple of --heads, 4"):
+        Config(memory="transformer", hidden=65)
     with pytest.raises(UserError, match=r"--trial-episodes is -1; it must be at least 0"):
         Config(trial_episodes=-1)
+
+
+class Brought(torch.nn.Module):
+    """A user's memory: a leaky sum."""
+
+    def __init__(self, inputs, hidden, length):
+        super().__init__()
+        self.features = hidden
+        self.enter = torch.nn.Linear(inputs, hidden)
+
+    def start(self, n):
+        return torch.zeros(n, self.features)
+
+    def step(self, x, state):
+        state = 0.5 * state + torch.tanh(self.enter(x))
+        return state, state
+
+    def sequence(self, x, state):
+        out = []
+        for moment in x:
+            state = self.step(moment, state)[0]
+            out.append(state)
+        return torch.stack(out), state
+
+
+def test_a_users_memory_trains_and_is_loaded(tmp_path, monkeypatch):
+    module = ModuleType("brought")
+    module.Leaky = Brought
+    monkeypatch.setitem(sys.modules, "brought", module)
+    config = replace(SMALL, memory="brought:Leaky", iterations=1, chunk=3)
+    run = trained(tmp_path / "run", config)
+    agent = rl2.load(Run.open(run.folder, Config), BANDIT)
+    assert {"cell.enter.weight", "cell.enter.bias"} <= set(agent.params)
+    start = agent.policy.init(Key(3)("rl2", "init").torch())
+    assert not torch.equal(start["cell.enter.weight"], agent.params["cell.enter.weight"])
+    assert np.isfinite(agent.curve(BANDIT.fixed("test", 3), Budget(0, 2), 0).values).all()

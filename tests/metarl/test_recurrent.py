@@ -5,18 +5,24 @@ import torch
 
 from metarl.errors import UserError
 from metarl.nets.actor_critic import RecurrentPolicy, recurrent_policy
+from metarl.nets.recurrent import GRU, LSTM
 from metarl.seeding import Key
 
 VARIANTS = [
-    {"cell": cell, "embedding": embedding, "head": head, "layer_norm": norm, "discrete": discrete}
-    for cell, embedding, head, norm, discrete in (
-        ("gru", 0, (), False, True),
-        ("lstm", 0, (), False, False),
-        ("gru", 4, (6,), True, False),
-        ("lstm", 4, (6, 3), True, True),
-        ("gru", 0, (), True, True),
+    {"memory": memory, "embedding": embedding, "head": head, "layer_norm": norm, "discrete": discrete}
+    for memory, embedding, head, norm, discrete in (
+        (GRU, 0, (), False, True),
+        (LSTM, 0, (), False, False),
+        (GRU, 4, (6,), True, False),
+        (LSTM, 4, (6, 3), True, True),
+        (GRU, 0, (), True, True),
     )
 ]
+
+
+def actor_critic(memory, hidden, embedding=0, **options):
+    """Three numbers seen, two actions."""
+    return RecurrentPolicy(3, 2, memory=memory(embedding or 3, hidden), embedding=embedding, **options)
 
 
 def drawn(policy, dtype=torch.float64, seed=0):
@@ -32,9 +38,9 @@ def some(*shape, seed=1):
 
 @pytest.mark.parametrize("options", VARIANTS)
 def test_steps_one_by_one_are_the_sequence(options):
-    policy = RecurrentPolicy(inputs=3, actions=2, hidden=5, **options)
+    policy = actor_critic(hidden=5, **options)
     params, obs = drawn(policy), some(7, 4, 3)
-    state = start = some(4, policy.state_size, seed=2)
+    state = start = some(4, policy.memory.state_size, seed=2)
     whole = policy.sequence(params, obs, start)
     for t in range(len(obs)):
         decision = policy.step(params, obs[t], state)
@@ -45,23 +51,23 @@ def test_steps_one_by_one_are_the_sequence(options):
     torch.testing.assert_close(state, whole.state)
 
 
-@pytest.mark.parametrize(("cell", "module"), [("gru", torch.nn.GRU), ("lstm", torch.nn.LSTM)])
-def test_the_recurrent_layer_is_torchs(cell, module):
-    policy = RecurrentPolicy(inputs=3, actions=2, discrete=True, cell=cell, hidden=5)
+@pytest.mark.parametrize(("memory", "module"), [(GRU, torch.nn.GRU), (LSTM, torch.nn.LSTM)])
+def test_the_recurrent_layer_is_torchs(memory, module):
+    policy = RecurrentPolicy(3, 2, True, memory(3, 5))
     params, obs = drawn(policy), some(6, 4, 3)
     layer = module(3, 5, dtype=torch.float64)
     layer.load_state_dict({f"{n}_l0": params[f"cell.{n}"] for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")})
     out, last = layer(obs)
     decision = policy.sequence(params, obs, policy.start(4).double())
     torch.testing.assert_close(decision.value, (out @ params["critic.0.weight"] + params["critic.0.bias"]).squeeze(-1))
-    torch.testing.assert_close(decision.state, torch.cat([h[0] for h in (last if cell == "lstm" else [last])], -1))
+    torch.testing.assert_close(decision.state, torch.cat([h[0] for h in (last if memory is LSTM else [last])], -1))
 
 
 @pytest.mark.parametrize("options", VARIANTS)
 def test_every_parameter_gets_its_gradient(options):
-    policy = RecurrentPolicy(inputs=3, actions=2, hidden=3, **options)
+    policy = actor_critic(hidden=3, **options)
     params, obs = drawn(policy), some(3, 2, 3)
-    names, state = list(params), some(2, policy.state_size)
+    names, state = list(params), some(2, policy.memory.state_size)
 
     def outputs(*values):
         decision = policy.sequence(dict(zip(names, values, strict=True)), obs, state)
@@ -77,7 +83,7 @@ def test_every_parameter_gets_its_gradient(options):
 
 def test_initial_parameters_come_from_the_generator_alone():
     before = torch.get_rng_state()
-    policy = RecurrentPolicy(inputs=3, actions=4, discrete=True, cell="lstm", hidden=6, embedding=5, layer_norm=True)
+    policy = RecurrentPolicy(3, 4, True, LSTM(5, 6), embedding=5, layer_norm=True)
     one, same, other = (policy.init(Key(seed).torch()) for seed in (0, 0, 1))
     assert all(torch.equal(one[n], same[n]) for n in one)
     assert not torch.equal(one["cell.weight_ih"], other["cell.weight_ih"])
@@ -85,7 +91,7 @@ def test_initial_parameters_come_from_the_generator_alone():
 
 
 def test_the_start_is_orthogonal_gate_by_gate_and_hardly_prefers_an_action():
-    policy = RecurrentPolicy(inputs=3, actions=4, discrete=True, cell="lstm", hidden=6)
+    policy = RecurrentPolicy(3, 4, True, LSTM(3, 6))
     params = policy.init(Key(0).torch())
     for gate in params["cell.weight_hh"].split(6):
         torch.testing.assert_close(gate @ gate.T, torch.eye(6))
@@ -98,12 +104,14 @@ def test_the_start_is_orthogonal_gate_by_gate_and_hardly_prefers_an_action():
 
 def test_spaces_choose_the_policy():
     box = gymnasium.spaces.Box(-1, 1, (3,))
-    assert recurrent_policy(box, gymnasium.spaces.Discrete(4), hidden=7) == RecurrentPolicy(3, 4, True, hidden=7)
-    continuous = recurrent_policy(box, gymnasium.spaces.Box(-1, 1, (2,)), init_std=0.5)
+    assert recurrent_policy(box, gymnasium.spaces.Discrete(4), GRU) == RecurrentPolicy(3, 4, True, GRU(3))
+    embedded = recurrent_policy(box, gymnasium.spaces.Discrete(4), GRU, embedding=5)
+    assert embedded == RecurrentPolicy(3, 4, True, GRU(5), embedding=5)
+    continuous = recurrent_policy(box, gymnasium.spaces.Box(-1, 1, (2,)), GRU, init_std=0.5)
     assert (continuous.actions, continuous.discrete) == (2, False)
     assert continuous.init(Key(0).torch())["log_std"].exp().tolist() == [0.5, 0.5]
     assert continuous.noise(np.random.default_rng(0), (3, 4)).shape == (3, 4, 2)
     with pytest.raises(UserError, match="flat Box observation"):
-        recurrent_policy(gymnasium.spaces.Discrete(3), box)
+        recurrent_policy(gymnasium.spaces.Discrete(3), box, GRU)
     with pytest.raises(UserError, match="action space"):
-        recurrent_policy(box, gymnasium.spaces.MultiBinary(3))
+        recurrent_policy(box, gymnasium.spaces.MultiBinary(3), GRU)

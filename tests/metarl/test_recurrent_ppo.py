@@ -10,6 +10,7 @@ from metarl.learning.recurrent_ppo import Sequences, Settings, annealed, ppo_los
 from metarl.nets.actor_critic import Decision, RecurrentPolicy, recurrent_policy
 from metarl.nets.distributions import Categorical
 from metarl.nets.policies import MIN_STD
+from metarl.nets.recurrent import GRU
 from metarl.ops.reward_scale import RewardScale
 from metarl.sampling.episodes import Episodes
 from metarl.sampling.trials import TrialEpisodes, run_trials
@@ -26,10 +27,10 @@ def vivid(policy, seed=0, scale=1.0):
     return {n: v + scale * torch.randn(v.shape, generator=generator) for n, v in params.items()}
 
 
-def acting(family=BANDIT, episodes=3, tasks=4, trials=2, **options):
+def acting(family=BANDIT, episodes=3, tasks=4, trials=2, memory=GRU):
     """A vector of trials with a policy for it."""
     joined = Trials(family=family, episodes=episodes)
-    policy = recurrent_policy(joined.observation_space, joined.action_space, hidden=8, **options)
+    policy = recurrent_policy(joined.observation_space, joined.action_space, lambda inputs: memory(inputs, 8))
     return joined.make_vec(joined.fixed("train", tasks), trials), policy, vivid(policy)
 
 
@@ -168,7 +169,7 @@ def test_ppo_loss_by_hand():
 
 def test_an_update_moves_towards_what_paid():
     """One step of one sort of trial: action 1 was better than expected, so it becomes likelier; the critic follows."""
-    policy = RecurrentPolicy(1, 2, True, hidden=4)
+    policy = RecurrentPolicy(1, 2, True, GRU(1, 4))
     params = {n: v.requires_grad_() for n, v in policy.init(Key(0).torch()).items()}
     obs, state = torch.ones(1, 8, 1), policy.start(8)
     before = policy.sequence(params, obs, state)
@@ -208,7 +209,7 @@ def test_an_update_is_plain_descent_over_shuffled_minibatches():
 @pytest.mark.parametrize("norm", [1e-3, 1e6])
 def test_gradients_are_scaled_down_to_their_largest_norm(norm):
     """A step of plain descent of size 1 is as long as the gradient, or as it may be at most."""
-    policy = RecurrentPolicy(1, 2, True, hidden=4)
+    policy = RecurrentPolicy(1, 2, True, GRU(1, 4))
     params = {n: v.requires_grad_() for n, v in vivid(policy).items()}
     obs, state = torch.ones(1, 8, 1), policy.start(8)
     decision = policy.sequence(params, obs, state)
@@ -226,7 +227,7 @@ def test_gradients_are_scaled_down_to_their_largest_norm(norm):
 @pytest.mark.parametrize("start", [-14.0, MIN_STD_LOG])
 def test_a_deviation_never_stays_below_its_least_and_rises_again(start):
     """Steps down, then up: actions at the mean want a smaller deviation, actions far from it a larger one."""
-    policy = RecurrentPolicy(1, 2, False, hidden=4)
+    policy = RecurrentPolicy(1, 2, False, GRU(1, 4))
     params = policy.init(Key(0).torch()) | {"log_std": torch.full((2,), start)}
     project(policy, params)
     params = {n: v.requires_grad_() for n, v in params.items()}

@@ -6,12 +6,15 @@ from metarl.envs import make_family
 from metarl.envs.wrappers.trials import Trials
 from metarl.errors import UserError
 from metarl.nets.actor_critic import recurrent_policy
+from metarl.nets.recurrent import GRU, LSTM
+from metarl.nets.transformer import Transformer
 from metarl.sampling.episodes import Episodes
 from metarl.sampling.trials import TrialEpisodes, run_trials
 from metarl.seeding import Key
 from metarl.tasks import Tasks
 
 BANDIT = make_family("metarl/BernoulliBandit-v0", arms=3, pulls=4)
+MEMORIES = [GRU, LSTM, lambda inputs, width: Transformer(inputs, 12, width)]
 
 
 def vivid(policy, seed=0, scale=1.0):
@@ -20,10 +23,10 @@ def vivid(policy, seed=0, scale=1.0):
     return {n: v + scale * torch.randn(v.shape, generator=generator) for n, v in params.items()}
 
 
-def acting(family=BANDIT, episodes=3, tasks=4, trials=2, **options):
+def acting(family=BANDIT, episodes=3, tasks=4, trials=2, memory=GRU):
     """A vector of trials with a policy for it."""
     joined = Trials(family=family, episodes=episodes)
-    policy = recurrent_policy(joined.observation_space, joined.action_space, hidden=8, **options)
+    policy = recurrent_policy(joined.observation_space, joined.action_space, lambda inputs: memory(inputs, 8))
     return joined.make_vec(joined.fixed("train", tasks), trials), policy, vivid(policy)
 
 
@@ -48,10 +51,10 @@ def synthetic(rewards, values, valid=None, inner=1, **flags):
     return TrialEpisodes(episodes, inner, torch.zeros(h, n), values.T, torch.zeros(1, n, 1))
 
 
-@pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_memory_lasts_over_episodes_of_a_trial_and_not_into_the_next(cell, monkeypatch):
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_memory_lasts_over_episodes_of_a_trial_and_not_into_the_next(memory, monkeypatch):
     """By intervention: other rewards in the first episode change what is done in the third, but not the next trial."""
-    env, policy, params = acting(cell=cell, tasks=20)
+    env, policy, params = acting(memory=memory, tasks=20)
     reference, next_reference = (act(env, policy, params, Key(i)) for i in (1, 2))
     honest, intervening = env.inner.step, [True]
 
@@ -82,7 +85,7 @@ def test_memory_is_zero_at_the_start_of_every_trial():
 
 def test_rows_do_not_depend_on_how_many_there_are():
     joined = Trials(family=BANDIT, episodes=2)
-    policy = recurrent_policy(joined.observation_space, joined.action_space, hidden=8)
+    policy = recurrent_policy(joined.observation_space, joined.action_space, lambda inputs: GRU(inputs, 8))
     params, tasks = vivid(policy), joined.fixed("train", 5)
     few, many = (act(joined.make_vec(tasks[:n]), policy, params, Key(3)) for n in (2, 5))
     assert torch.equal(few.episodes.actions, many.episodes.actions[:2])
