@@ -1,63 +1,116 @@
-"""Scores against what adaptation consumed: one plot, or a panel a task where they are few."""
+"""Scores against what adaptation consumed: one plot, or a panel a task or a split.
+
+Scores are points, joined by thin steps: between two of them there is no policy that was measured, and an agent
+keeps the last one it had.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
 from metarl.evaluation.curve import UNITS, AdaptationCurve
 from metarl.evaluation.merging import labels
-from metarl.reporting.figures.style import GREY, INSIDE, REFERENCE_DASHES, Look, canvas, looks
+from metarl.reporting.figures.layout import (
+    INSIDE,
+    LINE,
+    add_title,
+    blank,
+    legend_below,
+    legend_beside,
+    legend_inside,
+    readable,
+)
+from metarl.reporting.figures.style import GREY, REFERENCE_DASHES, Look, looks
 from metarl.reporting.wording import SCORE, problem, with_share
 
-PANEL = (2.6, 2.3)  # inches, of one task
+PLOT = (5.2, 3.2)  # inches, of a figure of one plot
+PANEL = (2.6, 2.1)  # inches, of one of several
 ACROSS = 4  # panels at most side by side
 APART = 20  # agents whose budgets differ by more are drawn on a logarithmic axis
 
 
+class Panel(NamedTuple):
+    """One plot of several.
+
+    Attributes:
+        title: above it.
+        curves: by their names, as `readable` made them.
+        looks: by the same names.
+        references: level lines.
+    """
+
+    title: str
+    curves: Mapping[str, AdaptationCurve]
+    looks: Mapping[str, Look]
+    references: Mapping[str, float]
+
+
 def curves_against(curves: Sequence[AdaptationCurve], axis: str) -> Figure:
     """Mean and interval of each curve against what it consumed; of few tasks, one by one too."""
-    names, references = labels(curves), drawn_references(curves)
-    entries = len(curves) + len(references)
+    names = readable(labels(curves))
+    by_name = dict(zip(names, curves, strict=True))
+    look = dict(zip(names, looks(len(curves)), strict=True))
+    whole = Panel("mean of the tasks", by_name, look, drawn_references(curves))
     if not curves[0].few_tasks:
-        made, ax = canvas(entries)
-        _draw_panel(ax, curves, names, axis, references)
-        finish(made, ax, curves, entries)
-        return made
-    panels = [("mean of the tasks", curves, references)]
-    panels += [(task, [curve.of_task(d) for curve in curves], {}) for d, task in enumerate(curves[0].task_names)]
+        figure = blank(*PLOT)
+        ax = figure.add_subplot()
+        draw_panel(ax, whole, axis)
+        add_legend(figure, ax)
+        add_title(figure, problem(curves))
+        return figure
+    panels = [
+        Panel(task, {name: curve.of_task(d) for name, curve in by_name.items()}, look, {})
+        for d, task in enumerate(readable(curves[0].task_names, LINE))
+    ]
+    return panels_against([whole, *panels], axis, problem(curves))
+
+
+def panels_against(panels: Sequence[Panel], axis: str, title: str) -> Figure:
+    """A panel each, with one scale of scores and one legend."""
     columns = min(ACROSS, len(panels))
     rows = -(-len(panels) // columns)
-    made = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows + 0.9), layout="constrained")
-    FigureCanvasAgg(made)
+    lines = max(panel.title.count("\n") for panel in panels)
+    figure = blank(PANEL[0] * columns, (PANEL[1] + 0.14 * lines) * rows)
     shared: Axes | None = None
-    for i, (title, drawn, levels) in enumerate(panels):
-        ax = made.add_subplot(rows, columns, i + 1, sharey=shared)
+    handles: dict[str, Line2D] = {}
+    for i, panel in enumerate(panels):
+        ax = figure.add_subplot(rows, columns, i + 1, sharey=shared)
         shared = shared or ax
-        _draw_panel(ax, drawn, names, axis, levels)
-        ax.set_title(title, loc="left", parse_math=False)
+        handles = draw_panel(ax, panel, axis) | handles
+        ax.set_title(panel.title, loc="left")
         ax.tick_params(axis="x", labelsize=7)
         if i % columns:
             ax.set_ylabel("")
-    made.suptitle(problem(curves), x=0.01, ha="left", fontsize=9)
-    handles, texts = made.axes[0].get_legend_handles_labels()
-    made.legend(handles, texts, loc="outside lower left", ncols=min(4, entries))
-    return made
+    legend_below(figure, list(handles.values()), [str(line.get_label()) for line in handles.values()])
+    add_title(figure, title)
+    return figure
 
 
-def _draw_panel(
-    ax: Axes, curves: Sequence[AdaptationCurve], names: Sequence[str], axis: str, references: Mapping[str, float]
-) -> None:
-    for curve, label, look in zip(curves, names, looks(len(curves)), strict=True):
-        _draw(ax, curve, label, axis, look)
-    for name, value in references.items():
-        _level(ax, value, color=GREY, linewidth=1.2, linestyle=REFERENCE_DASHES[name], label=name, zorder=1.5)
+def add_legend(figure: Figure, ax: Axes) -> None:
+    """The legend of a figure of one plot: in it where few short names leave room, else beside it."""
+    handles = ax.get_lines()
+    names = [str(line.get_label()) for line in handles]
+    if len(names) <= INSIDE and not any("\n" in name for name in names):
+        legend_inside(ax, handles, names)
+    else:
+        legend_beside(figure, handles, names)
+
+
+def draw_panel(ax: Axes, panel: Panel, axis: str) -> dict[str, Line2D]:
+    """Draw the curves of one panel and the axes that fit them; the lines by their names."""
+    curves = list(panel.curves.values())
+    lines = {name: _draw(ax, curve, name, axis, panel.looks[name]) for name, curve in panel.curves.items()}
+    for name, value in panel.references.items():
+        style = {"color": GREY, "linewidth": 1.2, "linestyle": REFERENCE_DASHES[name], "zorder": 1.5}
+        lines[name] = _level(ax, value, label=name, **style)
     ax.set_xlabel(UNITS.get(axis, "k, bits of adaptation"))
     ax.set_ylabel(SCORE[curves[0].score])
     if curves[0].score == "accuracy":
@@ -65,44 +118,53 @@ def _draw_panel(
     positions = sorted({x for curve in curves if curve.adapts or axis == "k" for x in curve.along(axis)})
     ends = [curve.along(axis)[-1] for curve in curves if curve.adapts]
     if axis == "env_steps" and ends and max(ends) > APART * min(ends):
-        first = min(x for x in positions if x > 0)
-        ax.set_xscale("symlog", linthresh=first, linscale=0.5)
-        ax.xaxis.set_major_formatter("{x:,.0f}")
-        ax.set_xlim(left=-0.1 * first)
-        ax.set_xlabel(f"{UNITS[axis]} (logarithmic from {first:,})")
+        _logarithmic(ax, [x for x in positions if x > 0], UNITS[axis])
     elif len(positions) <= 8 and axis != "env_steps":
         ax.set_xticks(positions)
     else:
-        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.xaxis.set_major_formatter("{x:,.0f}")
+    return lines
 
 
-def _draw(ax: Axes, curve: AdaptationCurve, label: str, axis: str, look: Look) -> None:
-    mean, low, high = curve.interval.value, curve.interval.low, curve.interval.high
-    label = with_share(label, curve)
+def _logarithmic(ax: Axes, positions: Sequence[int], unit: str) -> None:
+    """0, and then a logarithmic scale from the first position on."""
+    first, last = positions[0], positions[-1]
+    ax.set_xscale("symlog", linthresh=first, linscale=0.5)
+    ax.set_xticks([0, *(10**n for n in range(math.ceil(math.log10(first)), math.floor(math.log10(last)) + 1))])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.set_xlim(left=-0.1 * first)
+    ax.set_xlabel(f"{unit} (logarithmic from {first:,})")
+
+
+def _draw(ax: Axes, curve: AdaptationCurve, name: str, axis: str, look: Look) -> Line2D:
+    interval, name = curve.interval, with_share(name, curve)
     if not curve.adapts and axis != "k":
-        name = f"{label} (does not adapt)" if curve.steps else label
-        _level(ax, float(mean.mean()), color=look.colour, linewidth=1.4, linestyle="-.", label=name)
-        return
+        label = f"{name} (does not adapt)" if curve.steps else name
+        return _level(ax, float(interval.value.mean()), color=look.colour, linewidth=1.4, linestyle="-.", label=label)
     x = np.asarray(curve.along(axis))
-    ax.fill_between(x, low, high, color=look.colour, alpha=0.18, linewidth=0)
-    ax.plot(x, mean, color=look.colour, marker=look.marker, markersize=4.5, linewidth=1.6, label=label)
+    ax.vlines(x, interval.low, interval.high, color=look.colour, alpha=0.35, linewidth=3)
+    (line,) = ax.plot(
+        x,
+        interval.value,
+        color=look.colour,
+        marker=look.marker,
+        markersize=5,
+        markeredgewidth=0,
+        linewidth=0.8,
+        drawstyle="steps-post",
+        label=name,
+    )
+    return line
 
 
-def _level(ax: Axes, value: float, **style: Any) -> None:
+def _level(ax: Axes, value: float, **style: Any) -> Line2D:
     """A level line that keeps the margin to the frame."""
-    ax.axhline(value, **style)
+    line = ax.axhline(value, **style)
     ax.update_datalim([(0.0, value)], updatex=False)
     ax.autoscale_view(scalex=False)
-
-
-def finish(made: Figure, ax: Axes, curves: Sequence[AdaptationCurve], entries: int) -> None:
-    """Title and legend of a figure of one plot."""
-    ax.set_title(problem(curves), loc="left")
-    if entries <= INSIDE:
-        ax.legend(loc="best")
-    else:
-        made.legend(*ax.get_legend_handles_labels(), loc="outside right center")
+    return line
 
 
 def drawn_references(curves: Sequence[AdaptationCurve]) -> dict[str, float]:

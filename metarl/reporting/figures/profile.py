@@ -12,9 +12,10 @@ from metarl.evaluation.comparison import profiles
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.merging import comparable, labels
 from metarl.evaluation.references import with_common_references
-from metarl.reporting.figures.curves import finish
-from metarl.reporting.figures.style import canvas, house, looks
-from metarl.reporting.wording import SCORE
+from metarl.reporting.figures.curves import PLOT, add_legend
+from metarl.reporting.figures.layout import add_title, blank, readable
+from metarl.reporting.figures.style import house, looks
+from metarl.reporting.wording import SCORE, problem
 
 
 def profile_figure(curves: Sequence[AdaptationCurve]) -> Figure:
@@ -28,8 +29,9 @@ def profile_figure(curves: Sequence[AdaptationCurve]) -> Figure:
     thresholds, shares = profiles(curves)
     normalised = curves[0].normalised is not None
     with mpl.rc_context(house()):
-        made, ax = canvas(len(curves))
-        for share, label, look in zip(shares, labels(curves), looks(len(curves)), strict=True):
+        figure = blank(*PLOT)
+        ax = figure.add_subplot()
+        for share, label, look in zip(shares, readable(labels(curves)), looks(len(curves)), strict=True):
             ax.fill_between(thresholds, share.low, share.high, color=look.colour, alpha=0.18, linewidth=0)
             ax.plot(thresholds, share.value, color=look.colour, linestyle=look.dashes, linewidth=1.6, label=label)
         ax.set_ylim(-0.02, 1.02)
@@ -38,5 +40,6 @@ def profile_figure(curves: Sequence[AdaptationCurve]) -> Figure:
         ax.set_xlabel("normalised score (0 random, 1 oracle)" if normalised else SCORE[curves[0].score])
         if not normalised and not curves[0].higher_is_better:
             ax.invert_xaxis()
-        finish(made, ax, curves, len(curves))
-    return made
+        add_legend(figure, ax)
+        add_title(figure, problem(curves))
+    return figure

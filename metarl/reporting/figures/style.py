@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from metarl.errors import UserError
@@ -20,7 +20,7 @@ MARKERS = "os^Dv<>P"
 DASHES: Any = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 REFERENCE_DASHES: Any = {"oracle": (0, (5, 2)), "random": (0, (1, 1.5))}
 GREY = "#777777"  # readable on white and on black
-INSIDE = 3  # entries of a legend that still fit into the plot
+NO_GLYPH = re.compile(r"Glyph (\d+) .*missing from")  # what matplotlib says of a letter that its font lacks
 STYLE: Any = {
     "font.size": 9.0,
     "axes.titlesize": 9.0,
@@ -39,6 +39,7 @@ STYLE: Any = {
     "pdf.fonttype": 42,  # editable text
     "svg.fonttype": "none",
     "svg.hashsalt": "metarl",  # the same curve gives the same file
+    "text.parse_math": False,  # names are the user's: a dollar is a dollar
     "text.color": "#333333",
     "axes.labelcolor": "#333333",
 }
@@ -68,12 +69,25 @@ def check_picture(path: str | Path) -> Path:
 
 
 def render(draw: Callable[[], Figure], kind: str, *, dark: bool = False) -> bytes:
-    """What `draw` draws as a "png", "svg" or "pdf" file, in the colours of a light or a dark page."""
+    """What `draw` draws as a "png", "svg" or "pdf" file, in the colours of a light or a dark page.
+
+    Letters that the font lacks become boxes, which one warning says; an SVG leaves letters to whoever shows it.
+    """
     dates = {"svg": "Date", "pdf": "CreationDate"}
     metadata = {dates[kind]: None} if kind in dates else None
     picture = io.BytesIO()
-    with mpl.rc_context(STYLE | (DARK if dark else {})):
-        draw().savefig(picture, format=kind, dpi=200, metadata=metadata, transparent=dark)
+    with warnings.catch_warnings(record=True) as raised, mpl.rc_context(STYLE | (DARK if dark else {})):
+        warnings.simplefilter("always")
+        draw().savefig(
+            picture, format=kind, dpi=200, metadata=metadata, transparent=dark, bbox_inches="tight", pad_inches=0.08
+        )
+    unknown = [w for w in raised if NO_GLYPH.match(str(w.message))]
+    for other in raised:
+        if other not in unknown:
+            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+    if unknown and kind != "svg":
+        letters = "".join(dict.fromkeys(chr(int(NO_GLYPH.match(str(w.message))[1])) for w in unknown))  # type: ignore[index]  # they matched
+        warnings.warn(f"the picture's font lacks {letters}: there are boxes instead; an .svg shows them", stacklevel=2)
     return picture.getvalue()
 
 
@@ -94,10 +108,3 @@ def house() -> Any:
     """The house style, in the text colours that `render` may have chosen."""
     chosen = {name: mpl.rcParams[name] for name in DARK} if mpl.rcParams["text.color"] == DARK["text.color"] else {}
     return STYLE | chosen
-
-
-def canvas(entries: int) -> tuple[Figure, Axes]:
-    """An empty figure, wide enough for a legend of so many entries."""
-    made = Figure(figsize=(5.2 if entries <= INSIDE else 6.6, 3.6), layout="constrained")
-    FigureCanvasAgg(made)
-    return made, made.add_subplot()

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from metarl.evaluation.statistics import Values
+from metarl.reporting.figures.layout import blank, clean, legend_below, readable
 from metarl.reporting.figures.style import house, looks
 
 FIRST = ("return/", "score/", "loss/")  # metrics shown before the others
@@ -30,25 +30,24 @@ def training_figure(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure
     rows = -(-len(metrics) // columns) or 1
     named = len(logs) > 1
     with mpl.rc_context(house()):
-        made = Figure(figsize=(2.75 * columns, 1.75 * rows + 0.3 + 0.2 * named), layout="constrained")
-        FigureCanvasAgg(made)
-        panels = [made.add_subplot(rows, columns, i + 1) for i in range(len(metrics))]
+        figure = blank(2.75 * columns, 1.75 * rows + 0.3)
+        panels = [figure.add_subplot(rows, columns, i + 1) for i in range(len(metrics))]
         for ax, metric in zip(panels, metrics, strict=True):
-            for look, (name, lines) in zip(looks(len(logs)), logs.items(), strict=True):
+            for look, name, lines in zip(looks(len(logs)), readable(list(logs)), logs.values(), strict=True):
                 points = np.array([(line["iteration"], line[metric]) for line in lines if metric in line])
                 if len(points):
                     x, y = _stretches(points).T
                     single = "o" if len(x) == 1 else None
                     ax.plot(x, y, color=look.colour, linewidth=1.1, marker=single, markersize=3, label=name)
-            ax.set_title(metric, loc="left", fontsize=8)
+            ax.set_title(clean(metric), loc="left", fontsize=8)
             ax.tick_params(labelsize=7)
             ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             ax.yaxis.set_major_locator(MaxNLocator(4))
-        made.supxlabel("iteration", fontsize=8)
+        figure.supxlabel("iteration", fontsize=8)
         if named and panels:
             handles = {str(line.get_label()): line for ax in panels for line in ax.get_lines()}
-            made.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=3, fontsize=8)
-    return made
+            legend_below(figure, list(handles.values()), list(handles))
+    return figure
 
 
 def _stretches(points: Values) -> Values:
