@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
 
-def say(what: str | Table) -> None:
+def say(what: RenderableType) -> None:
     """Print on stdout."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else 120  # a file or pipe has no width of its own
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 80  # a file or pipe has no width of its own
     Console(highlight=False, markup=False, soft_wrap=isinstance(what, str), width=width).print(what)
 
 

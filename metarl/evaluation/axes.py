@@ -8,20 +8,24 @@ from collections.abc import Sequence
 import numpy as np
 
 from metarl.evaluation.curve import UNITS, AdaptationCurve
+from metarl.evaluation.pulls import each_pull
 
 FINAL = "final"  # the axis of curves that count nothing in common: their last scores only
+PULLS = "pulls"  # the axis of bandits: what each pull pays and costs
 
 
 def common_axis(curves: Sequence[AdaptationCurve]) -> str:
     """What the curves are best drawn against.
 
-    The first of gradient steps, environment steps and shots that rises from score to score in every curve that
-    adapts; a single curve's own axis; else `FINAL`: MAML's gradient steps and ProtoNet's shots have no
+    Pulls of bandits; the first of gradient steps, environment steps and shots that rises from score to score in every
+    curve that adapts; a single curve's own axis; else `FINAL`: MAML's gradient steps and ProtoNet's shots have no
     axis in common, only the labelled examples that both have in the end.
     """
-    if len(curves) == 1:
-        return curves[0].axis
+    if each_pull(curves) is not None:
+        return PULLS
     adapting = [curve for curve in curves if curve.adapts]
+    if len(adapting) == len(curves) == 1:
+        return curves[0].axis
     for name in UNITS:
         if adapting and all(_rises(getattr(curve, name)) for curve in adapting):
             return FINAL if name == "shots" and all(curve.steps == 1 for curve in adapting) else name

@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from metarl.errors import UserError
 from metarl.evaluation import statistics
-from metarl.evaluation.axes import common_axis, consumed, first_reaching
+from metarl.evaluation.axes import PULLS, common_axis, consumed, first_reaching
 from metarl.evaluation.curve import UNITS, AdaptationCurve
 from metarl.evaluation.merging import comparable, labels
+from metarl.evaluation.pulls import Pulls, each_pull
 from metarl.evaluation.references import with_common_references
 from metarl.evaluation.statistics import Interval, Values
 from metarl.evaluation.storage import finite_or_none
@@ -42,6 +44,7 @@ class Entry:
         improvement: probability that a run of it does better on a task than one of the agent compared to.
         area: mean score over the common axis, the last score being held to its end; over its own where none is.
         reached: k of the first mean score that reaches the wanted one, or None; see `first_reaching`.
+        pulls: what each pull of a bandit pays and costs, where all agents of the comparison have pulls, or None.
     """
 
     label: str
@@ -53,11 +56,20 @@ class Entry:
     improvement: Interval
     area: Interval
     reached: int | None
+    pulls: Pulls | None
 
     @cached_property
     def middle(self) -> Interval:
         """Interquartile mean of the last score over seeds and tasks; infinite where it holds one that diverged."""
         return statistics.bootstrap(self.curve.ranked[..., -1], statistic=statistics.interquartile_mean)
+
+    @cached_property
+    def worst(self) -> Interval:
+        """Mean of the worst tenth of the last scores over seeds and tasks; infinite likewise."""
+        sign = 1.0 if self.curve.higher_is_better else -1.0
+        tail = statistics.bootstrap(sign * self.curve.ranked[..., -1], statistic=statistics.worst_tenth)
+        low, high = (tail.low, tail.high) if sign > 0 else (tail.high, tail.low)
+        return Interval(sign * tail.value, sign * low, sign * high)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -73,6 +85,9 @@ class Entry:
             "gain": _plain(curve.gain) if curve.adapts else None,
             "normalised": None if curve.normalised is None else curve.normalised.tolist(),
             "interquartile_mean": _plain(self.middle),
+            "worst_tenth": _plain(self.worst),
+            "regret": None if self.pulls is None else self.pulls.regret.tolist(),
+            "reward": None if self.pulls is None or self.pulls.reward is None else self.pulls.reward.tolist(),
             "area": _plain(self.area),
             "difference": _plain(self.difference),
             "p_value": self.p,
@@ -92,7 +107,7 @@ class Comparison:
     Attributes:
         entries: an agent each, in the order given.
         against: index of the agent that the others are compared to.
-        axis: a key of `UNITS` that every adapting curve counts, "k", or `FINAL`.
+        axis: a key of `UNITS` that every adapting curve counts, `PULLS`, or `FINAL`.
         reach: the score whose steps are reported, or None.
     """
 
@@ -144,7 +159,7 @@ def compare(
         curves: of the same problem; those that differ only in seeds should be merged before.
         against: index of the agent that the others are compared to.
         reach: a score; how much adaptation each agent needs to reach it is reported.
-        axis: a key of `UNITS`, `FINAL`, or None for what every adapting curve counts.
+        axis: a key of `UNITS`, `PULLS`, `FINAL`, or None for what every adapting curve counts.
 
     Raises:
         UserError: they are not comparable, or one that adapts does not count `axis`.
@@ -152,6 +167,9 @@ def compare(
     comparable(curves)
     curves = with_common_references(curves)
     axis = axis or common_axis(curves)
+    pulls: Sequence[Pulls | None] | None = each_pull(curves)
+    if axis == PULLS and pulls is None:
+        raise UserError("these agents do not all count the same pulls of a bandit; draw them against another axis")
     reference = curves[against]
     other = reference.better[..., -1]
     why = [None if i == against else without_p(curve, reference) for i, curve in enumerate(curves)]
@@ -172,9 +190,10 @@ def compare(
             improvement=statistics.probability_of_improvement(curve.better[..., -1], other),
             area=curve.area if end is None else curve.area_until(axis, end),
             reached=None if reach is None else first_reaching(curve, reach),
+            pulls=each,
         )
-        for label, curve, alone, corrected, reason in zip(
-            labels(curves), curves, p, statistics.holm(p), why, strict=True
+        for label, curve, alone, corrected, reason, each in zip(
+            labels(curves), curves, p, statistics.holm(p), why, pulls or [None] * len(curves), strict=True
         )
     )
     return Comparison(entries, against, axis, reach)

@@ -21,7 +21,7 @@ from typing import Any, get_args
 import numpy as np
 
 from metarl.errors import UserError, one_line
-from metarl.evaluation.distinct import FEW_TASKS, few_arrays, task_means, task_names
+from metarl.evaluation.distinct import FEW_TASKS, small_arrays, task_means, task_names
 from metarl.evaluation.statistics import Interval, Values, bootstrap, mean
 from metarl.evaluation.storage import VERSION, csv_table, curve_fields, dump_json, finite_or_none
 from metarl.files import write_atomically
@@ -55,11 +55,12 @@ class AdaptationCurve:
         budget: steps and episodes a task may use, or None where unknown.
         config: the learner's options, without the seed.
         regret: mean regret of each pull of a bandit (`Scores.regret`), or None.
+        best_arm: mean reward of the best arm, a mean over tasks, or None where there is no regret.
         horizon: steps of the longest episode, or None where there are none or it is unknown.
         task_of: for each of the T rows, the first row of the same task (`Tasks.distinct`). None where unknown, as in
             files of old: then every row counts as a task of its own.
-        task_arrays: the D distinct tasks as named arrays `(D, ...)` where they are few and small enough to be told
-            by their numbers, else None.
+        task_arrays: the D distinct tasks as named arrays `(D, ...)` where they are small enough to be told by their
+            numbers (`task_arrays.told`), else None.
         trained: False for an agent that is not, so that another seed would give the same.
     """
 
@@ -83,6 +84,7 @@ class AdaptationCurve:
     budget: Budget | None = None
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     regret: tuple[float, ...] | None = None
+    best_arm: float | None = None
     horizon: int | None = None
     task_of: tuple[int, ...] | None = None
     task_arrays: Mapping[str, Any] | None = None
@@ -105,7 +107,7 @@ class AdaptationCurve:
                 raise ValueError(f"task_of must name, for each of {values.shape[1]} rows, the first of its task")
             object.__setattr__(self, "task_of", rows)
         if self.task_arrays is not None:
-            object.__setattr__(self, "task_arrays", few_arrays(self.task_arrays, self.tasks))
+            object.__setattr__(self, "task_arrays", small_arrays(self.task_arrays, self.tasks))
         object.__setattr__(self, "seeds", tuple(int(seed) for seed in self.seeds))
         for name in ("options", "config"):
             object.__setattr__(self, name, finite_or_none(getattr(self, name)))
@@ -179,6 +181,7 @@ class AdaptationCurve:
             random=None,
             oracle=None,
             regret=None,
+            best_arm=None,
         )
 
     @property
@@ -244,11 +247,11 @@ class AdaptationCurve:
     def area_until(self, axis: str, end: int) -> Interval:
         """Area over an axis from the first score to `end`, divided by its length: a score, each `()`.
 
-        The last score is held to the end, so that agents which stop early can be compared with others. Where
-        nothing is consumed it is the mean score.
+        The last score is held to the end, so that agents which stop early can be compared with others. An agent
+        that does not adapt stays where it is: its area is its last score, and no noise between two measurements.
         """
-        if not self.adapts and axis != "k":
-            return bootstrap(self.scores.mean(2))
+        if not self.adapts:
+            return bootstrap(self.scores[..., -1])
         x = np.asarray([*self.along(axis), end], dtype=np.float64)
         if x[-1] == x[0]:
             return bootstrap(self.scores[..., 0])

@@ -12,6 +12,7 @@ from metarl.evaluation.statistics import Values
 
 FEW_TASKS = 6  # at most so many are shown one by one
 NAMED = 6  # numbers of a task that still make a name
+PLACED = 2  # numbers of a task that place it on a line or a map
 
 
 def task_means(values: Values, task_of: NDArray[np.int64]) -> Values:
@@ -19,8 +20,8 @@ def task_means(values: Values, task_of: NDArray[np.int64]) -> Values:
     return np.stack([values[task_of == row].mean(0) for row in np.unique(task_of)])
 
 
-def few_arrays(arrays: Mapping[str, Any], tasks: int) -> dict[str, Values]:
-    """Arrays `(D, ...)` of few small tasks, checked.
+def small_arrays(arrays: Mapping[str, Any], tasks: int) -> dict[str, Values]:
+    """Arrays `(D, ...)` of small tasks, checked.
 
     Raises:
         ValueError: they are not of D tasks, hold no numbers, or are too many or too large to be told.
@@ -28,8 +29,8 @@ def few_arrays(arrays: Mapping[str, Any], tasks: int) -> dict[str, Values]:
     made = {str(name): np.array(values) for name, values in arrays.items()}
     if any(values.ndim == 0 or values.shape[0] != tasks or values.dtype.kind not in "biuf" for values in made.values()):
         raise ValueError(f"task_arrays must hold numbers of each of the {tasks} tasks")
-    if tasks > FEW_TASKS or sum(values[0].size for values in made.values()) > NAMED:
-        raise ValueError(f"task_arrays are for at most {FEW_TASKS} tasks of at most {NAMED} numbers each")
+    if sum(values[0].size for values in made.values()) > (most := NAMED if tasks <= FEW_TASKS else PLACED):
+        raise ValueError(f"task_arrays of {tasks} tasks are for at most {most} numbers each")
     return made
 
 

@@ -18,8 +18,9 @@ import numpy as np
 from metarl import registry
 from metarl.errors import UserError, unknown
 from metarl.evaluation.curve import AdaptationCurve
-from metarl.evaluation.distinct import FEW_TASKS, NAMED, task_means
+from metarl.evaluation.distinct import task_means
 from metarl.evaluation.merging import merge
+from metarl.evaluation.task_arrays import told
 from metarl.learning.contract import Adaptable, Budget, Scores, Source
 from metarl.tasks import TaskFamily, Tasks
 
@@ -233,7 +234,7 @@ def curve_of(
     preset = options.pop("preset", None)
     task_of = tasks.distinct()
     several = tasks[np.unique(task_of)]
-    small = len(several) <= FEW_TASKS and sum(values[0].size for values in several.arrays.values()) <= NAMED
+    arms = several.arrays.get("mean")  # of a bandit
     curves = [
         AdaptationCurve(
             agent=agent,
@@ -256,9 +257,10 @@ def curve_of(
             budget=budget,
             config=dict(config or {}),
             regret=None if run.regret is None else tuple(task_means(run.regret, task_of).mean(0).tolist()),
+            best_arm=None if run.regret is None or arms is None else float(arms.max(1).mean()),
             horizon=getattr(source, "horizon", None),
             task_of=tuple(task_of.tolist()),
-            task_arrays=several.arrays if small else None,
+            task_arrays=told(several, run.kind),
             trained=trained,
         )
         for run, seed in zip(runs, seeds, strict=True)

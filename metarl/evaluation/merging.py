@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +27,9 @@ IDENTITY = {  # what curves must share to be compared: field -> its name in a me
 def comparable(curves: Sequence[AdaptationCurve]) -> None:
     """Check that curves were measured on the same problem, tasks and data budget.
 
-    How an agent spends the budget may differ: that is on the plot's axis. Spending more than it may not; a budget
+    Budgets must agree where they shape the scores: between agents that take gradient steps on the data they may
+    collect. An agent that does not adapt, or adapts in its memory within a trial, is the same whatever was asked of
+    it. How an agent spends the budget may differ: that is on the plot's axis. Spending more than it may not; a budget
     that one curve knows holds for those that do not. Less may be spent: episodes end early. Few-shot tasks carry
     their data, so there the budget is the labelled examples consumed in the end.
 
@@ -37,18 +40,14 @@ def comparable(curves: Sequence[AdaptationCurve]) -> None:
         raise UserError("nothing to compare: give at least one run or curve")
     first = curves[0]
     for other in curves[1:]:
-        for field, meaning in (IDENTITY | {"budget": "budget"}).items():
-            mine, theirs = getattr(first, field), getattr(other, field)
-            if field == "budget" and (mine is None or theirs is None or _counts_shots(first, other)):
-                mine, theirs = _shots(first, other), _shots(other, first)
-            if mine != theirs:
-                raise UserError(
-                    f"cannot compare {first.agent} with {other.agent}: {meaning} {_shown(mine)} is not {_shown(theirs)}"
-                )
+        for field, meaning in IDENTITY.items():
+            _same(first, other, meaning, getattr(first, field), getattr(other, field))
         if None not in (first.task_of, other.task_of) and first.task_of != other.task_of:
             raise UserError(f"cannot compare {first.agent} with {other.agent}: they differ in which rows are one task")
+    for one, other in itertools.combinations(curves, 2):
+        _same(one, other, "budget", *_budgets(one, other))
     horizon = next((curve.horizon for curve in curves if curve.horizon is not None), None)
-    budget = next((curve.budget for curve in curves if curve.budget is not None), None)
+    budget = next((budget for curve in curves if (budget := binding(curve)) is not None), None)
     for curve in curves:
         if horizon is None or budget is None or curve.env_steps is None:
             continue
@@ -58,6 +57,24 @@ def comparable(curves: Sequence[AdaptationCurve]) -> None:
                 f"cannot compare {curve.agent}: it consumed {curve.env_steps[-1]:,} environment steps a task, more "
                 f"than the budget of {_shown(budget)} of {horizon} steps, {allowed:,}"
             )
+
+
+def binding(curve: AdaptationCurve) -> Budget | None:
+    """The budget that shaped a curve's scores, or None where another would have given the same."""
+    return curve.budget if curve.adapts and curve.gradient_steps is not None else None
+
+
+def _same(one: AdaptationCurve, other: AdaptationCurve, what: str, mine: Any, theirs: Any) -> None:
+    if mine != theirs:
+        raise UserError(f"cannot compare {one.agent} with {other.agent}: {what} {_shown(mine)} is not {_shown(theirs)}")
+
+
+def _budgets(one: AdaptationCurve, other: AdaptationCurve) -> tuple[Any, Any]:
+    """What two curves had to adapt with, as far as both know and it mattered."""
+    mine, theirs = binding(one), binding(other)
+    if _counts_shots(one, other):
+        return _shots(one, other), _shots(other, one)
+    return (None, None) if mine is None or theirs is None else (mine, theirs)
 
 
 def _counts_shots(*curves: AdaptationCurve) -> bool:
@@ -81,19 +98,23 @@ def _shown(value: Any) -> str:
 def mergeable(a: AdaptationCurve, b: AdaptationCurve) -> bool:
     """Whether two curves differ in nothing but their training seeds (and so in their scores)."""
     fields = [*IDENTITY, "agent", "trained", "config", "evaluation_seed"]
-    fields += ["budget", "gradient_steps", "shots", "protocol"]
-    return a.per_task.shape[1:] == b.per_task.shape[1:] and all(getattr(a, f) == getattr(b, f) for f in fields)
+    fields += ["gradient_steps", "shots", "protocol"]
+    alike = a.per_task.shape[1:] == b.per_task.shape[1:] and all(getattr(a, f) == getattr(b, f) for f in fields)
+    return alike and binding(a) == binding(b)
 
 
 def with_known_tasks(curves: Sequence[AdaptationCurve]) -> list[AdaptationCurve]:
     """Curves on the same tasks, what one knows of them (which rows are one, their numbers) told to all."""
     known = next((curve for curve in curves if curve.task_of is not None), None)
-    if known is None:
+    told = next((curve for curve in curves if curve.task_arrays is not None), None)
+    if known is None and told is None:
         return list(curves)
     return [
-        curve
-        if curve.task_of is not None
-        else dataclasses.replace(curve, task_of=known.task_of, task_arrays=known.task_arrays)
+        dataclasses.replace(
+            curve,
+            task_of=curve.task_of if curve.task_of is not None or known is None else known.task_of,
+            task_arrays=curve.task_arrays if curve.task_arrays is not None or told is None else told.task_arrays,
+        )
         for curve in curves
     ]
 

@@ -84,7 +84,7 @@ def _checked(name: str, value: Any) -> Any:
         **dict.fromkeys(("agent", "family", "split", "task_hash", "protocol", "score"), (str,)),
         **dict.fromkeys(("seeds", "per_task"), (list,)),
         **dict.fromkeys(AXES, (list, type(None))),
-        **dict.fromkeys(("random", "oracle"), (int, float, type(None))),
+        **dict.fromkeys(("random", "oracle", "best_arm"), (int, float, type(None))),
         **dict.fromkeys(("options", "config"), (dict,)),
         "preset": (str, type(None)),
         "unseen": (bool,),

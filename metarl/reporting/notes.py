@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from metarl.evaluation.axes import PULLS
 from metarl.evaluation.comparison import Comparison
 from metarl.evaluation.curve import UNITS, AdaptationCurve
 from metarl.evaluation.statistics import FEW_SEEDS, least_p
 from metarl.reporting.wording import LEFT_OUT, formatter
 
+TENTHS = 10  # tasks from which on the worst tenth of them says something
 SIGNIFICANT = 0.05  # what a reader looks for in a p-value
 
 
@@ -61,6 +63,10 @@ def explanations(comparison: Comparison) -> list[str]:
     notes = [
         "Last scores; intervals are of a bootstrap over seeds and tasks. IQM: interquartile mean.",
     ]
+    if first.tasks >= TENTHS:
+        notes[0] += " Worst tenth: mean of the worst tenth of the scores (CVaR 10 %)."
+    if comparison.axis == PULLS:
+        notes.append("Regret: what all pulls of a trial cost, mean of the best arm minus mean of the arm pulled.")
     if comparison.axis in UNITS:
         notes[0] += f" Area: mean score over the {UNITS[comparison.axis]}, the last score held to the end."
     if len(comparison.entries) > 1:

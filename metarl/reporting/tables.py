@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from metarl.evaluation.axes import FINAL
+from metarl.evaluation.axes import PULLS
 from metarl.evaluation.comparison import Comparison
 from metarl.evaluation.curve import UNITS, AdaptationCurve
-from metarl.reporting.notes import cautions, explanations, left_out, references, regret_note
+from metarl.reporting.notes import TENTHS, cautions, explanations, left_out, references, regret_note
 from metarl.reporting.table import Table
 from metarl.reporting.wording import (
     HEADINGS,
@@ -48,14 +48,14 @@ def task_table(curves: Sequence[AdaptationCurve], names: Sequence[str]) -> Table
     table = _scores([part for part, _ in parts], [name for _, name in parts])
     told = [i for i in range(len(table.head)) if any(row[i] not in ("", NO_ENDS) for row in table.rows)]
     head, *rows = [tuple(row[i] for i in told) for row in (table.head, *table.rows)]
-    return Table(("task" if alone else "agent and task", *head[1:]), tuple(rows), "Each task alone")
+    return Table(("task" if alone else "agent and task", *head[1:]), tuple(rows), "Each task alone", keys=table.keys)
 
 
 def score_table(comparison: Comparison) -> Table:
     """A row an agent and bit of adaptation."""
     table = _scores(comparison.curves, comparison.labels)
     notes = (*references(comparison.curves), *left_out(comparison.curves))
-    return Table(table.head, table.rows, "Score after each bit of adaptation", notes)
+    return Table(table.head, table.rows, "Score after each bit of adaptation", notes, keys=table.keys)
 
 
 def protocol_table(comparison: Comparison) -> Table:
@@ -69,10 +69,12 @@ def summary_table(comparison: Comparison) -> Table:
     curves, against = comparison.curves, comparison.labels[comparison.against]
     number = formatter(curves[0])
     normalised = curves[0].normalised is not None
-    shared = comparison.axis != FINAL  # else the areas are over different axes, and not comparable
+    shared = comparison.axis in UNITS  # else the areas are over different axes, and not comparable
+    tail = curves[0].tasks >= TENTHS
+    pulls = comparison.axis == PULLS
     failed = any(curve.diverged[-1] for curve in curves)
     head = ["agent", "seeds", HEADINGS[curves[0].score], *["diverged"] * failed, "IQM"]
-    head += [*["area"] * shared, *["normalised"] * normalised]
+    head += [*["worst tenth"] * tail, *["regret"] * pulls, *["area"] * shared, *["normalised"] * normalised]
     alone = len(curves) == 1
     tested = any(math.isfinite(entry.p) for entry in comparison.entries)
     if not alone:
@@ -85,7 +87,9 @@ def summary_table(comparison: Comparison) -> Table:
         marked, anywhere = mean_with(number, curve.diverged[-1]), mean_with(number, curve.diverged.max())
         row = [entry.label, str(len(curve.seeds)) if curve.trained else NONE, marked(curve.mean[-1])]
         row += [percent(curve.diverged[-1])] * failed
-        row += [with_ends(number, entry.middle), *[anywhere(float(entry.area.value))] * shared]
+        row += [with_ends(number, entry.middle), *[with_ends(number, entry.worst)] * tail]
+        row += [f"{entry.pulls.regret.sum():.2f}"] if pulls and entry.pulls is not None else []
+        row += [anywhere(float(entry.area.value))] * shared
         if normalised and curve.normalised is not None:
             row.append(mean_with("{:.3f}".format, curve.diverged[-1])(curve.normalised[-1]))
         if reference:
@@ -101,18 +105,21 @@ def summary_table(comparison: Comparison) -> Table:
 
 def _scores(curves: Sequence[AdaptationCurve], names: Sequence[str]) -> Table:
     number = formatter(curves[0])
-    counted = [name for name in UNITS if any(getattr(curve, name) for curve in curves)]
+    counted = [name for name in UNITS if any(curve.adapts and getattr(curve, name) for curve in curves)]
     if all(curve.gradient_steps in (None, tuple(range(curve.steps + 1))) for curve in curves):
         counted = [name for name in counted if name != "gradient_steps"]  # the same as k
     normalised = any(curve.normalised is not None for curve in curves)
     failed = any(curve.diverged.any() for curve in curves)
     gains = any(curve.adapts for curve in curves)
-    head = ["agent", "k", *(name.replace("_", " ") for name in counted), HEADINGS[curves[0].score]]
+    head = ["agent", *["k"] * gains, *(name.replace("_", " ") for name in counted), HEADINGS[curves[0].score]]
     head += [*["diverged"] * failed, "95 % interval", *["gain", "95 % interval"] * gains, *["normalised"] * normalised]
     rows = []
     for curve, name in zip(curves, names, strict=True):
         for k, share in enumerate(curve.diverged):
-            row = [name, str(k), *(f"{axis[k]:,}" if (axis := getattr(curve, unit)) else "" for unit in counted)]
+            if not curve.adapts and k < curve.steps:
+                continue  # it stays what it is: K + 1 measurements of one number are no curve
+            consumed = [f"{axis[k]:,}" if curve.adapts and (axis := getattr(curve, unit)) else "" for unit in counted]
+            row = [name, *[str(k) if curve.adapts else ""] * gains, *consumed]
             row += [
                 mean_with(number, share)(curve.mean[k]),
                 *[percent(share)] * failed,
@@ -127,7 +134,7 @@ def _scores(curves: Sequence[AdaptationCurve], names: Sequence[str]) -> Table:
                 marked = mean_with("{:.3f}".format, share)
                 row.append("" if curve.normalised is None else marked(curve.normalised[k]))
             rows.append(tuple(row))
-    return Table(tuple(head), tuple(rows))
+    return Table(tuple(head), tuple(rows), keys=1 + gains)
 
 
 def _reached(comparison: Comparison, curve: AdaptationCurve, k: int | None) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from metarl import registry
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.statistics import Interval
+from metarl.evaluation.storage import finite_or_none
 
 HEADINGS = {"return": "return", "accuracy": "accuracy, %", "mse": "mean squared error"}
 NONE = "–"  # nothing to say here
@@ -20,7 +23,6 @@ SCORE = {"return": "return", "accuracy": "accuracy", "mse": "mean squared error"
 def problem(curves: Sequence[AdaptationCurve]) -> str:
     """The problem, and how many tasks and seeds were measured, on two lines."""
     first = curves[0]
-    options = [f"{name}={value}" for name, value in first.options.items()]
     counts = {len(curve.seeds) for curve in curves if curve.trained}
     seeds = str(min(counts, default=1)) if len(counts) < 2 else f"{min(counts)} to {max(counts)}"
     trained = f", {seeds} seed{'s' * (seeds != '1')}" if counts else ""
@@ -29,10 +31,31 @@ def problem(curves: Sequence[AdaptationCurve]) -> str:
         tasks += f" in {rows:,} rows"
     reused = "" if first.unseen else " (tasks reused, not unseen)"
     over = " over tasks" if max(counts, default=1) == 1 else ""
-    return (
-        ", ".join([first.family.removeprefix("metarl/"), *([first.preset] if first.preset else []), *options])
-        + f"\n{tasks}{reused}{trained}, mean and 95 % interval{over}"
-    )
+    return f"{setting(first)}\n{tasks}{reused}{trained}, mean and 95 % interval{over}"
+
+
+def setting(curve: AdaptationCurve) -> str:
+    """The family or data set, with what of its preset and options is no default: `omniglot, 5-way 1-shot`."""
+    options = ({} if curve.preset is None else {"preset": curve.preset}) | dict(curve.options)
+    words = [curve.family.removeprefix("metarl/")]
+    usual = finite_or_none(_defaults(curve.family))
+    unusual = {name: value for name, value in options.items() if name not in usual or usual[name] != value}
+    words += [str(unusual.pop("preset"))] if "preset" in unusual else []
+    if {"ways", "shots"} <= options.keys():
+        words.append(f"{options['ways']}-way {options['shots']}-shot")
+        unusual = {name: value for name, value in unusual.items() if name not in ("ways", "shots")}
+    return ", ".join([*words, *(f"{name}={value}" for name, value in unusual.items())])
+
+
+def _defaults(source: str) -> Mapping[str, Any]:
+    """The default options of a family or data set that is known by name; none of another."""
+    if source not in registry.families() | registry.datasets():
+        return {}
+    try:
+        fields = dataclasses.fields(registry.source_class(source))
+    except (ImportError, TypeError):  # of an extension that is no longer whole
+        return {}
+    return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
 
 
 def formatter(curve: AdaptationCurve) -> Callable[[float], str]:

@@ -142,11 +142,12 @@ def test_agents_that_do_not_adapt_have_no_gain() -> None:
     still = curve(1.0, 4.0, agent="random", trained=False, **IDLE)
     table = evaluation_table(still)
     assert not {"gain", "gain, 95 %"} & set(table.head)
-    assert len(table.head) == 3
+    assert (table.head, len(table.rows)) == (("return", "95 % interval"), 1)  # two measurements of one number
     both = compare([curve(0.0, 5.0), still])
     table = score_table(both)
     gain = table.head.index("gain")
-    assert [row[gain : gain + 2] for row in table.rows[2:]] == [("", "")] * 2
+    assert [row[1:] for row in table.rows[2:]] == [("", "", "4.00", "[4.00, 4.00]", "", "")]
+    assert float(both.entries[1].area.value) == 4.0
     assert table.rows[1][gain] == "5.00"
     assert [agent["gain"] is None for agent in both.to_dict()["agents"]] == [False, True]
 
@@ -235,7 +236,7 @@ def test_the_axis_is_what_every_curve_climbs() -> None:
     assert common_axis([maml]) == "gradient_steps"
     assert common_axis([maml, recurrent]) == "env_steps"
     assert common_axis([maml, curve(0.0, 0.0, agent="still", **IDLE)]) == "gradient_steps"
-    assert common_axis([curve(0.0, 0.0, **IDLE)]) == "k"
+    assert common_axis([curve(0.0, 0.0, **IDLE)]) == FINAL
     assert common_axis([curve(0.0, 0.0, **IDLE), curve(0.0, 0.0, agent="still", **IDLE)]) == FINAL
     images = curve(0.2, 0.9, 0.9, env_steps=None, shots=(0, 5, 5))
     metric = curve(0.2, 0.8, 0.9, agent="protonet", **IDLE | {"shots": (0, 1, 5)})

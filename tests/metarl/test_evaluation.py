@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def test_area_is_the_trapezoid_over_the_budget() -> None:
     uneven = curve(values, gradient_steps=None, env_steps=(0, 30, 40))
     assert uneven.area.value == pytest.approx((30 * 2 + 10 * 5) / 40)
     idle = curve(values, gradient_steps=None, env_steps=(0, 0, 0))
-    assert idle.area.value == pytest.approx(3.5)
+    assert idle.area.value == 6.0  # it does not adapt: the last score, and no noise before it
     assert curve([[[7.0]]]).area.value == 7.0
 
 
@@ -503,7 +504,7 @@ def test_comparable_lets_agents_spend_the_budget_differently() -> None:
 
 
 def test_comparable_holds_a_known_budget_against_those_that_know_none() -> None:
-    budget = {"budget": Budget(2, 3), "per_task": np.zeros((1, 2, 3)), "gradient_steps": None}
+    budget = {"budget": Budget(2, 3), "per_task": np.zeros((1, 2, 3)), "gradient_steps": (0, 1, 2)}
     known = curve(env_steps=(0, 17, 31), horizon=10, **budget)  # episodes end early: counts are what they are
     unknown = budget | {"agent": "other", "budget": None}
     comparable([known, curve(env_steps=(0, 29, 60), **unknown)])
@@ -513,17 +514,36 @@ def test_comparable_holds_a_known_budget_against_those_that_know_none() -> None:
 
 def test_comparable_refuses_who_overspent() -> None:
     # Two steps of three episodes of at most 10 steps: 60 environment steps a task.
-    budget = {"budget": Budget(2, 3), "per_task": np.zeros((1, 2, 3)), "gradient_steps": None}
+    budget = {"budget": Budget(2, 3), "per_task": np.zeros((1, 2, 3)), "gradient_steps": (0, 1, 2)}
     fair = curve(env_steps=(0, 30, 60), horizon=10, **budget)
-    thrifty = curve(agent="recurrent", env_steps=(0, 10, 20), **budget)
+    recurrent = budget | {"agent": "recurrent", "gradient_steps": None}
+    thrifty = curve(env_steps=(0, 10, 20), **recurrent)
     comparable([fair, thrifty])
-    greedy = curve(agent="recurrent", env_steps=(0, 50, 100), **budget)
+    greedy = curve(env_steps=(0, 50, 100), **recurrent)
     with pytest.raises(
         UserError, match="recurrent: it consumed 100 environment steps a task, more than the budget of 2 "
     ):
         comparable([fair, greedy])
     with pytest.raises(UserError, match="2 steps of 3 episodes of 10 steps, 60"):
         comparable([greedy, fair])
+
+
+def test_budgets_that_change_nothing_forbid_nothing() -> None:
+    learner = curve(np.zeros((1, 2, 3)), budget=Budget(2, 3), env_steps=(0, 30, 60), horizon=10)
+    still = {"gradient_steps": None, "env_steps": None, "trained": False}
+    oracle = curve(np.zeros((1, 2, 1)), agent="oracle", budget=Budget(0, 500), **still)
+    random = curve(np.zeros((1, 2, 6)), agent="random", budget=Budget(5, 1), **still)
+    trial = {"agent": "recurrent", "gradient_steps": None, "env_steps": (0, 12)}  # --steps has no meaning for it
+    recurrent = [curve(budget=Budget(*asked), seeds=(i,), **trial) for i, asked in enumerate([(0, 1), (7, 40)])]
+    for order in itertools.permutations([learner, oracle, random, *recurrent]):
+        comparable(order)
+    assert [c.seeds for c in merge_seeds(recurrent)] == [(0, 1)]
+    slower = curve(np.zeros((1, 2, 3)), agent="slower", budget=Budget(2, 4))
+    for order in itertools.permutations([learner, oracle, slower]):
+        with pytest.raises(UserError, match=r"budget 2 steps of (3|4) episodes is not 2 steps of (3|4) episodes$"):
+            comparable(order)
+    with pytest.raises(UserError, match="recurrent: it consumed 61 environment steps a task, more than the budget"):
+        comparable([curve(budget=Budget(9, 9), **trial | {"env_steps": (0, 61)}), learner])
 
 
 def few_shot(agent: str, shots: tuple[int, ...], **changes: Any) -> AdaptationCurve:

@@ -14,15 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from metarl.reporting.table import clean
+
 LINE = 30  # letters of a name on one line
 LONGEST = 90  # letters of a name that are drawn; of longer ones the middle is left out
 INSIDE = 3  # entries of a legend that still fit into the plot
 MARGIN = 0.12  # inches
-
-
-def clean(text: str) -> str:
-    """Text on one line, without letters that cannot be printed."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
 def readable(names: Sequence[str], line: int = LINE) -> list[str]:

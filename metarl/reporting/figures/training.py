@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from metarl.evaluation.statistics import Values
-from metarl.reporting.figures.layout import blank, clean, legend_below, readable
+from metarl.reporting.figures.layout import blank, legend_below, readable
 from metarl.reporting.figures.style import house, looks
+from metarl.reporting.table import clean
 
 FIRST = ("return/", "score/", "loss/")  # metrics shown before the others
 POINTS = 300  # drawn of a training curve
