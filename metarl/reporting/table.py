@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 LABEL = 30  # columns of the terminal that a name may take before it is folded
+WORD = 20  # columns of the terminal that a word of a heading may take before it is folded
 GAP = 2  # columns of the terminal between two of a table
 
 
@@ -131,9 +132,10 @@ class Fitted:
         cells = [line for row in self.table.rows for line in _lines(row[i])]
         words = [word for cell in cells for word in cell.split(" ")]
         if i == 0:
-            return max(cell_len(self.table.head[0]), min(LABEL, max(map(cell_len, cells), default=0)))
-        shown = cells if self.table.numbers else [word for word in words if cell_len(word) <= LABEL]
-        return max(map(cell_len, [*self.table.head[i].split(" "), *shown]), default=1)
+            return min(LABEL, max(map(cell_len, [self.table.head[0], *cells])))
+        head = min(WORD, max(map(cell_len, self.table.head[i].split(" "))))
+        shown = map(cell_len, cells if self.table.numbers else words)
+        return max(1, head, *(length for length in shown if self.table.numbers or length <= LABEL))
 
     def _widths(self, columns: Sequence[int], width: int) -> list[int]:
         """What each of the columns gets: its need, and columns of text what is left, the shortest first."""

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from metarl.evaluation.statistics import (
@@ -17,6 +20,7 @@ from metarl.evaluation.statistics import (
     p_value,
     performance_profile,
     probability_of_improvement,
+    worst_tenth,
 )
 
 # Bootstrap: each literal is the 2.5 % and 97.5 % point of the exact distribution of the resampled mean.
@@ -280,6 +284,31 @@ def test_agents_that_differ_are_told_apart() -> None:
     assert (p_value(ours + 1.5, theirs) < 0.05).mean() > 0.9
     untrained = world(rng, 1, 40, 300, (0.0, 1.0, 0.5))
     assert (p_value(ours + 1.5, untrained) < 0.05).mean() > 0.9
+
+
+def test_the_worst_tenth_counts_its_last_score_in_part() -> None:
+    def worst(scores: list[float]) -> float:
+        column = np.array(scores)[:, None]
+        return float(worst_tenth(np.ones((1, len(scores))), column)[0, 0])
+
+    assert worst([*range(15)]) == pytest.approx((0 + 0.5 * 1) / 1.5)
+    assert worst([*range(20, 0, -1)]) == 1.5
+    assert worst([3.0, 1.0, 2.0]) == 1.0  # a tenth of three scores is a part of the worst
+    assert worst([math.inf, -math.inf, 1.0]) == -math.inf
+    assert worst([7.0] * 9 + [math.inf]) == 7.0
+    counts = np.array([[2.0, 0.0, 18.0], [0.0, 1.0, 19.0]])
+    repeated = worst_tenth(counts, np.array([[5.0], [6.0], [9.0]]))
+    assert repeated[:, 0].tolist() == [5.0, 7.5]
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=60))
+def test_the_worst_tenth_is_the_least_mean_of_any_tenth(scores: list[float]) -> None:
+    values = np.sort(scores)
+    tail = len(values) / 10
+    levels = [values[0], *values]  # CVaR = max over t of t - mean(max(t - x, 0)) / .1 (Rockafellar & Uryasev 2000)
+    dual = max(t - float(np.maximum(t - values, 0).sum()) / tail for t in levels)
+    found = float(worst_tenth(np.ones((1, len(values))), values[:, None])[0, 0])
+    assert found == pytest.approx(dual, rel=1e-9, abs=1e-9)
 
 
 def test_holm_corrects_for_the_number_of_comparisons() -> None:

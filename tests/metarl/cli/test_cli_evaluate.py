@@ -80,7 +80,7 @@ def test_a_finite_family_is_measured_whole_and_task_by_task(tmp_path: Path) -> N
     text = tmp_path / "all.md"
     both = metarl("compare", tmp_path / "a.json", tmp_path / "b.json", "--out", tmp_path / "c.png", "--markdown", text)
     assert both.code == 0, both.err
-    assert f"| random, {curve.task_names[0]} | 0 |" in text.read_text()
+    assert f"| random, {curve.task_names[0]} | {curve.per_task[0, 0, 0]:.2f} |" in text.read_text()
     assert "With 2 tasks no p can be below 0.5." in " ".join(both.out.split())
 
 
