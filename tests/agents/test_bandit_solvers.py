@@ -5,7 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from metarl.agents.solvers import bandit_strategies as strategies
 from metarl.agents.solvers import bandits as bs
+from metarl.agents.solvers import gittins
+from metarl.agents.solvers.bandit_belief import Belief
 from metarl.envs import make_family
 from metarl.envs.bandit import BernoulliBandit, GaussianBandit
 from metarl.errors import UserError
@@ -22,15 +25,15 @@ def play(name, family, tasks):
 
 
 def test_the_optimum_is_the_literatures():
-    assert bs.BayesOptimum(5, 10).value() == pytest.approx(6.660, abs=5e-4)
-    assert bs.BayesOptimum(10, 10).value() == pytest.approx(6.714, abs=5e-4)
-    assert bs.BayesOptimum(50, 10).value() == pytest.approx(bs.BayesOptimum(10, 10).value())
+    assert strategies.BayesOptimum(5, 10).value() == pytest.approx(6.660, abs=5e-4)
+    assert strategies.BayesOptimum(10, 10).value() == pytest.approx(6.714, abs=5e-4)
+    assert strategies.BayesOptimum(50, 10).value() == pytest.approx(strategies.BayesOptimum(10, 10).value())
 
 
 def test_the_optimum_by_hand():
-    assert bs.BayesOptimum(2, 1).value() == pytest.approx(1 / 2)
+    assert strategies.BayesOptimum(2, 1).value() == pytest.approx(1 / 2)
     # success (1/2): the same arm, mean 2/3; failure: the other arm, mean 1/2
-    assert bs.BayesOptimum(2, 2).value() == pytest.approx(1 / 2 + 1 / 2 * 2 / 3 + 1 / 2 * 1 / 2)
+    assert strategies.BayesOptimum(2, 2).value() == pytest.approx(1 / 2 + 1 / 2 * 2 / 3 + 1 / 2 * 1 / 2)
 
 
 @pytest.mark.parametrize(("arms", "pulls"), [(2, 3), (3, 3), (2, 4)])
@@ -48,7 +51,7 @@ def test_the_optimum_is_the_best_of_all_policies(arms, pulls):
 
         return max(map(worth, range(arms)))
 
-    assert bs.BayesOptimum(arms, pulls).value() == pytest.approx(best([]), abs=1e-12)
+    assert strategies.BayesOptimum(arms, pulls).value() == pytest.approx(best([]), abs=1e-12)
 
 
 def test_playing_the_optimum_earns_its_value():
@@ -65,12 +68,12 @@ def test_too_many_pulls_for_the_optimum_and_arms_it_does_not_know_are_refused():
 
 
 def test_bernoulli_gittins_indices_are_the_published_ones():
-    table = bs.bernoulli_gittins(0.9, 4)  # Gittins, Glazebrook and Weber 2011, table 8.4
+    table = gittins.bernoulli_gittins(0.9, 4)  # Gittins, Glazebrook and Weber 2011, table 8.4
     assert table[0, 0] == pytest.approx(0.7029, abs=6e-5)
     assert table[1, 1] == pytest.approx(0.8001, abs=6e-5)
     assert table[1, 0] == pytest.approx(0.5001, abs=6e-5)
     assert table[2, 2] == pytest.approx(0.8452, abs=6e-5)
-    assert bs.bernoulli_gittins(0.99, 1)[0, 0] == pytest.approx(0.8699, abs=6e-5)
+    assert gittins.bernoulli_gittins(0.99, 1)[0, 0] == pytest.approx(0.8699, abs=6e-5)
 
 
 def exact_index(discount, n, s, ahead):
@@ -88,10 +91,10 @@ def exact_index(discount, n, s, ahead):
 
 
 def test_bernoulli_gittins_indices_are_right_where_posteriors_are_narrow():
-    table = bs.bernoulli_gittins(0.9, 100)
+    table = gittins.bernoulli_gittins(0.9, 100)
     for n, s in ((0, 0), (10, 5), (100, 0), (100, 2), (100, 50), (100, 97), (100, 100)):
         assert table[n, s] == pytest.approx(exact_index(0.9, n, s, 120), abs=2e-5)
-    assert np.nanmax(abs(bs.bernoulli_gittins(0.9, 100, 2 * bs.LEVELS) - table)) < 1e-4
+    assert np.nanmax(abs(gittins.bernoulli_gittins(0.9, 100, 2 * gittins.LEVELS) - table)) < 1e-4
 
 
 # n (1 - discount)^(1/2) times the index after n - 1 pulls: Gittins, Glazebrook and Weber 2011, table 8.1
@@ -104,12 +107,12 @@ NORMAL = {
 
 @pytest.mark.parametrize(("discount", "literal"), [(0.9, [0.7466, 0.4662, 0.3465]), (0.99, [1.5758, 1.0415, 0.8061])])
 def test_gaussian_gittins_bonus_literals(discount, literal):
-    assert bs.gaussian_gittins(discount, 2) == pytest.approx(literal, abs=6e-5)
+    assert gittins.gaussian_gittins(discount, 2) == pytest.approx(literal, abs=6e-5)
 
 
 @pytest.mark.parametrize("discount", NORMAL)
 def test_gaussian_gittins_bonuses_are_the_published_ones(discount):
-    bonus = bs.gaussian_gittins(discount, 99)
+    bonus = gittins.gaussian_gittins(discount, 99)
     for n, published in NORMAL[discount].items():
         assert n * np.sqrt(1 - discount) * bonus[n - 1] == pytest.approx(published, abs=3e-4)
         assert bonus[n - 1] == pytest.approx(published / n / np.sqrt(1 - discount), abs=6e-5)
@@ -117,24 +120,24 @@ def test_gaussian_gittins_bonuses_are_the_published_ones(discount):
 
 @pytest.mark.parametrize("discount", [0.5, 0.9, 0.99])
 def test_a_finer_lattice_and_a_farther_horizon_hardly_move_gaussian_gittins_bonuses(discount, monkeypatch):
-    bonus = bs.gaussian_gittins(discount, 99)
-    assert abs(bs.gaussian_gittins(discount, 99, bs.SPACING / 2) - bonus).max() < 1e-5
-    monkeypatch.setattr(bs, "TAIL", bs.TAIL**2)
-    assert abs(bs.gaussian_gittins.__wrapped__(discount, 99) - bonus).max() < 1e-5
+    bonus = gittins.gaussian_gittins(discount, 99)
+    assert abs(gittins.gaussian_gittins(discount, 99, gittins.SPACING / 2) - bonus).max() < 1e-5
+    monkeypatch.setattr(gittins, "TAIL", gittins.TAIL**2)
+    assert abs(gittins.gaussian_gittins.__wrapped__(discount, 99) - bonus).max() < 1e-5
 
 
 @pytest.mark.parametrize("discount", [-0.1, 1.0, float("nan")])
 def test_a_gittins_index_needs_a_discount_below_one(discount):
-    for table in (bs.bernoulli_gittins, bs.gaussian_gittins):
+    for table in (gittins.bernoulli_gittins, gittins.gaussian_gittins):
         with pytest.raises(ValueError, match=r"a discount in \[0, 1\)"):
             table(discount, 3)
 
 
 def test_without_a_future_the_gittins_index_is_the_mean():
-    table = bs.bernoulli_gittins(0.0, 3)
+    table = gittins.bernoulli_gittins(0.0, 3)
     expected = [[(s + 1) / (n + 2) if s <= n else np.nan for s in range(4)] for n in range(4)]
     assert np.allclose(table, expected, atol=1e-9, equal_nan=True)
-    assert np.allclose(bs.gaussian_gittins(0.0, 3), 0, atol=1e-9)
+    assert np.allclose(gittins.gaussian_gittins(0.0, 3), 0, atol=1e-9)
 
 
 def test_gaussian_gittins_bonus_lies_between_one_look_and_full_knowledge():
@@ -149,7 +152,7 @@ def test_gaussian_gittins_bonus_lies_between_one_look_and_full_knowledge():
         return -brentq(gain, -20, 0)
 
     for discount in (0.5, 0.9, 0.95):
-        bonus = bs.gaussian_gittins(discount, 5)
+        bonus = gittins.gaussian_gittins(discount, 5)
         for n in range(6):
             prior, move = np.sqrt(1 / (n + 1)), np.sqrt(1 / (n + 1) - 1 / (n + 2))
             assert bound(move, discount) < bonus[n] < bound(prior, discount)
@@ -158,11 +161,11 @@ def test_gaussian_gittins_bonus_lies_between_one_look_and_full_knowledge():
 
 def test_indices_by_hand():
     rng = np.random.default_rng(0)
-    belief = bs.Belief("bernoulli", np.array([[0.0, 4.0, 2.0]]), np.array([[0.0, 3.0, 0.0]]))
-    assert np.allclose(bs.Greedy().index(belief, 6, rng), [[1 / 2, 2 / 3, 1 / 4]])
+    belief = Belief("bernoulli", np.array([[0.0, 4.0, 2.0]]), np.array([[0.0, 3.0, 0.0]]))
+    assert np.allclose(strategies.Greedy().index(belief, 6, rng), [[1 / 2, 2 / 3, 1 / 4]])
     bonus = 0.3 * np.sqrt(2 * np.log(7) / np.array([[2, 6, 4]]))
-    assert np.allclose(bs.UCB1(0.3).index(belief, 6, rng), np.array([1 / 2, 2 / 3, 1 / 4]) + bonus)
-    gaussian = bs.Belief("gaussian", np.array([[0.0, 3.0]]), np.array([[0.0, 2.0]]))
+    assert np.allclose(strategies.UCB1(0.3).index(belief, 6, rng), np.array([1 / 2, 2 / 3, 1 / 4]) + bonus)
+    gaussian = Belief("gaussian", np.array([[0.0, 3.0]]), np.array([[0.0, 2.0]]))
     assert np.allclose(gaussian.mean, [[0.0, 0.5]])
     draws = np.concatenate([gaussian.sample(rng) for _ in range(20_000)])
     assert np.allclose(draws.mean(0), [0.0, 0.5], atol=0.03)
@@ -170,14 +173,14 @@ def test_indices_by_hand():
     draws = np.concatenate([belief.sample(rng) for _ in range(20_000)])
     assert np.allclose(draws.mean(0), [1 / 2, 2 / 3, 1 / 4], atol=0.01)
     assert np.allclose(draws.var(0), [1 / 12, 8 / 36 / 7, 3 / 16 / 5], atol=0.002)
-    optimistic = bs.OptimisticThompson().index(belief, 6, rng)
+    optimistic = strategies.OptimisticThompson().index(belief, 6, rng)
     assert (optimistic >= belief.mean).all()
 
 
 def test_epsilon_is_the_probability_of_any_arm():
-    belief = bs.Belief("bernoulli", np.tile([1.0, 1.0], (40_000, 1)), np.tile([1.0, 0.0], (40_000, 1)))
+    belief = Belief("bernoulli", np.tile([1.0, 1.0], (40_000, 1)), np.tile([1.0, 0.0], (40_000, 1)))
     rng = np.random.default_rng(0)
-    arms = bs.choose(bs.EpsilonGreedy(0.3).index(belief, 2, rng), rng.random((40_000, 2)))
+    arms = bs.choose(strategies.EpsilonGreedy(0.3).index(belief, 2, rng), rng.random((40_000, 2)))
     assert abs((arms == 1).mean() - 0.15) < 0.007
 
 
@@ -197,8 +200,8 @@ def test_permuting_arms_permutes_behaviour(name):
     total = np.floor(rng.random((50, 4)) * (count + 1))
     count, total = count[count.sum(1) < 8], total[count.sum(1) < 8]
     order = np.array([2, 0, 3, 1])
-    straight = strategy.index(bs.Belief("bernoulli", count, total), 3, rng)
-    permuted = strategy.index(bs.Belief("bernoulli", count[:, order], total[:, order]), 3, rng)
+    straight = strategy.index(Belief("bernoulli", count, total), 3, rng)
+    permuted = strategy.index(Belief("bernoulli", count[:, order], total[:, order]), 3, rng)
     assert np.array_equal(permuted, straight[:, order])
     assert np.ptp(straight) > 0
 

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
+from metarl.agents.solvers import mdp_strategies as strategies
 from metarl.agents.solvers import mdps as ms
+from metarl.agents.solvers import planning
+from metarl.agents.solvers.mdp_belief import Belief
 from metarl.envs import make_family
 from metarl.envs.tabular_mdp import TabularMDP
 from metarl.errors import UserError
@@ -24,7 +27,7 @@ def random_mdps(n, states, actions, seed=0):
 
 
 def some_belief(n=4, states=3, actions=2, steps=40, seed=0):
-    belief, rng = ms.Belief.prior(n, states, actions), RNG(seed)
+    belief, rng = Belief.prior(n, states, actions), RNG(seed)
     for _ in range(steps):
         state, to = rng.integers(0, states, (2, n))
         belief.update(state, rng.integers(0, actions, n), rng.standard_normal(n), to)
@@ -35,7 +38,7 @@ def test_backward_induction_by_hand():
     """Two states; action 0 stays and pays the state's number, action 1 swaps and pays nothing."""
     transition = np.array([[[[1, 0], [0, 1]], [[0, 1], [1, 0]]]], float)
     reward = np.array([[[0, 0], [1, 0]]], float)
-    worth = ms.plan(ms.model(reward, transition), 1, 2, 3)
+    worth = planning.plan(planning.model(reward, transition), 1, 2, 3)
     assert worth[0].tolist() == [[[1, 2], [3, 1]], [[0, 1], [2, 0]], [[0, 0], [1, 0]]]
 
 
@@ -53,20 +56,20 @@ def test_backward_induction_finds_the_best_of_all_policies(seed):
 
     rules = list(itertools.product(range(2), repeat=2))
     best = np.max([value(policy) for policy in itertools.product(rules, repeat=horizon)], axis=0)
-    assert np.allclose(ms.plan(ms.model(reward, transition), 1, 2, horizon)[0, 0].max(-1), best)
+    assert np.allclose(planning.plan(planning.model(reward, transition), 1, 2, horizon)[0, 0].max(-1), best)
 
 
 def test_the_posterior_by_hand():
-    belief = ms.Belief.prior(1, 3, 2)
+    belief = Belief.prior(1, 3, 2)
     for reward, to in ((2.0, 1), (5.0, 1)):
         belief.update(np.array([0]), np.array([1]), np.array([reward]), np.array([to]))
     assert np.allclose(belief.transition[0, 0], [[1 / 3, 1 / 3, 1 / 3], [1 / 5, 3 / 5, 1 / 5]])
     assert np.allclose(belief.reward[0], [[1, (1 + 7) / 3], [1, 1], [1, 1]])
-    assert ms.Belief.prior(1, 3, 2, 0.0).reward.max() == 0.0
+    assert Belief.prior(1, 3, 2, 0.0).reward.max() == 0.0
 
 
 def test_draws_have_the_posteriors_moments():
-    belief = ms.Belief(
+    belief = Belief(
         np.tile([[[[1.0, 3.0, 1.0]]]], (40_000, 1, 1, 1)), np.full((40_000, 1, 1), 2.0), np.full((40_000, 1, 1), 7.0)
     )
     reward, transition = belief.sample(RNG(0))
@@ -81,7 +84,7 @@ def test_the_most_hopeful_distribution_is_the_linear_programmes():
     rng = RNG(0)
     transition, value = rng.dirichlet(np.ones(4), (3, 2, 2)), rng.standard_normal((3, 4))
     radius = rng.uniform(0, 2.5, (3, 2, 2))
-    found = ms.most_hopeful(np.moveaxis(transition, -1, 1), radius, value)
+    found = planning.most_hopeful(np.moveaxis(transition, -1, 1), radius, value)
     for i, s, a in np.ndindex(3, 2, 2):
         p = transition[i, s, a]  # q = p + up - down, sum(up + down) <= radius
         programme = linprog(
@@ -95,16 +98,18 @@ def test_the_most_hopeful_distribution_is_the_linear_programmes():
 
 
 def test_bonuses_by_hand():
-    belief = ms.Belief.prior(1, 2, 2)
+    belief = Belief.prior(1, 2, 2)
     belief.update(np.array([0]), np.array([0]), np.array([1.0]), np.array([1]))
     zero, rng = np.zeros((1, 2)), RNG(0)
-    assert np.allclose(ms.BEB(6.0).backup(belief, {}, 1, rng)(zero), [[[1 + 6 / 4, 1 + 6 / 3], [1 + 6 / 3] * 2]])
+    assert np.allclose(
+        strategies.BEB(6.0).backup(belief, {}, 1, rng)(zero), [[[1 + 6 / 4, 1 + 6 / 3], [1 + 6 / 3] * 2]]
+    )
     width = 0.1 * np.sqrt(7 * np.log(2 * 2 * 2 * 5 / 0.05) / 2)
-    assert np.allclose(ms.UCRL2(0.1).backup(belief, {}, 5, rng)(zero), 1 + width)
+    assert np.allclose(strategies.UCRL2(0.1).backup(belief, {}, 5, rng)(zero), 1 + width)
     # from state 0 by action 0: mean (1/3, 2/3); the radius moves mass to state 1, worth 3
     radius = 0.1 * np.sqrt(14 * 2 * np.log(2 * 2 * 5 / 0.05))
     hopeful = 3 * min(1, 2 / 3 + radius / 2)
-    assert ms.UCRL2(0.1).backup(belief, {}, 5, rng)(np.array([[0.0, 3.0]]))[0, 0, 0] == pytest.approx(
+    assert strategies.UCRL2(0.1).backup(belief, {}, 5, rng)(np.array([[0.0, 3.0]]))[0, 0, 0] == pytest.approx(
         1 + width + hopeful
     )
 
@@ -115,22 +120,26 @@ def test_special_cases_are_their_simpler_relatives():
     def worth(strategy):
         return strategy.worth(belief, {}, 40, 5, RNG(1))
 
-    greedy = worth(ms.Greedy())
-    assert np.array_equal(worth(ms.BEB(0.0)), greedy)
-    assert np.allclose(worth(ms.UCRL2(0.0)), greedy)
-    assert np.array_equal(worth(ms.EpsilonGreedy(0.3)), greedy)
-    assert np.array_equal(worth(ms.OptimisticPSRL(1)), worth(ms.PSRL()))
-    assert (worth(ms.OptimisticPSRL(4)) >= worth(ms.PSRL())).all()
-    assert (worth(ms.OptimisticPSRL(4)) > worth(ms.PSRL())).any()
+    greedy = worth(strategies.Greedy())
+    assert np.array_equal(worth(strategies.BEB(0.0)), greedy)
+    assert np.allclose(worth(strategies.UCRL2(0.0)), greedy)
+    assert np.array_equal(worth(strategies.EpsilonGreedy(0.3)), greedy)
+    assert np.array_equal(worth(strategies.OptimisticPSRL(1)), worth(strategies.PSRL()))
+    assert (worth(strategies.OptimisticPSRL(4)) >= worth(strategies.PSRL())).all()
+    assert (worth(strategies.OptimisticPSRL(4)) > worth(strategies.PSRL())).any()
     truth = {"reward": belief.reward, "transition": belief.transition}
-    assert np.array_equal(ms.Informed().worth(some_belief(seed=9), truth, 40, 5, RNG(1)), greedy)
+    assert np.array_equal(strategies.KnownMDP().worth(some_belief(seed=9), truth, 40, 5, RNG(1)), greedy)
 
 
-@pytest.mark.parametrize("strategy", [ms.Greedy(), ms.BEB(3.0), ms.UCRL2(0.05)], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "strategy",
+    [strategies.Greedy(), strategies.BEB(3.0), strategies.UCRL2(0.05)],
+    ids=lambda s: type(s).__name__,
+)
 def test_permuting_actions_and_states_permutes_behaviour(strategy):
     belief = some_belief(states=4, actions=3)
     states, actions = np.array([2, 0, 3, 1]), np.array([1, 2, 0])
-    permuted = ms.Belief(
+    permuted = Belief(
         belief.concentration[:, states][:, :, actions][..., states],
         belief.count[:, states][:, :, actions],
         belief.total[:, states][:, :, actions],
@@ -144,7 +153,7 @@ def test_the_informed_optimum_earns_its_value_and_no_solver_more():
     family = TabularMDP(episodes=3)
     tasks = family.fixed("test", 400)
     arrays = tasks.arrays
-    value = ms.plan(ms.model(arrays["reward"], arrays["transition"]), 400, 10, 10)[:, 0, 0].max(-1)
+    value = planning.plan(planning.model(arrays["reward"], arrays["transition"]), 400, 10, 10)[:, 0, 0].max(-1)
     returns = {name: ms.solver(name, family).play(tasks, 2, Key(0)).mean((1, 2)) for name in NAMES}
     error = (returns["informed"] - value).std() / np.sqrt(400)
     assert abs((returns["informed"] - value).mean()) < 3.3 * error
@@ -188,7 +197,7 @@ def test_epsilon_is_the_probability_of_a_random_action():
     transition = np.full((1, 2, 2, 2), 0.5)
     reward = np.array([[[50.0, 0.0], [50.0, 0.0]]])
     family = TabularMDP(states=2, actions=2, episodes=30)
-    solver = ms.MDPSolver(family, ms.EpsilonGreedy(0.4))
+    solver = ms.MDPSolver(family, strategies.EpsilonGreedy(0.4))
     late = solver.play(Tasks({"transition": transition, "reward": reward}), 400, Key(0))[:, :, 20:]
     assert abs(late.mean() / 10 - 50 * 0.8) < 0.5
 
