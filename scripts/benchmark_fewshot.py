@@ -44,7 +44,7 @@ from metarl.fewshot.datasets.downloads import data_folder
 from metarl.fewshot.datasets.omniglot import Omniglot
 from metarl.fewshot.learners import maml
 from metarl.fewshot.networks.backbones import Backbone, make_backbone
-from metarl.fewshot.networks.functional import Classifier, EncoderAndHead
+from metarl.fewshot.networks.classifier import Classifier, EncoderAndHead
 from metarl.meta import inner, outer
 from metarl.parallel import intra_op_threads
 from metarl.seeding import Key
@@ -392,7 +392,7 @@ import sys, time
 import torch
 from metarl.fewshot.learners import metric, protonet
 from metarl.fewshot.datasets.omniglot import Omniglot
-from metarl.fewshot.networks.embedding import loss_and_accuracy
+from metarl.fewshot.networks.scores import loss_and_accuracy
 from metarl.allocator import keep_freed_memory
 from metarl.seeding import Key
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from metarl.errors import UserError
 from metarl.evaluation.statistics import bootstrap
 from metarl.evaluation.storage import dump_json
-from metarl.fewshot.classifier import load_run
 from metarl.fewshot.datasets import lake
+from metarl.fewshot.loading import load_run
 from metarl.files import write_atomically
 
 # Lake et al. 2015 and 2019, both from memory, and the official script

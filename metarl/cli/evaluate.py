@@ -125,7 +125,7 @@ def evaluate_run(folder: Path, options: EvaluateOptions) -> None:
     _check_outputs(options)
     check_output(folder / f"{stem}.json")
     if not hasattr(source, "horizon"):  # no family
-        from metarl.fewshot.learners.training import check_unseen
+        from metarl.fewshot.learners.trained_classes import check_unseen
 
         if options.split in source.splits:
             check_unseen(run, source, options.split)

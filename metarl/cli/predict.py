@@ -44,7 +44,8 @@ def predict(words: Sequence[str]) -> int:
     if missing := [path for path in options.query if not path.is_file()]:
         fail(f"there is no picture {missing[0]}")
     from metarl.evaluation.storage import dump_json
-    from metarl.fewshot.classifier import FewShotClassifier, load_run
+    from metarl.fewshot.classifier import FewShotClassifier
+    from metarl.fewshot.loading import load_run
     from metarl.files import write_atomically
 
     run, learner = load_run(target, options.batch_norm)

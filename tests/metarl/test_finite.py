@@ -23,7 +23,7 @@ from metarl.envs.wrappers.gym_family import GymFamily
 from metarl.errors import NonFiniteError, UserError
 from metarl.fewshot.classifier import FewShotClassifier
 from metarl.fewshot.datasets.glyphs import Glyphs
-from metarl.fewshot.networks.functional import accuracy
+from metarl.fewshot.networks.scores import accuracy
 from metarl.learning.contract import Budget
 from metarl.ops import finite
 from metarl.runs import checkpoints
@@ -224,7 +224,7 @@ def test_the_reproducer_shows_the_failing_loss_again(tmp_path):
     """From the file and the run's source alone: the tasks it names have that loss with those parameters."""
     from metarl.fewshot.learners import protonet
     from metarl.fewshot.learners.metric import training_source
-    from metarl.fewshot.networks.embedding import loss_and_accuracy
+    from metarl.fewshot.networks.scores import loss_and_accuracy
 
     config = tiny("protonet", **DIVERGING)
     run = begin(tmp_path / "run", "protonet", config, GLYPHS)

@@ -217,9 +217,6 @@ def test_the_rule_of_named_modules_itself():
 LONGEST_FILE, LONGEST_AGENT = 350, 200
 # Files that were longer when the rule came. A number may only shrink; a file within the bounds leaves the list.
 STILL_LONGER = {
-    "metarl/fewshot/classifier.py": 476,
-    "metarl/fewshot/datasets/images.py": 361,
-    "metarl/fewshot/learners/maml.py": 402,
     "scripts/benchmark_fewshot.py": 488,
     "scripts/reproduce.py": 503,
     "scripts/rl2_tables.py": 367,

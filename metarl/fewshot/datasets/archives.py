@@ -305,7 +305,7 @@ def read_tar_gz(path: Path, wanted: tuple[str, ...], max_bytes: int) -> dict[str
         UserError: it is damaged (its checksum is verified), holds links, escaping names or too much, or
             lacks a wanted member.
     """
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     with reading(str(path)), gzip.open(path) as plain:
         with tarfile.open(fileobj=plain, mode="r:") as archive:
             total = 0
@@ -318,13 +318,13 @@ def read_tar_gz(path: Path, wanted: tuple[str, ...], max_bytes: int) -> dict[str
                     raise ValueError(f"it unpacks to more than {max_bytes} bytes")
                 stream = archive.extractfile(member) if member.name in wanted else None
                 if stream is not None:
-                    found[member.name] = stream.read()
+                    contents[member.name] = stream.read()
         while plain.read(1 << 20):  # to the end, where the checksum is
             if plain.tell() > 2 * max_bytes + (1 << 20):  # headers and padding have room
                 raise ValueError(f"it unpacks to more than {max_bytes} bytes")
-        if missing := sorted(set(wanted) - set(found)):
+        if missing := sorted(set(wanted) - set(contents)):
             raise ValueError(f"it lacks {', '.join(missing)}")
-    return found
+    return contents
 
 
 def read_text(data: bytes, what: str) -> str:

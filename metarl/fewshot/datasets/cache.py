@@ -38,9 +38,9 @@ def decoded(name: str, key: str, shape: tuple[int, ...], fill: Callable[[Pixels]
         The array; mapped copy-on-write, so that nothing written to it reaches the file.
     """
     path = _place(name, key, shape)
-    found = _load(path, shape)
-    if found is not None:
-        return found
+    cached = _load(path, shape)
+    if cached is not None:
+        return cached
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(path.parent).free < math.prod(shape) + SPARE:
@@ -99,5 +99,5 @@ def _load(path: Path, shape: tuple[int, ...]) -> Pixels | None:
         array = np.load(path, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    held: Pixels = array.view(np.ndarray)
-    return held if held.dtype == np.uint8 and held.shape == shape else None
+    pixels: Pixels = array.view(np.ndarray)
+    return pixels if pixels.dtype == np.uint8 and pixels.shape == shape else None

@@ -22,7 +22,8 @@ from metarl.errors import UserError
 from metarl.fewshot.datasets.archives import ZipStore, file_sha256, read_tar_gz, read_text
 from metarl.fewshot.datasets.cache import Pixels, decoded
 from metarl.fewshot.datasets.downloads import Remote, data_folder, obtain
-from metarl.fewshot.datasets.images import Images, ImageSource
+from metarl.fewshot.datasets.image_source import ImageSource
+from metarl.fewshot.datasets.images import Images
 from metarl.fewshot.datasets.pictures import Preparation, decode
 
 SIZE = 32

@@ -29,16 +29,16 @@ Report = Callable[[int, int | None], None]  # bytes so far, bytes in all if know
 
 def cache_folder() -> Path:
     """The user's folder for what can be made again: METARL_CACHE, else the system's usual place."""
-    if given := os.environ.get("METARL_CACHE"):
-        return Path(given)
+    if named := os.environ.get("METARL_CACHE"):
+        return Path(named)
     base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
     return Path(base) / "metarl"
 
 
-def data_folder(given: Path | None) -> Path:
+def data_folder(data_root: Path | None) -> Path:
     """Where data sets lie: the folder given, else METARL_DATA, else the user's cache folder."""
-    if given is not None:
-        return given
+    if data_root is not None:
+        return data_root
     return Path(os.environ["METARL_DATA"]) if os.environ.get("METARL_DATA") else cache_folder() / "data"
 
 

@@ -24,7 +24,8 @@ from metarl.errors import UserError
 from metarl.fewshot.datasets.archives import FolderStore, Remarks, some, warn
 from metarl.fewshot.datasets.cache import described
 from metarl.fewshot.datasets.downloads import data_folder
-from metarl.fewshot.datasets.images import SPLITS, Images, ImageSource
+from metarl.fewshot.datasets.image_source import SPLITS, ImageSource
+from metarl.fewshot.datasets.images import Images
 from metarl.fewshot.datasets.pictures import Preparation, head_of, is_picture, prepare_all
 
 LAYOUT = (
@@ -135,7 +136,7 @@ def classes_of(store: FolderStore) -> tuple[dict[str, list[str]], Remarks]:
     empty = [
         folder
         for folder in store.folders
-        if folder.count("/") + 1 == depth and not any(f"{held}/".startswith(f"{folder}/") for held in by_folder)
+        if folder.count("/") + 1 == depth and not any(f"{parent}/".startswith(f"{folder}/") for parent in by_folder)
     ]
     return members, {
         f"pictures passed over outside of folders as deep as {next(iter(members), 'classes')}": sorted(stray),

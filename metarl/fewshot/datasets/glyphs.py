@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from metarl.fewshot.datasets.cache import Pixels
-from metarl.fewshot.datasets.images import Images, ImageSource
+from metarl.fewshot.datasets.image_source import ImageSource
+from metarl.fewshot.datasets.images import Images
 from metarl.fewshot.datasets.pictures import Preparation
 from metarl.seeding import Key
 
@@ -90,13 +91,13 @@ def letters() -> tuple[str, ...]:
     fonts = [TTFont(face_file(face), lazy=True) for face in FACES]
     maps: list[dict[int, str]] = [font.getBestCmap() for font in fonts]
     shared = sorted(set.intersection(*map(set, maps)))
-    found = [point for point in shared if unicodedata.category(chr(point)).startswith("L")]
+    points = [point for point in shared if unicodedata.category(chr(point)).startswith("L")]
     outlines: list[tuple[Hashable, int]] = []
     for face, (font, names) in enumerate(zip(fonts, maps, strict=True)):
         glyphs = font.getGlyphSet()
-        outlines += [((face, outline(glyphs, names[point])), point) for point in found]
-    first = merge(found, outlines)
-    kept = [point for point in found if first[point] == point]
+        outlines += [((face, outline(glyphs, names[point])), point) for point in points]
+    first = merge(points, outlines)
+    kept = [point for point in points if first[point] == point]
     order = [code for codes in SCRIPTS.values() for code in codes]
     return tuple(
         sorted(
@@ -135,18 +136,18 @@ def merge(points: Iterable[int], marks: Iterable[tuple[Hashable, int]]) -> dict[
 @cache
 def draw() -> Images:
     """Every letter in every face, jittered."""
-    found = letters()
+    drawn = letters()
     fonts = [
         ImageFont.truetype(str(face_file(face)), FONT_PIXELS, layout_engine=ImageFont.Layout.BASIC) for face in FACES
     ]
-    jitter = Key(0)("glyphs", "jitter").uniform((len(found), len(FACES), 6)) * 2 - 1
-    pixels = np.empty((len(found), len(FACES), 1, SIZE, SIZE), np.uint8)
-    for i, letter in enumerate(found):
+    jitter = Key(0)("glyphs", "jitter").uniform((len(drawn), len(FACES), 6)) * 2 - 1
+    pixels = np.empty((len(drawn), len(FACES), 1, SIZE, SIZE), np.uint8)
+    for i, letter in enumerate(drawn):
         for f, font in enumerate(fonts):
             pixels[i, f, 0] = picture(letter, font, jitter[i, f])
-    scripts_of = tuple(NAMES[scripts.script(letter)] for letter in found)
-    classes = tuple(f"{script}/U+{ord(letter):04X}" for script, letter in zip(scripts_of, found, strict=True))
-    return Images(pixels.reshape(-1, 1, SIZE, SIZE), classes, (len(FACES),) * len(found), scripts_of)
+    scripts_of = tuple(NAMES[scripts.script(letter)] for letter in drawn)
+    classes = tuple(f"{script}/U+{ord(letter):04X}" for script, letter in zip(scripts_of, drawn, strict=True))
+    return Images(pixels.reshape(-1, 1, SIZE, SIZE), classes, (len(FACES),) * len(drawn), scripts_of)
 
 
 def picture(letter: str, font: ImageFont.FreeTypeFont, jitter: NDArray[np.float64]) -> Pixels:

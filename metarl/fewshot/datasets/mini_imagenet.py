@@ -22,7 +22,8 @@ from metarl.errors import UserError
 from metarl.fewshot.datasets.archives import Store, open_store, read_text, reading, warn
 from metarl.fewshot.datasets.cache import described
 from metarl.fewshot.datasets.downloads import data_folder
-from metarl.fewshot.datasets.images import Images, ImageSource
+from metarl.fewshot.datasets.image_source import ImageSource
+from metarl.fewshot.datasets.images import Images
 from metarl.fewshot.datasets.pictures import Preparation, prepare_all
 
 SIZE = 84
@@ -102,8 +103,8 @@ def read_list(path: Path, split: str) -> dict[str, list[str]]:
                 raise ValueError(f"line {number} is not a file name and a label")
             members[row[1]].append(row[0])
     names = [name for files in members.values() for name in files]
-    found = hashlib.sha256("\n".join(sorted(members)).encode()).hexdigest()
-    if found != PUBLISHED[split] or {len(files) for files in members.values()} != {PER_CLASS}:
+    digest = hashlib.sha256("\n".join(sorted(members)).encode()).hexdigest()
+    if digest != PUBLISHED[split] or {len(files) for files in members.values()} != {PER_CLASS}:
         raise UserError(
             f"{path} is not the published {split} list: it has {len(names)} pictures of {len(members)} classes; "
             f"expected: {LAYOUT}"
@@ -121,7 +122,7 @@ def _pictures(folder: Path) -> Store:
 
 
 def _locate(store: Store, wanted: Sequence[str]) -> list[str]:
-    """Where each wanted picture is, found by its bare name: there are often folders around them."""
+    """Where each wanted picture is, digest by its bare name: there are often folders around them."""
     where: dict[str, str] = {}
     listed, twice = set(wanted), []
     for name in store.names:

@@ -32,7 +32,8 @@ from metarl.errors import UserError
 from metarl.fewshot.datasets.archives import Store, ZipStore
 from metarl.fewshot.datasets.cache import Pixels, decoded
 from metarl.fewshot.datasets.downloads import Remote, data_folder, obtain
-from metarl.fewshot.datasets.images import SPLITS, Images, ImageSource
+from metarl.fewshot.datasets.image_source import SPLITS, ImageSource
+from metarl.fewshot.datasets.images import Images
 from metarl.fewshot.datasets.pictures import Preparation, decode
 from metarl.seeding import Key
 

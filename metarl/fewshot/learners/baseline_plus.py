@@ -10,9 +10,9 @@ from functools import partial
 
 from torch import nn
 
-from metarl.fewshot.datasets.images import ImageSource
+from metarl.fewshot.datasets.image_source import ImageSource
 from metarl.fewshot.learners import transfer
-from metarl.fewshot.networks.embedding import Trained
+from metarl.fewshot.learners.embedding import TrainedEmbedding
 from metarl.runs.run import Run
 
 
@@ -30,7 +30,7 @@ def train(config: Config, source: ImageSource, run: Run, encoder: nn.Module | No
     transfer.train(config, source, run, encoder, cosine=True)
 
 
-def load(run: Run, source: ImageSource, encoder: nn.Module | None = None) -> Trained:
+def load(run: Run, source: ImageSource, encoder: nn.Module | None = None) -> TrainedEmbedding:
     """The learner of a run, from its last checkpoint.
 
     Raises:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from metarl.fewshot.datasets.images import ImageSource
+from metarl.fewshot.datasets.image_source import ImageSource
 from metarl.fewshot.learners import transfer
+from metarl.fewshot.learners.embedding import TrainedEmbedding
 from metarl.fewshot.learners.protonet import ProtoNet
 from metarl.fewshot.learners.transfer import train
-from metarl.fewshot.networks.embedding import Trained
 from metarl.runs.run import Run
 
 __all__ = ["DEFAULTS", "Config", "load", "pixels", "train"]
@@ -24,7 +24,7 @@ class Config(transfer.Config):
 DEFAULTS = transfer.defaults(Config)
 
 
-def load(run: Run, source: ImageSource, encoder: nn.Module | None = None) -> Trained:
+def load(run: Run, source: ImageSource, encoder: nn.Module | None = None) -> TrainedEmbedding:
     """The learner of a run, from its last checkpoint.
 
     Raises:
@@ -33,6 +33,6 @@ def load(run: Run, source: ImageSource, encoder: nn.Module | None = None) -> Tra
     return transfer.load(run, source, encoder, ProtoNet, "nearest class mean of frozen features")
 
 
-def pixels(source: ImageSource) -> Trained:
+def pixels(source: ImageSource) -> TrainedEmbedding:
     """The same rule on raw pixels, which needs no training: what any encoder should better."""
-    return Trained(ProtoNet(nn.Flatten(), "running"), source, "nearest class mean of raw pixels")
+    return TrainedEmbedding(ProtoNet(nn.Flatten(), "running"), source, "nearest class mean of raw pixels")

@@ -11,11 +11,13 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from metarl.fewshot.datasets.images import ImageSource
+from metarl.fewshot.datasets.image_source import ImageSource
 from metarl.fewshot.learners import transfer
+from metarl.fewshot.learners.embedding import TrainedEmbedding
 from metarl.fewshot.learners.transfer import train
-from metarl.fewshot.networks.backbones import BatchNormMode
-from metarl.fewshot.networks.embedding import EmbeddingNetwork, Trained, unit
+from metarl.fewshot.networks.batch_norm import BatchNormMode
+from metarl.fewshot.networks.distances import unit
+from metarl.fewshot.networks.embedding import EmbeddingNetwork
 from metarl.learning.settings import check_range
 from metarl.runs.run import Run
 from metarl.seeding import Key
@@ -48,17 +50,17 @@ class Logistic(EmbeddingNetwork):
     def compare(self, support: Tensor, labels: Tensor, query: Tensor, ways: int, keys: Sequence[Key] = ()) -> Tensor:
         """Log-probabilities `(T, R, N)`; see `EmbeddingNetwork.compare`."""
         support, query = (unit(part.detach().cpu().double()) for part in (support, query))
-        found = []
+        log_probabilities = []
         for x, y, z in zip(support.numpy(), labels.cpu().numpy(), query.numpy(), strict=True):
             if not (np.isfinite(x).all() and np.isfinite(z).all()):  # scikit-learn's own error names no task
-                found.append(torch.full((len(z), ways), torch.nan, dtype=torch.float64))
+                log_probabilities.append(torch.full((len(z), ways), torch.nan, dtype=torch.float64))
                 continue
             model = LogisticRegression(C=self.c, max_iter=1000).fit(x, y)
-            found.append(torch.from_numpy(model.predict_log_proba(z)))
-        return torch.stack(found).float().to(labels.device)
+            log_probabilities.append(torch.from_numpy(model.predict_log_proba(z)))
+        return torch.stack(log_probabilities).float().to(labels.device)
 
 
-def load(run: Run, source: ImageSource, encoder: nn.Module | None = None) -> Trained:
+def load(run: Run, source: ImageSource, encoder: nn.Module | None = None) -> TrainedEmbedding:
     """The learner of a run, from its last checkpoint.
 
     Raises:

@@ -14,36 +14,33 @@ right and below where one row is enough; batch normalisation adds 1e-5 to the va
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from metarl.ambient import plain_torch, usable
-from metarl.errors import UserError
+from metarl.ambient import plain_torch
 from metarl.fewshot.batch import Batch
-from metarl.fewshot.datasets.images import ImageSource
-from metarl.fewshot.learners import training
-from metarl.fewshot.learners.training import SupervisedSource
-from metarl.fewshot.networks import chunks, encoders
-from metarl.fewshot.networks.backbones import Backbone, make_backbone
-from metarl.fewshot.networks.embedding import halving
-from metarl.fewshot.networks.functional import Classifier, Data, Network, Regressor, check_ways, known
-from metarl.learning.contract import Budget, Scores
+from metarl.fewshot.datasets.image_source import ImageSource
+from metarl.fewshot.datasets.source import SupervisedSource
+from metarl.fewshot.learners import encoder_choice, training
+from metarl.fewshot.learners.adaptation import check_moves, learn, make_network, seeds
+from metarl.fewshot.learners.initialisation import TrainedInitialisation, restored
+from metarl.fewshot.learners.strategy import Strategy, choose_plan
+from metarl.fewshot.learners.trained_classes import remember_classes
+from metarl.fewshot.learners.training import halving
+from metarl.fewshot.networks.backbones import Backbone
+from metarl.fewshot.networks.network import Data, Network
 from metarl.learning.settings import check_range
 from metarl.meta import inner, outer
-from metarl.nets.mlp import MLP
 from metarl.nets.params import Params
 from metarl.ops import finite
 from metarl.runs.run import Run
 from metarl.seeding import Key
 from metarl.tasks import Tasks
 
-EVALUATION_CHUNK = 100  # tasks whose data is gathered together when a curve is measured
 BUT_NORMS = "*convolutions.* *shortcut.* *layers.* head.*"  # all but batch normalisation's shift and scale
-TEST_STEPS = 10  # of `log_probabilities` (cbfinn/maml tests after 10)
 FIRST_SIZES = (0.005, 0.1)  # learned step sizes start uniformly in this range (Li et al. 2017, from memory)
 
 
@@ -73,7 +70,7 @@ class Config:
     images, mini-ImageNet 15)."""
     hidden: tuple[int, ...] = (40, 40)
     """Regression: widths of the hidden layers (Finn et al. 2017: 40 40, relu)."""
-    strategy: training.Strategy = "auto"
+    strategy: Strategy = "auto"
     """How the meta-gradient is computed. auto times all three once and config.json remembers; another machine may
     choose otherwise, so train other last digits. threads repeats bit for bit on any number of cores of one kind."""
     checkpoint_every: int = 1000
@@ -146,73 +143,6 @@ def pairs(batch: Batch, seeds: Tensor | None = None) -> tuple[Data, Query]:
     return (batch.support_x, batch.support_y, *more), (batch, *more)
 
 
-def seeds(network: Network, key: Key, tasks: Tasks, device: str) -> Tensor | None:
-    """A seed for each task `(T,)`, by its index; None where the network draws nothing."""
-    if not network.draws:
-        return None
-    return torch.tensor([key(int(index)).integer() for index in tasks.indices], device=device)
-
-
-def learn(network: Network, aux: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Scalars to log, means over the tasks; the buffers among what tasks report go back into the network."""
-    network.follow({name.removeprefix("buffer/"): v for name, v in aux.items() if name.startswith("buffer/")})
-    return {name: values.mean() for name, values in aux.items() if not name.startswith("buffer/")}
-
-
-def check_moves(moves: str, params: Params) -> None:
-    """Check that some parameter adapts.
-
-    Raises:
-        UserError: none does.
-    """
-    try:
-        inner.Rule(0.0, moves=moves).moving(list(params))
-    except ValueError as error:
-        raise UserError(f"--moves: {error}") from None
-
-
-class NetworkSettings(Protocol):
-    """The part of a config that describes the network."""
-
-    @property
-    def hidden(self) -> tuple[int, ...]:
-        """Regression: widths of the hidden layers."""
-
-    @property
-    def backbone(self) -> Backbone:
-        """Images: which encoder."""
-
-    @property
-    def width(self) -> int:
-        """Images: filters a layer."""
-
-    @property
-    def batch_norm(self) -> Literal["transductive", "support"]:
-        """Images: what query images are normalised with."""
-
-    @property
-    def norm_scale(self) -> bool:
-        """Images: whether batch normalisation has a scale."""
-
-
-def make_network(
-    config: NetworkSettings, source: SupervisedSource, key: Key, encoder: nn.Module | None = None
-) -> Network:
-    """The network that adapts to the source's tasks."""
-    if not isinstance(source, ImageSource):
-        return Regressor(MLP((1, *config.hidden, 1), "relu"))
-    if encoder is None:
-        encoder = make_backbone(
-            config.backbone,
-            source.image_shape,
-            key("encoder").torch(),
-            config.width,
-            config.batch_norm,
-            config.norm_scale,
-        )
-    return Classifier(encoder, source.image_shape, source.ways, config.batch_norm)
-
-
 def first_parameters(config: Config, network: Network, key: Key, device: str) -> dict[str, Any]:
     """Meta-parameters before training: `{"model": ...}`, with learned step sizes `"rule"` too."""
     model = {name: value.to(device) for name, value in network.init(key("init").torch()).items()}
@@ -239,12 +169,12 @@ def train(config: Config, source: SupervisedSource, run: Run, encoder: nn.Module
         config: the settings.
         source: tasks of images, or of numbers.
         run: where it is logged and saved.
-        encoder: images: a module to start from, in place of the config's backbone; see `encoders`. Of its
+        encoder: images: a module to start from, in place of the config's backbone; see `user_encoders`. Of its
             parameters that require a gradient those adapt whose names match `config.moves`; "*" is all of them.
     """
-    training.remember_classes(run, source)
+    remember_classes(run, source)
     key = Key(run.seed)("maml")
-    encoder = encoders.to_train(run, source, encoder, config.batch_norm)
+    encoder = encoder_choice.to_train(run, source, encoder, config.batch_norm)
     network = make_network(config, source, key, encoder).to(run.device)
     if config.train_queries is not None and isinstance(source, ImageSource):
         source = replace(source, queries=config.train_queries)
@@ -257,7 +187,7 @@ def train(config: Config, source: SupervisedSource, run: Run, encoder: nn.Module
         return pairs(source.batch(tasks, run.device), seeds(network, of, tasks, run.device))
 
     first = data(source.fixed("train", config.tasks), key("first"))
-    plan = training.plan(run, config.strategy, goal, meta, first, network.draws)
+    plan = choose_plan(run, config.strategy, goal, meta, first, network.draws)
     tensors = named(meta)
     adam = torch.optim.Adam(tensors.values(), lr=config.outer_step_size)
 
@@ -265,138 +195,25 @@ def train(config: Config, source: SupervisedSource, run: Run, encoder: nn.Module
         return source.sample(config.tasks, key("tasks", iteration).numpy())
 
     def step(iteration: int, tasks: Tasks) -> dict[str, Tensor]:
-        found = outer.meta_gradient(goal, meta, data(tasks, key("draws", iteration)), plan)
-        for name, gradient in named(found.gradient).items():
+        result = outer.meta_gradient(goal, meta, data(tasks, key("draws", iteration)), plan)
+        for name, gradient in named(result.gradient).items():
             tensors[name].grad = gradient
         if config.clip is not None:
             finite.check_gradient(tensors)  # before clipping makes an infinite one finite
             nn.utils.clip_grad_value_(tensors.values(), config.clip)
-        return learn(network, found.aux)
+        return learn(network, result.aux)
 
     rate = halving(config.outer_step_size, config.halve_every)
     training.fit(run, config, training.Learnable(lambda: tensors | network.still, adam, rate), draw, step)
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A trained initialisation, adapted to new tasks by gradient descent.
-
-    Attributes:
-        network: what is adapted.
-        params: where adaptation starts.
-        rule: its steps; `steps` is how many `log_probabilities` takes, a curve takes its budget's.
-        source: where its tasks come from.
-    """
-
-    network: Network
-    params: Params
-    rule: inner.Rule
-    source: SupervisedSource
-
-    @plain_torch()
-    def adapt(self, task: Batch, steps: int) -> list[Params]:
-        """The K+1 iterates of a task, without the task axis."""
-        task = usable(task)
-        data = (task.support_x, task.support_y)
-        return inner.adapt(self.params, self.network.support_loss, data, replace(self.rule, steps=steps, order=1))
-
-    @plain_torch()
-    def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
-        """Score on the query data after 0..K gradient steps on the support set; NaN or infinite where they diverge.
-
-        Raises:
-            UserError: the tasks have other ways than the head.
-            NonFiniteError: a score is not finite before any step.
-        """
-        if isinstance(self.network, Classifier) and (ways := tasks.arrays["classes"].shape[1]) != self.network.ways:
-            raise UserError(
-                f"these tasks have {ways} classes, this learner's head is for {self.network.ways}: train one"
-            )
-
-        def one(task: Batch) -> Tensor:
-            return torch.stack([self.network.query_loss(params, task)[1] for params in self.adapt(task, budget.steps)])
-
-        found: list[Tensor] = []
-        with torch.no_grad():
-            together = self._tasks_together(tasks)
-            for start in range(0, len(tasks), together):
-                batch = self.source.batch(tasks[start : start + together])
-                if isinstance(self.network, Classifier):  # adapted convolutions in one batch are slow on a CPU
-                    found += [one(batch[i])[None] for i in range(len(batch))]
-                else:
-                    found.append(torch.func.vmap(one)(batch))
-        shots, protocol = self._protocol(batch)
-        values = torch.cat(found).double()
-        finite.check_rows({"score": values[:, :1]}, "the score before adaptation", tasks)
-        return Scores(
-            values=values.numpy(),
-            gradient_steps=tuple(range(budget.steps + 1)),
-            env_steps=None,
-            shots=tuple(shots if k else 0 for k in range(budget.steps + 1)),
-            kind=self.source.kind,
-            protocol=protocol,
-        )
-
-    def _tasks_together(self, tasks: Tasks) -> int:
-        """How many tasks' data are gathered together: so many images as fit into `chunks.BYTES`."""
-        if not isinstance(self.source, ImageSource):
-            return EVALUATION_CHUNK
-        images = tasks.arrays["support"].shape[1] + tasks.arrays["query"].shape[1]
-        each = chunks.COPIES * images * math.prod(self.source.image_shape) * torch.float32.itemsize
-        return int(max(1, min(EVALUATION_CHUNK, chunks.BYTES // each)))
-
-    def _protocol(self, batch: Batch) -> tuple[int, str]:
-        size = f" of {self.rule.step_size:g}" if isinstance(self.rule.step_size, float) else ""
-        points = int(batch.support_x.shape[1])
-        if not isinstance(self.network, Classifier):
-            return points, f"gradient steps{size} on {points} support points"
-        ways = self.network.ways
-        return points // ways, (
-            f"{ways}-way {points // ways}-shot, gradient steps{size} on {points} support images; "
-            f"batch norm: {self.network.normalised_by}"
-        )
-
-    @plain_torch()
-    def log_probabilities(self, batch: Batch, ways: int) -> Tensor:
-        """Of the first `ways` classes for the query images, `(T, R, ways)`; query labels are not used.
-
-        Raises:
-            UserError: the head has fewer outputs.
-            NonFiniteError: one is NaN: the adaptation diverges.
-        """
-        network = self.network
-        if not isinstance(network, Classifier):
-            raise ValueError("only a classifier has probabilities; this learner does regression")
-        check_ways(ways, network.ways)
-        with torch.no_grad():
-            logits = [
-                network.query_logits(self.adapt(batch[i], self.rule.steps)[-1], batch[i]) for i in range(len(batch))
-            ]
-        return known(torch.stack(logits)[..., :ways].log_softmax(-1))
-
-
 @plain_torch()
-def load(run: Run, source: SupervisedSource, encoder: nn.Module | None = None) -> Trained:
+def load(run: Run, source: SupervisedSource, encoder: nn.Module | None = None) -> TrainedInitialisation:
     """The learner of a run, from its last checkpoint.
 
     Raises:
         UserError: the run has no checkpoint yet.
     """
     config: Config = run.config
-    encoder = encoders.to_judge(run, source, encoder, config.batch_norm)
+    encoder = encoder_choice.to_judge(run, source, encoder, config.batch_norm)
     return restored(make_network(config, source, Key(run.seed)("maml"), encoder), run, source)
-
-
-def restored(network: Network, run: Run, source: SupervisedSource) -> Trained:
-    """A network with the tensors of the run's last checkpoint.
-
-    Raises:
-        UserError: the run has no checkpoint yet, or it does not fit.
-    """
-    config, held = run.config, training.saved(run)
-    learned = {name.removeprefix("rule/"): value for name, value in held.items() if name.startswith("rule/")}
-    params = network.init(Key(run.seed)("loaded").torch())
-    tensors = {name: value for name, value in held.items() if not name.startswith("rule/")}
-    training.put_back(params | network.still, tensors, run)
-    rule = inner.Rule(learned or config.inner_step_size, TEST_STEPS, config.moves, 1)
-    return Trained(network, params, rule, source)

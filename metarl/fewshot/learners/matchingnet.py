@@ -18,11 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metarl.ambient import plain_torch
-from metarl.fewshot.datasets.images import ImageSource
-from metarl.fewshot.learners import metric
-from metarl.fewshot.networks import encoders
-from metarl.fewshot.networks.backbones import BatchNormMode, feature_size
-from metarl.fewshot.networks.embedding import EmbeddingNetwork, Trained, at_least_single, exact, unit
+from metarl.fewshot.datasets.image_source import ImageSource
+from metarl.fewshot.learners import encoder_choice, metric
+from metarl.fewshot.learners.embedding import TrainedEmbedding
+from metarl.fewshot.networks.batch_norm import BatchNormMode
+from metarl.fewshot.networks.distances import at_least_single, exact, unit
+from metarl.fewshot.networks.embedding import EmbeddingNetwork
+from metarl.fewshot.networks.encoders import feature_size
 from metarl.learning.settings import check_range
 from metarl.runs.run import Run
 from metarl.seeding import Key
@@ -127,20 +129,20 @@ def train(config: Config, source: ImageSource, run: Run, encoder: nn.Module | No
         config: the settings.
         source: tasks of images.
         run: where it is logged and saved.
-        encoder: a module to start from, in place of the config's backbone; see `encoders`.
+        encoder: a module to start from, in place of the config's backbone; see `user_encoders`.
     """
-    encoder = encoders.to_train(run, source, encoder, config.batch_norm)
+    encoder = encoder_choice.to_train(run, source, encoder, config.batch_norm)
     metric.train(config, source, run, make(config, source, run.seed, encoder), Key(run.seed)("matchingnet"))
 
 
 @plain_torch()
-def load(run: Run, source: ImageSource, encoder: nn.Module | None = None) -> Trained:
+def load(run: Run, source: ImageSource, encoder: nn.Module | None = None) -> TrainedEmbedding:
     """The learner of a run, from its last checkpoint.
 
     Raises:
         UserError: the run has no checkpoint yet.
     """
-    encoder = encoders.to_judge(run, source, encoder, run.config.batch_norm)
+    encoder = encoder_choice.to_judge(run, source, encoder, run.config.batch_norm)
     network = metric.restored(make(run.config, source, run.seed, encoder), run)
     rule = "attention over support images" + (" in full context" if run.config.full_context else "")
-    return Trained(network, source, rule)
+    return TrainedEmbedding(network, source, rule)

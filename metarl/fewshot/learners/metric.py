@@ -8,11 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from metarl.errors import UserError
-from metarl.fewshot.datasets.images import ImageSource
+from metarl.fewshot.datasets.image_source import ImageSource
 from metarl.fewshot.learners import training
-from metarl.fewshot.networks.backbones import Backbone, BatchNormMode, make_backbone
-from metarl.fewshot.networks.embedding import EmbeddingNetwork, halving, loss_and_accuracy
-from metarl.fewshot.networks.encoders import tensors
+from metarl.fewshot.learners.trained_classes import remember_classes
+from metarl.fewshot.learners.training import halving
+from metarl.fewshot.networks.backbones import Backbone, make_backbone
+from metarl.fewshot.networks.batch_norm import BatchNormMode
+from metarl.fewshot.networks.embedding import EmbeddingNetwork
+from metarl.fewshot.networks.encoders import named_tensors
+from metarl.fewshot.networks.scores import loss_and_accuracy
 from metarl.learning.settings import check_range
 from metarl.runs.run import Run
 from metarl.seeding import Key, keyed_globals
@@ -71,7 +75,7 @@ def train(config: Config, source: ImageSource, run: Run, network: EmbeddingNetwo
     Raises:
         UserError: none of its parameters learns.
     """
-    training.remember_classes(run, source)
+    remember_classes(run, source)
     network.to(run.device)
     source = training_source(config, source)
     if not any(parameter.requires_grad for parameter in network.parameters()):
@@ -92,7 +96,7 @@ def train(config: Config, source: ImageSource, run: Run, network: EmbeddingNetwo
             torch.autograd.backward(loss)
         return {"loss/query": loss, "score/query_accuracy": accuracy}
 
-    what = training.Learnable(lambda: tensors(network), adam, halving(config.step_size, config.halve_every))
+    what = training.Learnable(lambda: named_tensors(network), adam, halving(config.step_size, config.halve_every))
     training.fit(run, config, what, draw, step)
 
 
@@ -102,5 +106,5 @@ def restored(network: EmbeddingNetwork, run: Run) -> EmbeddingNetwork:
     Raises:
         UserError: the run has no checkpoint yet, or it does not fit.
     """
-    training.put_back(tensors(network), training.saved(run), run)
+    training.put_back(named_tensors(network), training.saved(run), run)
     return network.eval()

@@ -22,12 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from metarl.ambient import plain_torch
-from metarl.fewshot.datasets.images import ImageSource
-from metarl.fewshot.learners import training
-from metarl.fewshot.learners.maml import Trained, check_moves, learn, make_network, restored, seeds
-from metarl.fewshot.networks import encoders
+from metarl.fewshot.datasets.image_source import ImageSource
+from metarl.fewshot.learners import encoder_choice, training
+from metarl.fewshot.learners.adaptation import check_moves, learn, make_network, seeds
+from metarl.fewshot.learners.initialisation import TrainedInitialisation, restored
+from metarl.fewshot.learners.strategy import Strategy, choose_plan
+from metarl.fewshot.learners.trained_classes import remember_classes
 from metarl.fewshot.networks.backbones import Backbone
-from metarl.fewshot.networks.functional import Data, Network
+from metarl.fewshot.networks.network import Data, Network
 from metarl.learning.settings import check_range
 from metarl.meta import inner, outer
 from metarl.nets.params import Params
@@ -56,7 +58,7 @@ class Config:
     """Images a class of a training task (Nichol et al. 2018: Omniglot 10, mini-ImageNet 15)."""
     outer_step_size: float = 1.0
     """Epsilon at first; it falls linearly to 0 (Nichol et al. 2018: 1)."""
-    strategy: training.Strategy = "auto"
+    strategy: Strategy = "auto"
     """How the tasks of a meta-batch are computed. auto times all three once and config.json remembers; another machine
     may choose otherwise, so train other last digits. threads repeats bit for bit on any number of cores of one kind."""
     checkpoint_every: int = 1000
@@ -148,11 +150,11 @@ def train(config: Config, source: Any, run: Run, encoder: nn.Module | None = Non
         config: the settings.
         source: tasks of images, or of numbers; trained on with `config.train_shots` shots.
         run: where it is logged and saved.
-        encoder: images: a module to start from, in place of the config's backbone; see `encoders`.
+        encoder: images: a module to start from, in place of the config's backbone; see `user_encoders`.
     """
-    training.remember_classes(run, source)
+    remember_classes(run, source)
     key = Key(run.seed)("reptile")
-    encoder = encoders.to_train(run, source, encoder, config.batch_norm)
+    encoder = encoder_choice.to_train(run, source, encoder, config.batch_norm)
     network = make_network(config, source, key, encoder).to(run.device)
     wanted: dict[str, Any] = {"shots": config.train_shots}
     if isinstance(source, ImageSource):
@@ -174,17 +176,17 @@ def train(config: Config, source: Any, run: Run, encoder: nn.Module | None = Non
         return (source.batch(tasks, run.device), order, *(() if drawn is None else (drawn,)))
 
     first = data(with_order(source.fixed("train", config.tasks), key("first").numpy()), key("first draws"))
-    plan = training.plan(run, config.strategy, goal, {"model": params}, first, network.draws)
+    plan = choose_plan(run, config.strategy, goal, {"model": params}, first, network.draws)
 
     def draw(iteration: int) -> Tasks:
         rng = key("tasks", iteration).numpy()
         return with_order(source.sample(config.tasks, rng), rng)
 
     def step(iteration: int, tasks: Tasks) -> dict[str, Tensor]:
-        found = outer.meta_gradient(goal, {"model": params}, data(tasks, key("draws", iteration)), plan)
+        result = outer.meta_gradient(goal, {"model": params}, data(tasks, key("draws", iteration)), plan)
         for name, value in params.items():
-            value.grad = found.gradient["model"][name]
-        return learn(network, found.aux)
+            value.grad = result.gradient["model"][name]
+        return learn(network, result.aux)
 
     def epsilon(iteration: int) -> float:
         return config.outer_step_size * (1 - iteration / config.iterations)
@@ -193,12 +195,12 @@ def train(config: Config, source: Any, run: Run, encoder: nn.Module | None = Non
 
 
 @plain_torch()
-def load(run: Run, source: Any, encoder: nn.Module | None = None) -> Trained:
+def load(run: Run, source: Any, encoder: nn.Module | None = None) -> TrainedInitialisation:
     """The learner of a run, from its last checkpoint.
 
     Raises:
         UserError: the run has no checkpoint yet.
     """
-    encoder = encoders.to_judge(run, source, encoder, run.config.batch_norm)
+    encoder = encoder_choice.to_judge(run, source, encoder, run.config.batch_norm)
     loaded = restored(make_network(run.config, source, Key(run.seed)("reptile"), encoder), run, source)
     return replace(loaded, rule=replace(loaded.rule, steps=TEST_STEPS))

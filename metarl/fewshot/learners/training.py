@@ -1,49 +1,32 @@
-"""The training loop of every few-shot learner: resumable bit for bit, means of what it saw in the log."""
+"""Learners that compare embeddings: an encoder, and a rule from support features to classes.
+
+`EmbeddingNetwork` is the module, its `compare` the rule; `Trained` judges it, with a curve over the
+shots it was shown. Nothing here takes gradient steps on the encoder for a new task, so a learner takes any number of
+classes, whatever it was trained with.
+"""
 
 from __future__ import annotations
 
-import os
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from metarl.errors import NonFiniteError, UserError
-from metarl.fewshot.batch import Batch
-from metarl.fewshot.datasets.archives import DataWarning, some
-from metarl.fewshot.datasets.images import ImageSource
-from metarl.learning.contract import ScoreKind
-from metarl.meta import outer
 from metarl.ops import finite
 from metarl.runs.run import Run
 from metarl.tasks import Tasks
 
-UNNAMED = "folder"  # the data set whose classes are the user's, and were split otherwise before runs remembered them
-TRAINED_ON = "trained_on"  # what a run calls the classes it remembers
-Strategy = Literal["auto", "loop", "threads", "vmap"]
+Rate = Callable[[int], float]
 
 
-class SupervisedSource(Protocol):
-    """A `Source` whose tasks become tensors."""
-
-    @property
-    def kind(self) -> ScoreKind:
-        """How its tasks are scored."""
-
-    def fixed(self, split: str, n: int) -> Tasks:
-        """The first n of the split's frozen tasks."""
-
-    def sample(self, n: int, rng: np.random.Generator, split: str = "train") -> Tasks:
-        """Draw n fresh tasks."""
-
-    def batch(self, tasks: Tasks, device: torch.device | str = "cpu") -> Batch:
-        """Their support and query data."""
+def halving(step_size: float, every: int | None) -> Rate:
+    """A step size that halves every so many iterations; None: never."""
+    return lambda iteration: step_size * (0.5 ** (iteration // every) if every else 1.0)
 
 
 class Settings(Protocol):
@@ -110,10 +93,10 @@ def fit(
     masks = finite.masks(what.tensors(), what.optimiser)
     restored = run.restore()
     if restored is not None:
-        held = restored[1]
-        put_back(what.tensors(), held["params"], run)
-        what.optimiser.load_state_dict(held["optimiser"])
-        recent = held["recent"]
+        checkpoint = restored[1]
+        put_back(what.tensors(), checkpoint["params"], run)
+        what.optimiser.load_state_dict(checkpoint["optimiser"])
+        recent = checkpoint["recent"]
 
     def state() -> dict[str, Any]:
         saved = {"params": dict(what.tensors()), "optimiser": what.optimiser.state_dict(), "recent": recent}
@@ -148,14 +131,14 @@ def _with_data(error: NonFiniteError, data: Any, attempt: Callable[[Tasks], Any]
     return error
 
 
-def put_back(tensors: Mapping[str, Tensor], held: Mapping[str, Tensor], run: Run) -> None:
+def put_back(tensors: Mapping[str, Tensor], saved: Mapping[str, Tensor], run: Run) -> None:
     """Copy the tensors of a run's checkpoint into those of the same names.
 
     Raises:
         UserError: they have other names or shapes.
     """
-    for name in sorted(tensors.keys() | held.keys()):
-        here, there = (tuple(each[name].shape) if name in each else "nothing" for each in (tensors, held))
+    for name in sorted(tensors.keys() | saved.keys()):
+        here, there = (tuple(each[name].shape) if name in each else "nothing" for each in (tensors, saved))
         if here != there:
             raise UserError(
                 f"the checkpoint in {run.folder} does not fit: {name} is {there} there and {here} here; "
@@ -163,124 +146,7 @@ def put_back(tensors: Mapping[str, Tensor], held: Mapping[str, Tensor], run: Run
             )
     with torch.no_grad():
         for name, value in tensors.items():
-            value.copy_(held[name])
-
-
-def remember_classes(run: Run, source: Any) -> None:
-    """Store in config.json which classes a run is trained on, or see that they are those it began with.
-
-    Args:
-        run: being trained.
-        source: where its tasks come from; one without classes has nothing to remember.
-
-    Raises:
-        UserError: the run began with other classes or pictures.
-    """
-    if not isinstance(source, ImageSource):
-        return
-    now = _memory(source)
-    before = run.recall(TRAINED_ON)
-    if before is None:
-        if source.name == UNNAMED and run.metrics():
-            raise UserError(
-                f"{run.folder} does not remember its classes, and they were split otherwise then: train anew"
-            )
-        run.remember(TRAINED_ON, now)
-        few = {split: len(source.classes(split)) for split in source.splits}
-        few = {split: count for split, count in few.items() if split != "train" and count < source.ways}
-        if few and len(now["classes"]) >= source.ways:
-            counts = ", ".join(f"{split} {count}" for split, count in few.items())
-            warnings.warn(
-                f"{source.name}: too few classes to judge with {source.ways} ways ({counts}): evaluate with fewer "
-                f"--ways{source.more_classes}",
-                DataWarning,
-                stacklevel=2,
-            )
-        return
-    if before != now:
-        raise UserError(
-            f"{run.folder} cannot go on: {source.name} has changed since it began ({_changes(before, now)}); give the "
-            "data as they were, or train a new run"
-        )
-
-
-def check_unseen(run: Run, source: Any, split: str) -> None:
-    """Check that a run is judged on classes that it was not trained on; warn if its data have changed.
-
-    Raises:
-        UserError: it was trained on some of them; the first few are named.
-    """
-    before = run.recall(TRAINED_ON)
-    if not isinstance(source, ImageSource):
-        return
-    if before is None:
-        if source.name == UNNAMED:
-            warnings.warn(
-                f"{run.folder} does not remember its classes, which were split otherwise when it was trained: some of "
-                f"the {split} classes may be among them; train anew to be sure",
-                DataWarning,
-                stacklevel=2,
-            )
-        return
-    seen = sorted(set(before["classes"]) & set(source.classes(split)))
-    if seen and split != "train":
-        raise UserError(
-            f"{run.folder} was trained on {len(seen)} of the {len(source.classes(split))} {split} classes "
-            f"({some(seen)}): give the data as they were, or train a new run on these"
-        )
-    now = _memory(source)
-    if before != now:
-        warnings.warn(
-            f"{source.name} has changed since {run.folder} was trained ({_changes(before, now)}): its {split} tasks "
-            "are not those of then",
-            DataWarning,
-            stacklevel=2,
-        )
-
-
-def _memory(source: ImageSource) -> dict[str, Any]:
-    return {"classes": sorted(source.classes("train")), "images": source.images.fingerprint}
-
-
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What differs between two memories of training data, in words."""
-    old, new = set(before["classes"]), set(now["classes"])
-    parts = [f"{len(new)} classes to train on, {len(old)} then"]
-    parts += [f"{word}: {some(sorted(names))}" for word, names in (("new", new - old), ("gone", old - new)) if names]
-    return "; ".join(parts) if old != new else "other pictures, or other classes to test on"
-
-
-def plan(
-    run: Run, strategy: Strategy, objective: outer.Objective, meta: Any, batch: Any, draws: bool = False
-) -> outer.Plan:
-    """The run's remembered plan for its meta-gradients, or a new one: given, or measured on `batch`.
-
-    Raises:
-        UserError: tasks cannot be computed together so, or not where the network `draws` random numbers: they come
-            from generators that belong to the process.
-    """
-    stored = run.recall("meta_gradient")
-    if stored is not None:
-        return outer.Plan(**stored)
-    if draws and strategy not in ("auto", "loop"):
-        raise UserError(f"--strategy {strategy} is not for an encoder that draws random numbers (dropout): use loop")
-    if strategy == "auto" and not draws:
-        found = outer.choose(objective, meta, batch)
-    else:
-        name: outer.Strategy = "loop" if strategy == "auto" else strategy
-        found = outer.Plan(name, threads=_cores() if name == "threads" else torch.get_num_threads())
-    if strategy == "vmap":
-        try:
-            outer.meta_gradient(objective, meta, batch, found)
-        except RuntimeError as error:
-            line = str(error).partition("\n")[0]
-            raise UserError(f"--strategy vmap cannot compute this ({line}); use loop or threads") from error
-    run.remember("meta_gradient", found.to_json())
-    return found
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            value.copy_(saved[name])
 
 
 def saved(run: Run) -> dict[str, Tensor]:

@@ -16,12 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metarl.ambient import plain_torch
-from metarl.fewshot.datasets.images import ImageSource
-from metarl.fewshot.learners import training
-from metarl.fewshot.networks import encoders
-from metarl.fewshot.networks.backbones import Backbone, BatchNormMode, feature_size, make_backbone
-from metarl.fewshot.networks.embedding import EmbeddingNetwork, Trained, at_least_single, channels_last, unit
-from metarl.fewshot.networks.functional import features
+from metarl.fewshot.datasets.image_source import ImageSource
+from metarl.fewshot.learners import encoder_choice, training
+from metarl.fewshot.learners.embedding import TrainedEmbedding
+from metarl.fewshot.learners.trained_classes import remember_classes
+from metarl.fewshot.networks.backbones import Backbone, make_backbone
+from metarl.fewshot.networks.batch_norm import BatchNormMode
+from metarl.fewshot.networks.distances import at_least_single, unit
+from metarl.fewshot.networks.embedding import EmbeddingNetwork
+from metarl.fewshot.networks.encoders import channels_last, feature_size, features, named_tensors
 from metarl.learning.settings import check_range
 from metarl.runs.run import Run
 from metarl.seeding import Key, keyed_globals
@@ -121,8 +124,8 @@ class BaseClasses:
         """Images `(n, C, H, W)` float32 in [0, 1] and labels `(n,)`: a class, then an image of it."""
         images = self.source.images
         label = rng.integers(len(self.ids), size=n)
-        held = self.ids[label]
-        index = images.starts[held] + (rng.random(n) * images.sizes[held]).astype(np.int64)
+        ids = self.ids[label]
+        index = images.starts[ids] + (rng.random(n) * images.sizes[ids]).astype(np.int64)
         pixels = torch.from_numpy(np.take(images.pixels, index, axis=0))
         if self.source.rotations:
             turns = rng.integers(QUARTERS, size=n)
@@ -149,12 +152,12 @@ def train(
         config: the settings.
         source: its train classes are the base classes.
         run: where it is logged and saved.
-        encoder: a module to start from, in place of the config's backbone; see `encoders`.
+        encoder: a module to start from, in place of the config's backbone; see `user_encoders`.
         cosine: with a cosine head (Baseline++).
     """
-    training.remember_classes(run, source)
+    remember_classes(run, source)
     key, base = Key(run.seed)("transfer"), BaseClasses.of(source)
-    encoder = encoders.to_train(run, source, encoder, config.batch_norm)
+    encoder = encoder_choice.to_train(run, source, encoder, config.batch_norm)
     if encoder is None:
         encoder = make_encoder(config, source, run.seed)
     size = feature_size(encoder, source.image_shape)
@@ -170,13 +173,13 @@ def train(
     def step(iteration: int, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
         x, y = drawn["images"].to(run.device), drawn["labels"].to(run.device)
         with keyed_globals(key("draws", iteration)):
-            found = head(features(encoder, x))
-            loss = F.cross_entropy(found, y)
+            scores = head(features(encoder, x))
+            loss = F.cross_entropy(scores, y)
             adam.zero_grad()
             torch.autograd.backward(loss)
-        return {"loss/train": loss, "score/train_accuracy": (found.argmax(-1) == y).float().mean()}
+        return {"loss/train": loss, "score/train_accuracy": (scores.argmax(-1) == y).float().mean()}
 
-    what = training.Learnable(lambda: encoders.tensors(network), adam, lambda _: config.step_size)
+    what = training.Learnable(lambda: named_tensors(network), adam, lambda _: config.step_size)
     training.fit(run, config, what, draw, step)
 
 
@@ -187,20 +190,23 @@ def load(
     encoder: nn.Module | None,
     network: Callable[[nn.Module, BatchNormMode], EmbeddingNetwork],
     rule: str,
-) -> Trained:
+) -> TrainedEmbedding:
     """A run's frozen encoder under a head for new tasks.
 
     Raises:
         UserError: the run has no checkpoint yet.
     """
     config: Config = run.config
-    encoder = encoders.to_judge(run, source, encoder, config.batch_norm)
+    encoder = encoder_choice.to_judge(run, source, encoder, config.batch_norm)
     if encoder is None:
         encoder = make_encoder(config, source, run.seed)
-    held = training.saved(run).items()
-    mine = {name.removeprefix("encoder."): value for name, value in held if name.startswith("encoder.")}
-    training.put_back(encoders.tensors(encoder), mine, run)
-    return Trained(network(encoder, config.batch_norm).eval(), source, rule)
+    mine = {
+        name.removeprefix("encoder."): value
+        for name, value in training.saved(run).items()
+        if name.startswith("encoder.")
+    }
+    training.put_back(named_tensors(encoder), mine, run)
+    return TrainedEmbedding(network(encoder, config.batch_norm).eval(), source, rule)
 
 
 @dataclass(frozen=True)
@@ -257,9 +263,9 @@ class FittedHead(EmbeddingNetwork):
             for _ in range(config.epochs):
                 order = torch.from_numpy(np.stack([rng.permutation(images) for rng in orders])).to(device)
                 for rows in torch.split(order, config.head_minibatch, 1):
-                    found = logits(support.take_along_dim(rows[..., None], 1), weight, other, self.scale)
+                    scores = logits(support.take_along_dim(rows[..., None], 1), weight, other, self.scale)
                     # A sum over tasks: each head sees the mean loss of its own task.
-                    loss = F.cross_entropy(found.flatten(0, 1), labels.gather(1, rows).flatten(), reduction="sum")
+                    loss = F.cross_entropy(scores.flatten(0, 1), labels.gather(1, rows).flatten(), reduction="sum")
                     loss = loss / rows.shape[1]
                     sgd.zero_grad()
                     torch.autograd.backward(loss)

@@ -1,20 +1,10 @@
-"""Encoders: from images `(B, C, H, W)` to features `(B, F)`.
+"""The backbones of the literature: from images `(B, C, H, W)` to features `(B, F)`.
 
-Any `torch.nn.Module` is an encoder: learners call it through `torch.func.functional_call` with explicit
-parameters. The ones here have no hidden state in two of their three modes, so they run under
-`torch.func.vmap`, and take part in an explicit choice of what batch normalisation normalises with:
-
-- `transductive`: the statistics of the images in the call (MAML: a query set is normalised with itself,
-  so a prediction depends on the other queries: say so beside the number);
-- `support`: the statistics of the first `basis` images of the call. Give support and query images
-  together, support first, and nothing about the queries is used;
-- `running`: averages over training, as `torch.nn.BatchNorm2d`; in training mode it updates them in
-  place, which `vmap` does not allow.
+They take a `basis` beside the images, see `batch_norm`.
 """
 
 from __future__ import annotations
 
-import copy
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -23,52 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metarl.errors import UserError
-from metarl.seeding import Key, keyed_globals
+from metarl.fewshot.networks.batch_norm import BatchNorm, BatchNormMode
 
-BatchNormMode = Literal["transductive", "support", "running"]
 Backbone = Literal["conv4", "conv4-strided", "resnet12", "mlp"]
-EPSILON = 1e-5
-MOMENTUM = 0.1
-
-
-class BatchNorm(nn.Module):
-    """Batch normalisation of `(B, C)` or `(B, C, H, W)` in one of the three modes.
-
-    Args:
-        channels: C.
-        mode: see the module.
-        scale: learn a scale beside the shift (MAML's original code has none).
-    """
-
-    def __init__(self, channels: int, mode: BatchNormMode, scale: bool = True) -> None:
-        super().__init__()
-        if mode not in get_args(BatchNormMode):
-            raise UserError(f"batch-norm mode {mode!r}: choose from {', '.join(get_args(BatchNormMode))}")
-        self.mode = mode
-        self.weight = nn.Parameter(torch.ones(channels)) if scale else None
-        self.bias = nn.Parameter(torch.zeros(channels))
-        if mode == "running":
-            self.register_buffer("running_mean", torch.zeros(channels))
-            self.register_buffer("running_var", torch.ones(channels))
-
-    def forward(self, x: Tensor, basis: int | None = None) -> Tensor:
-        """Normalise `x`; `basis` images give the statistics in `support` mode (None: all of them)."""
-        shape = [-1, *[1] * (x.dim() - 2)]
-        if self.mode == "running":
-            mean, var = self.get_buffer("running_mean"), self.get_buffer("running_var")
-            weight = torch.ones_like(self.bias) if self.weight is None else self.weight
-            return F.batch_norm(x, mean, var, weight, self.bias, self.training, MOMENTUM, EPSILON)
-        if self.mode == "transductive" or basis is None:
-            if self.weight is not None:
-                return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, EPSILON)
-            # The shift apart: torch's second derivative fails where it is given a shift without a scale.
-            return F.batch_norm(x, None, None, None, None, True, 0.0, EPSILON) + self.bias.view(shape)
-        axes = [0, *range(2, x.dim())]
-        var, mean = torch.var_mean(x[:basis], axes, correction=0, keepdim=True)
-        scale = torch.rsqrt(var + EPSILON)  # written out: torch's own takes no gradient to given statistics
-        if self.weight is not None:
-            scale = scale * self.weight.view(shape)
-        return (x - mean) * scale + self.bias.view(shape)
 
 
 class Conv4(nn.Module):
@@ -82,7 +29,7 @@ class Conv4(nn.Module):
         size: (height, width) of the images.
         width: filters a layer.
         strided: the second form.
-        batch_norm: see the module.
+        batch_norm: see `batch_norm`.
         scale: see `BatchNorm`.
     """
 
@@ -148,7 +95,7 @@ class ResNet12(nn.Module):
         channels: of the images.
         size: (height, width) of the images, at least 16.
         widths: filters of each block.
-        batch_norm: see the module.
+        batch_norm: see `batch_norm`.
     """
 
     def __init__(
@@ -178,7 +125,7 @@ class MLP(nn.Module):
     Args:
         inputs: numbers in an image.
         widths: units of each layer.
-        batch_norm: see the module.
+        batch_norm: see `batch_norm`.
         scale: see `BatchNorm`.
     """
 
@@ -218,7 +165,7 @@ def make_backbone(
         image_shape: (channels, height, width) of the images.
         generator: where the weights come from.
         width: filters a layer of Conv4, or of ResNet-12's first block (then 2, 4 and 8 times as many).
-        batch_norm: see the module.
+        batch_norm: see `batch_norm`.
         scale: see `BatchNorm`; ResNet-12 always has one.
 
     Raises:
@@ -251,60 +198,3 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
 
 
 OURS = (Conv4, ResNet12, MLP)  # encoders whose second argument is a `basis`
-NORMS = (BatchNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-
-def feature_size(encoder: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """F, the features of any encoder; of one that is not ours, by encoding two blank images with a copy of it.
-
-    Raises:
-        UserError: it does not turn `(B, C, H, W)` into `(B, F)`.
-    """
-    if isinstance(encoder, OURS):
-        return encoder.features
-    trial = copy.deepcopy(encoder).eval()
-    like = next((p for p in trial.parameters() if p.is_floating_point()), torch.zeros(()))
-    try:
-        with torch.no_grad(), keyed_globals(Key(0)("feature size")):
-            features = trial(torch.zeros(2, *image_shape, dtype=like.dtype, device=like.device))
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"the encoder does not take images of shape {image_shape}: {first_line(error)}") from error
-    if not isinstance(features, Tensor) or features.dim() != 2 or len(features) != 2:
-        raise UserError("an encoder turns (B, C, H, W) into (B, F); this one returns something else")
-    return int(features.shape[1])
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, as far as it fits into a line."""
-    return str(error).partition("\n")[0]
-
-
-def batch_dependent(encoder: nn.Module) -> bool:
-    """Whether an image's features depend, in evaluation mode too, on the images beside it: by batch normalisation."""
-    return any(
-        module.mode != "running" if isinstance(module, BatchNorm) else module.running_mean is None
-        for module in encoder.modules()
-        if isinstance(module, NORMS)
-    )
-
-
-def normalised_by(encoder: nn.Module, mode: BatchNormMode) -> str:
-    """What images are normalised with when judged, for the protocol: the mode of ours, the nature of any other."""
-    if not any(isinstance(module, NORMS) for module in encoder.modules()):
-        return "none"
-    if isinstance(encoder, OURS):
-        return mode
-    return "transductive" if batch_dependent(encoder) else "running"
-
-
-def check_basis(encoder: nn.Module, mode: BatchNormMode) -> None:
-    """Check that an encoder can be told which images are support images, where the mode needs it.
-
-    Raises:
-        UserError: it cannot: it is not one of ours, and it normalises.
-    """
-    if mode == "support" and normalised_by(encoder, mode) != "none" and not isinstance(encoder, OURS):
-        raise UserError(
-            "batch norm 'support' needs a backbone of metarl: another encoder is not told which images those are; "
-            "choose 'transductive' or 'running'"
-        )

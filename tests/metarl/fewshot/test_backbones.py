@@ -8,7 +8,9 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from metarl.errors import UserError
-from metarl.fewshot.networks.backbones import BatchNorm, Conv4, feature_size, initialise, make_backbone
+from metarl.fewshot.networks.backbones import Conv4, initialise, make_backbone
+from metarl.fewshot.networks.batch_norm import BatchNorm
+from metarl.fewshot.networks.encoders import feature_size
 from metarl.seeding import Key
 
 FORMS = [

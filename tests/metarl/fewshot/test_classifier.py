@@ -20,11 +20,14 @@ from torch import nn
 from metarl import cli
 from metarl.errors import UserError
 from metarl.fewshot import LEARNERS
-from metarl.fewshot.classifier import RULES, FewShotClassifier, images, load_run
+from metarl.fewshot.classifier import RULES, FewShotClassifier
 from metarl.fewshot.datasets.glyphs import Glyphs
 from metarl.fewshot.datasets.omniglot import Omniglot
 from metarl.fewshot.datasets.pictures import Preparation
-from metarl.fewshot.learners import maml, protonet
+from metarl.fewshot.inputs import images
+from metarl.fewshot.learners import protonet
+from metarl.fewshot.learners.initialisation import TEST_STEPS
+from metarl.fewshot.loading import load_run
 from metarl.learning.contract import Budget
 from metarl.runs.run import Run
 from metarl.seeding import Key
@@ -172,7 +175,7 @@ def test_predictions_are_those_of_the_evaluation(runs):
     tasks = source.fixed("test", 3)
     for name in ("protonet", "maml"):
         learner = load_run(runs / name)[1]
-        scores = learner.curve(tasks, Budget(steps=maml.TEST_STEPS), 0).values[:, -1]
+        scores = learner.curve(tasks, Budget(steps=TEST_STEPS), 0).values[:, -1]
         for i, expected in enumerate(scores):
             support, query = (source.images.pixels[tasks.arrays[part][i], 0] for part in ("support", "query"))
             model = FewShotClassifier(learner).fit(255 - support, tasks.arrays["support_label"][i])

@@ -19,10 +19,10 @@ from metarl.errors import UserError
 from metarl.fewshot.classifier import FewShotClassifier
 from metarl.fewshot.datasets.glyphs import Glyphs
 from metarl.fewshot.datasets.sinusoid import Sinusoid
-from metarl.fewshot.learners import maml, training
-from metarl.fewshot.networks import encoders
+from metarl.fewshot.learners import maml, strategy, training
 from metarl.fewshot.networks.backbones import make_backbone
-from metarl.fewshot.networks.functional import Classifier
+from metarl.fewshot.networks.classifier import Classifier
+from metarl.fewshot.networks.encoders import named_tensors
 from metarl.learning.contract import Budget
 from metarl.meta.outer import Plan
 from metarl.runs.run import Run
@@ -105,10 +105,10 @@ def held(run):
 
 def everything(module):
     """All that a caller can see of a module."""
-    values = {name: value.clone() for name, value in encoders.tensors(module).items()}
+    values = {name: value.clone() for name, value in named_tensors(module).items()}
     needs = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
     modes = {name: part.training for name, part in module.named_modules()}
-    formats = {name: value.stride() for name, value in encoders.tensors(module).items()}
+    formats = {name: value.stride() for name, value in named_tensors(module).items()}
     return values, needs, modes, formats
 
 
@@ -473,7 +473,7 @@ def test_threads_repeat_bit_for_bit_on_any_number_of_cores(name, tmp_path, monke
     runs, before = [], torch.get_num_threads()
     try:
         for cores in (1, 2, 3):
-            monkeypatch.setattr(training, "_cores", lambda cores=cores: cores)
+            monkeypatch.setattr(strategy, "_cores", lambda cores=cores: cores)
             torch.set_num_threads(cores)
             runs.append(train(tmp_path / str(cores), name, None, strategy="threads", width=16, tasks=3))
             assert runs[-1].recall("meta_gradient")["threads"] == cores

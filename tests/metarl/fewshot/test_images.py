@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metarl.errors import UserError
-from metarl.fewshot.datasets.images import Images, ImageSource, choose
+from metarl.fewshot.datasets.image_source import ImageSource
+from metarl.fewshot.datasets.images import Images
+from metarl.fewshot.datasets.sampling import choose
 from metarl.fewshot.datasets.sinusoid import Sinusoid
 from metarl.seeding import Key
 from metarl.tasks import Tasks

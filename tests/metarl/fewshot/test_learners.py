@@ -13,8 +13,8 @@ from metarl import cli, registry
 from metarl.errors import UserError
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.fewshot.datasets.glyphs import Glyphs
-from metarl.fewshot.learners import maml, training
-from metarl.fewshot.networks import embedding
+from metarl.fewshot.learners import initialisation, training
+from metarl.fewshot.learners.embedding import TrainedEmbedding
 from metarl.learning.contract import Budget
 from metarl.runs.run import Run
 
@@ -158,8 +158,8 @@ def test_a_curve_repeats_and_query_labels_decide_nothing(name, tmp_path):
 def test_tasks_are_judged_alone_as_in_any_chunk(name, tmp_path, monkeypatch):
     learner, tasks = load(train(begin(tmp_path / "run", name, tiny(name, iterations=2)))), SOURCE.fixed("test", 6)
     whole = learner.curve(tasks, Budget(steps=2), seed=0).values
-    monkeypatch.setattr(embedding.Trained, "_tasks_together", lambda self, tasks: 4)
-    monkeypatch.setattr(maml, "EVALUATION_CHUNK", 4)
+    monkeypatch.setattr(TrainedEmbedding, "_tasks_together", lambda self, tasks: 4)
+    monkeypatch.setattr(initialisation, "EVALUATION_CHUNK", 4)
     np.testing.assert_allclose(
         learner.curve(tasks[[5, 2, 3, 0, 1]], Budget(steps=2), seed=0).values, whole[[5, 2, 3, 0, 1]]
     )

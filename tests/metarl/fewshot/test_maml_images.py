@@ -11,9 +11,11 @@ from metarl.errors import UserError
 from metarl.fewshot.batch import Batch
 from metarl.fewshot.datasets.glyphs import Glyphs
 from metarl.fewshot.learners import anil, fomaml, maml, meta_sgd
-from metarl.fewshot.networks import functional as networks
+from metarl.fewshot.learners.adaptation import make_network
+from metarl.fewshot.learners.initialisation import TrainedInitialisation
 from metarl.fewshot.networks.backbones import make_backbone
-from metarl.fewshot.networks.functional import Classifier
+from metarl.fewshot.networks.classifier import Classifier
+from metarl.fewshot.networks.regressor import Regressor
 from metarl.learning.contract import Budget
 from metarl.meta import inner, outer
 from metarl.seeding import Key
@@ -63,10 +65,10 @@ def test_a_step_of_the_mean_loss_is_a_step_of_the_summed_loss_divided_by_the_way
 
 
 def test_published_step_sizes_in_mean_loss_terms():
-    found = {name: config.inner_step_size for name, config in maml.DEFAULTS.items()}
-    assert found["omniglot"] == pytest.approx(0.4 * 5)
-    assert found["omniglot-20way"] == pytest.approx(0.1 * 20)
-    assert found["mini-imagenet"] == found["mini-imagenet-5shot"] == pytest.approx(0.01 * 5)
+    sizes = {name: config.inner_step_size for name, config in maml.DEFAULTS.items()}
+    assert sizes["omniglot"] == pytest.approx(0.4 * 5)
+    assert sizes["omniglot-20way"] == pytest.approx(0.1 * 20)
+    assert sizes["mini-imagenet"] == sizes["mini-imagenet-5shot"] == pytest.approx(0.01 * 5)
     assert maml.DEFAULTS["mini-imagenet"].clip == pytest.approx(10 / 75)  # their loss sums over 5 x 15 queries
 
 
@@ -112,7 +114,7 @@ def test_training_has_its_own_queries_and_its_learning_rate_halves(tmp_path, mon
 
 def test_no_steps_is_no_adaptation():
     network, params = classifier()
-    learner = maml.Trained(network, params, inner.Rule(0.5, 0), Glyphs(ways=WAYS))
+    learner = TrainedInitialisation(network, params, inner.Rule(0.5, 0), Glyphs(ways=WAYS))
     batch = tasks()
     expected = torch.stack([network.query_logits(params, batch[t]) for t in range(4)]).log_softmax(-1)
     torch.testing.assert_close(learner.log_probabilities(batch, WAYS), expected)
@@ -141,15 +143,15 @@ def test_anil_moves_the_head_alone_and_trains_the_encoder(backbone):
     rule = inner.Rule(0.5, 2, anil.Config().moves)
     last = inner.adapt(params, network.support_loss, (images[0], labels[0]), rule)[-1]
     assert {name for name in params if last[name] is not params[name]} == {"head.weight", "head.bias"}
-    found = meta_gradient(network, {"model": params}, rule, batch)["model"]
-    assert all(found[name].abs().max() > 0 for name in params if name.startswith("encoder.norms"))
+    gradient = meta_gradient(network, {"model": params}, rule, batch)["model"]
+    assert all(gradient[name].abs().max() > 0 for name in params if name.startswith("encoder.norms"))
 
 
 def test_fomaml_s_gradient_is_the_query_gradient_at_the_adapted_parameters():
     network, params = classifier()
     batch = tasks()
     rule = inner.Rule(0.5, 3, order=fomaml.Config().order)
-    found = meta_gradient(network, {"model": params}, rule, batch)["model"]
+    gradient = meta_gradient(network, {"model": params}, rule, batch)["model"]
     expected = {name: torch.zeros_like(value) for name, value in params.items()}
     for t in range(4):
         adapted = {name: value.clone() for name, value in params.items()}
@@ -160,9 +162,9 @@ def test_fomaml_s_gradient_is_the_query_gradient_at_the_adapted_parameters():
             adapted = {name: leaves[name].detach() - 0.5 * s for name, s in zip(leaves, slopes, strict=True)}
         plain = grad(lambda p, task=batch[t]: network.query_loss(p, task)[0])(adapted)
         expected = {name: expected[name] + plain[name] / 4 for name in params}
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
     second = meta_gradient(network, {"model": params}, inner.Rule(0.5, 3), batch)["model"]
-    assert (second["encoder.convolutions.0.weight"] - found["encoder.convolutions.0.weight"]).norm() > 1e-3
+    assert (second["encoder.convolutions.0.weight"] - gradient["encoder.convolutions.0.weight"]).norm() > 1e-3
 
 
 def test_meta_sgd_s_step_sizes_receive_their_gradient():
@@ -172,10 +174,10 @@ def test_meta_sgd_s_step_sizes_receive_their_gradient():
     batch = tasks(2)
     rule = inner.Rule(0.0, config.inner_steps)
     sizes = {name: 0.1 + torch.rand(value.shape, generator=Key(3).torch()).double() for name, value in params.items()}
-    found = meta_gradient(network, {"model": params, "rule": sizes}, rule, batch)["rule"]
+    gradient = meta_gradient(network, {"model": params, "rule": sizes}, rule, batch)["rule"]
     goal, h = maml.objective(network, rule), 1e-6
     for name, value in sizes.items():
-        at = int(found[name].abs().argmax())
+        at = int(gradient[name].abs().argmax())
         ends = []
         for sign in (1, -1):
             shifted = value.flatten().clone()
@@ -183,7 +185,7 @@ def test_meta_sgd_s_step_sizes_receive_their_gradient():
             meta = {"model": params, "rule": {**sizes, name: shifted.view_as(value)}}
             ends.append(outer.meta_gradient(goal, meta, maml.pairs(batch)).loss)
         numeric = (ends[0] - ends[1]) / (2 * h)
-        torch.testing.assert_close(found[name].flatten()[at], numeric, rtol=1e-5, atol=1e-9)
+        torch.testing.assert_close(gradient[name].flatten()[at], numeric, rtol=1e-5, atol=1e-9)
 
 
 def test_meta_sgd_has_a_step_size_for_every_number_and_trains_it(tmp_path):
@@ -198,7 +200,7 @@ def test_meta_sgd_has_a_step_size_for_every_number_and_trains_it(tmp_path):
     rule = inner.Rule(0.0, moves=config.moves)
     moving = rule.moving([name for name in held if not name.startswith("rule/")])
     assert {name for name in held if name.startswith("rule/")} == {f"rule/{name}" for name in moving}
-    network = maml.make_network(config, source, Key(0)("maml"))
+    network = make_network(config, source, Key(0)("maml"))
     first = maml.first_parameters(config, network, Key(0)("maml"), "cpu")["rule"]
     low, high = maml.FIRST_SIZES
     for name in moving:
@@ -232,9 +234,9 @@ def test_permuting_the_classes_permutes_the_probabilities():
     permuted = params | {name: params[name][back] for name in ("head.weight", "head.bias")}
     other = replace(batch, support_y=order[batch.support_y], query_y=order[batch.query_y])
     rule = inner.Rule(0.5, 3)
-    plain = maml.Trained(network, params, rule, Glyphs(ways=WAYS)).log_probabilities(batch, WAYS)
-    found = maml.Trained(network, permuted, rule, Glyphs(ways=WAYS)).log_probabilities(other, WAYS)
-    torch.testing.assert_close(found, plain[..., back])
+    plain = TrainedInitialisation(network, params, rule, Glyphs(ways=WAYS)).log_probabilities(batch, WAYS)
+    other_order = TrainedInitialisation(network, permuted, rule, Glyphs(ways=WAYS)).log_probabilities(other, WAYS)
+    torch.testing.assert_close(other_order, plain[..., back])
 
 
 @pytest.mark.parametrize("mode", ["transductive", "support"])
@@ -242,13 +244,13 @@ def test_support_images_given_twice_change_nothing(mode):
     network, params = classifier(mode)
     batch = tasks()
     twice = replace(batch, support_x=batch.support_x.repeat(1, 2, 1, 1, 1), support_y=batch.support_y.repeat(1, 2))
-    learner = maml.Trained(network, params, inner.Rule(0.5, 3), Glyphs(ways=WAYS))
+    learner = TrainedInitialisation(network, params, inner.Rule(0.5, 3), Glyphs(ways=WAYS))
     torch.testing.assert_close(learner.log_probabilities(twice, WAYS), learner.log_probabilities(batch, WAYS))
 
 
 def test_tasks_do_not_see_one_another():
     network, params = classifier()
-    learner = maml.Trained(network, params, inner.Rule(0.5, 2), Glyphs(ways=WAYS))
+    learner = TrainedInitialisation(network, params, inner.Rule(0.5, 2), Glyphs(ways=WAYS))
     batch = tasks()
     torch.testing.assert_close(
         learner.log_probabilities(batch, WAYS)[1:2], learner.log_probabilities(batch[1:2], WAYS), rtol=1e-12, atol=0
@@ -261,7 +263,7 @@ def test_tasks_do_not_see_one_another():
 @pytest.mark.parametrize(("mode", "independent"), [("transductive", False), ("support", True)])
 def test_other_queries_matter_in_transductive_mode_alone(mode, independent):
     network, params = classifier(mode)
-    learner = maml.Trained(network, params, inner.Rule(0.5, 2), Glyphs(ways=WAYS))
+    learner = TrainedInitialisation(network, params, inner.Rule(0.5, 2), Glyphs(ways=WAYS))
     batch = tasks()
     changed = batch.query_x.clone()
     changed[:, 1:] = 1 - changed[:, 1:] ** 2
@@ -272,7 +274,7 @@ def test_other_queries_matter_in_transductive_mode_alone(mode, independent):
 
 def test_query_labels_are_not_used():
     network, params = classifier()
-    learner = maml.Trained(network, params, inner.Rule(0.5, 2), Glyphs(ways=WAYS))
+    learner = TrainedInitialisation(network, params, inner.Rule(0.5, 2), Glyphs(ways=WAYS))
     batch = tasks()
     other = replace(batch, query_y=(batch.query_y + 1) % WAYS)
     assert torch.equal(learner.log_probabilities(batch, WAYS), learner.log_probabilities(other, WAYS))
@@ -280,10 +282,10 @@ def test_query_labels_are_not_used():
 
 def test_a_head_takes_fewer_ways_but_not_more():
     network, params = classifier(ways=5)
-    learner = maml.Trained(network, params, inner.Rule(0.5, 2), Glyphs(ways=5))
-    found = learner.log_probabilities(tasks(ways=3), 3)
-    assert found.shape == (4, 9, 3)
-    torch.testing.assert_close(found.exp().sum(-1), torch.ones(4, 9, dtype=torch.float64))
+    learner = TrainedInitialisation(network, params, inner.Rule(0.5, 2), Glyphs(ways=5))
+    log_probabilities = learner.log_probabilities(tasks(ways=3), 3)
+    assert log_probabilities.shape == (4, 9, 3)
+    torch.testing.assert_close(log_probabilities.exp().sum(-1), torch.ones(4, 9, dtype=torch.float64))
     with pytest.raises(
         UserError, match="head tells 5 classes apart and was given 6: give at most 5, train one with --w"
     ):
@@ -293,8 +295,8 @@ def test_a_head_takes_fewer_ways_but_not_more():
 def test_unbalanced_support_gives_a_curve_that_names_its_protocol():
     source = Glyphs(ways=4, shots=3, queries=2, unbalanced=True)
     config = replace(maml.DEFAULTS["glyphs"], width=4)
-    network = maml.make_network(config, source, Key(0))
-    learner = maml.Trained(network, network.init(Key(1).torch()), inner.Rule(0.4, 10, config.moves, 1), source)
+    network = make_network(config, source, Key(0))
+    learner = TrainedInitialisation(network, network.init(Key(1).torch()), inner.Rule(0.4, 10, config.moves, 1), source)
     scores = learner.curve(source.fixed("test", 3), Budget(steps=2), 0)
     assert scores.values.shape == (3, 3)
     assert scores.gradient_steps == (0, 1, 2)
@@ -305,14 +307,14 @@ def test_unbalanced_support_gives_a_curve_that_names_its_protocol():
 def test_a_curve_scores_every_iterate():
     source = Glyphs(ways=3, queries=4)
     config = replace(maml.DEFAULTS["glyphs"], width=4)
-    network = maml.make_network(config, source, Key(0))
-    learner = maml.Trained(network, network.init(Key(1).torch()), inner.Rule(0.4, 10, config.moves, 1), source)
+    network = make_network(config, source, Key(0))
+    learner = TrainedInitialisation(network, network.init(Key(1).torch()), inner.Rule(0.4, 10, config.moves, 1), source)
     fixed = source.fixed("test", 5)
     scores = learner.curve(fixed, Budget(steps=3), 0).values
     batch = source.batch(fixed)
     for k in range(4):
-        found = replace(learner, rule=replace(learner.rule, steps=k)).log_probabilities(batch, 3)
-        accuracy = (found.argmax(-1) == batch.query_y).double().mean(1)
+        log_probabilities = replace(learner, rule=replace(learner.rule, steps=k)).log_probabilities(batch, 3)
+        accuracy = (log_probabilities.argmax(-1) == batch.query_y).double().mean(1)
         torch.testing.assert_close(torch.from_numpy(scores[:, k]), accuracy)
 
 
@@ -343,7 +345,7 @@ def test_a_pretrained_encoder_is_where_training_starts():
     for name, value in encoder.named_parameters():
         assert torch.equal(params[f"encoder.{name}"], value)
         assert params[f"encoder.{name}"].data_ptr() != value.data_ptr()
-    made = maml.make_network(maml.DEFAULTS["glyphs"], source, Key(0), nn.Sequential(nn.Flatten(), nn.Linear(784, 5)))
+    made = make_network(maml.DEFAULTS["glyphs"], source, Key(0), nn.Sequential(nn.Flatten(), nn.Linear(784, 5)))
     assert set(made.init(Key(0).torch())) == {"encoder.1.weight", "encoder.1.bias", "head.weight", "head.bias"}
 
 
@@ -351,9 +353,9 @@ def test_regression_has_no_probabilities():
     from metarl.fewshot.datasets.sinusoid import Sinusoid
 
     config = maml.Config(hidden=(3,))
-    network = maml.make_network(config, Sinusoid(), Key(0))
-    assert isinstance(network, networks.Regressor)
-    learner = maml.Trained(network, network.init(Key(0).torch()), inner.Rule(0.1), Sinusoid())
+    network = make_network(config, Sinusoid(), Key(0))
+    assert isinstance(network, Regressor)
+    learner = TrainedInitialisation(network, network.init(Key(0).torch()), inner.Rule(0.1), Sinusoid())
     with pytest.raises(ValueError, match="does regression"):
         learner.log_probabilities(Sinusoid().batch(Sinusoid().fixed("test", 2)), 2)
 

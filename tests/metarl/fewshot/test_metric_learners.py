@@ -11,10 +11,14 @@ from metarl.errors import UserError
 from metarl.fewshot.batch import Batch
 from metarl.fewshot.datasets.glyphs import Glyphs
 from metarl.fewshot.learners import matchingnet, metric, protonet
+from metarl.fewshot.learners.embedding import TrainedEmbedding
 from metarl.fewshot.learners.matchingnet import FullContext, MatchingNet
 from metarl.fewshot.learners.protonet import ProtoNet
-from metarl.fewshot.networks import chunks, embedding
+from metarl.fewshot.learners.training import halving
+from metarl.fewshot.networks import chunks
 from metarl.fewshot.networks.backbones import make_backbone
+from metarl.fewshot.networks.distances import class_means, squared_distances
+from metarl.fewshot.networks.scores import loss_and_accuracy
 from metarl.learning.contract import Budget
 from metarl.runs.run import Run
 from metarl.seeding import Key
@@ -58,8 +62,8 @@ def test_prototypes_and_log_probabilities_by_hand():
     support = torch.tensor([[[0.0, 0.0], [1.0, 3.0], [2.0, 0.0]]])
     labels = torch.tensor([[0, 1, 0]])
     query = torch.tensor([[[1.0, 1.0]]])
-    assert embedding.class_means(support, labels, 2).tolist() == [[[1.0, 0.0], [1.0, 3.0]]]
-    assert embedding.squared_distances(query, torch.tensor([[[1.0, 0.0], [1.0, 3.0]]])).tolist() == [[[1.0, 4.0]]]
+    assert class_means(support, labels, 2).tolist() == [[[1.0, 0.0], [1.0, 3.0]]]
+    assert squared_distances(query, torch.tensor([[[1.0, 0.0], [1.0, 3.0]]])).tolist() == [[[1.0, 4.0]]]
     found = ProtoNet(nn.Identity(), "running").compare(support, labels, query, 2)
     z = math.log(math.exp(-1) + math.exp(-4))
     torch.testing.assert_close(found, torch.tensor([[[-1 - z, -4 - z]]]))
@@ -67,7 +71,7 @@ def test_prototypes_and_log_probabilities_by_hand():
 
 def test_squared_distances_equal_their_definition():
     a, b = plain(2, 5, 7, stream="a"), plain(2, 3, 7, stream="b")
-    torch.testing.assert_close(embedding.squared_distances(a, b), torch.cdist(a, b) ** 2, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(squared_distances(a, b), torch.cdist(a, b) ** 2, rtol=1e-4, atol=1e-5)
 
 
 def test_the_attention_vote_by_hand():
@@ -116,15 +120,15 @@ def test_full_context_reads_the_whole_support_set():
 
 def test_loss_and_accuracy_by_hand():
     logs = torch.tensor([[[0.5, 0.5], [0.9, 0.1]], [[0.2, 0.8], [0.6, 0.4]]]).log()
-    loss, accuracy = embedding.loss_and_accuracy(logs, torch.tensor([[0, 1], [1, 1]]))
+    loss, accuracy = loss_and_accuracy(logs, torch.tensor([[0, 1], [1, 1]]))
     assert loss.item() == pytest.approx(-(math.log(0.5) + math.log(0.1) + math.log(0.8) + math.log(0.4)) / 4)
     assert accuracy.item() == pytest.approx(0.5)
 
 
 def test_the_learning_rate_halves():
-    rate = embedding.halving(0.8, 100)
+    rate = halving(0.8, 100)
     assert [rate(i) for i in (0, 99, 100, 199, 200, 350)] == [0.8, 0.8, 0.4, 0.4, 0.2, 0.1]
-    assert embedding.halving(0.8, None)(10**6) == 0.8
+    assert halving(0.8, None)(10**6) == 0.8
 
 
 # ---- identities
@@ -207,7 +211,7 @@ def test_what_a_support_image_does_to_the_features_of_a_query(mode, changes):
 def test_evaluation_does_not_change_the_running_averages():
     network, data = networks()[0], batch()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    learner = embedding.Trained(network, Glyphs(), "rule")
+    learner = TrainedEmbedding(network, Glyphs(), "rule")
     learner.log_probabilities(data, 3)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
@@ -218,7 +222,7 @@ def test_evaluation_does_not_change_the_running_averages():
 def trained(**options):
     source = Glyphs(**options)
     made = make_backbone("conv4", source.image_shape, Key(1).torch(), 4, "running")
-    return embedding.Trained(ProtoNet(made, "running").eval(), source, "nearest class mean"), source
+    return TrainedEmbedding(ProtoNet(made, "running").eval(), source, "nearest class mean"), source
 
 
 def test_a_curve_shows_the_first_images_of_each_class():

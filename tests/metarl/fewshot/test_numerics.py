@@ -11,12 +11,16 @@ from metarl.errors import NonFiniteError
 from metarl.fewshot.classifier import FewShotClassifier
 from metarl.fewshot.datasets.glyphs import Glyphs
 from metarl.fewshot.learners import maml
+from metarl.fewshot.learners.adaptation import make_network
+from metarl.fewshot.learners.embedding import TrainedEmbedding
+from metarl.fewshot.learners.initialisation import TrainedInitialisation
 from metarl.fewshot.learners.logistic import Logistic
 from metarl.fewshot.learners.matchingnet import MatchingNet
 from metarl.fewshot.learners.protonet import ProtoNet
 from metarl.fewshot.learners.transfer import FittedHead, HeadConfig
-from metarl.fewshot.networks import chunks, embedding
+from metarl.fewshot.networks import chunks
 from metarl.fewshot.networks.backbones import make_backbone
+from metarl.fewshot.networks.distances import unit
 from metarl.learning.contract import Budget
 from metarl.seeding import Key
 
@@ -87,7 +91,7 @@ def test_every_rule_takes_every_precision_and_features_of_zero(rule, kind):
 
 def test_a_feature_of_zero_has_a_gradient_of_use():
     x = torch.zeros(1, 3, requires_grad=True)
-    (embedding.unit(x) @ torch.ones(3)).sum().backward()
+    (unit(x) @ torch.ones(3)).sum().backward()
     assert x.grad.abs().max() <= 1
 
 
@@ -137,7 +141,7 @@ def test_a_classifier_never_answers_what_is_not_a_number(rule):
 
 def test_an_evaluation_never_scores_what_is_not_a_number():
     source = Glyphs(ways=2, queries=1)
-    learner = embedding.Trained(ProtoNet(Features(times=float("nan")), "running").eval(), source, "rule")
+    learner = TrainedEmbedding(ProtoNet(Features(times=float("nan")), "running").eval(), source, "rule")
     with pytest.raises(NonFiniteError):
         learner.curve(source.fixed("test", 2), Budget(), 0)
 
@@ -163,7 +167,7 @@ def test_an_encoder_is_given_so_many_images_as_fit(budget, monkeypatch):
     monkeypatch.setattr(chunks, "BYTES", budget)
     source = Glyphs(ways=5, shots=5, queries=5)
     encoder = Watched()
-    learner = embedding.Trained(ProtoNet(encoder, "running").eval(), source, "rule")
+    learner = TrainedEmbedding(ProtoNet(encoder, "running").eval(), source, "rule")
     values = learner.curve(source.fixed("test", 12), Budget(), 0).values
     image = 65 * 28 * 28 * 4  # the convolution's output, and the image before it
     largest = max(1, budget // (64 * 28 * 28 * 4))
@@ -178,7 +182,7 @@ def test_an_encoder_is_given_so_many_images_as_fit(budget, monkeypatch):
 def test_scores_do_not_depend_on_the_bytes(mode, monkeypatch):
     source = Glyphs(ways=3, shots=2, queries=3)
     network = ProtoNet(make_backbone("conv4", (1, 28, 28), Key(1).torch(), 4, mode), mode).eval()
-    learner = embedding.Trained(network, source, "rule")
+    learner = TrainedEmbedding(network, source, "rule")
     tasks = source.fixed("test", 6)
     found = []
     for budget in (1, 1 << 21, 1 << 30):
@@ -203,8 +207,8 @@ def test_a_classifier_takes_queries_in_parts_alike(monkeypatch):
 
 def test_maml_gathers_so_many_tasks_as_fit(monkeypatch):
     source = Glyphs(ways=2, queries=2)
-    network = maml.make_network(maml.DEFAULTS["glyphs"], source, Key(0))
-    learner = maml.Trained(network, network.init(Key(0).torch()), maml.inner.Rule(0.1, 1, "*", 1), source)
+    network = make_network(maml.DEFAULTS["glyphs"], source, Key(0))
+    learner = TrainedInitialisation(network, network.init(Key(0).torch()), maml.inner.Rule(0.1, 1, "*", 1), source)
     sizes, batch = [], Glyphs.batch
 
     def counted(self, tasks, *device):

@@ -16,7 +16,7 @@ from metarl.fewshot.datasets.glyphs import Glyphs
 from metarl.fewshot.learners import maml
 from metarl.fewshot.learners.protonet import ProtoNet
 from metarl.fewshot.networks.backbones import make_backbone
-from metarl.fewshot.networks.functional import Classifier, EncoderAndHead
+from metarl.fewshot.networks.classifier import Classifier, EncoderAndHead
 from metarl.meta import inner, outer
 from metarl.parallel import intra_op_threads
 from metarl.seeding import Key

@@ -11,10 +11,11 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageCms
 
 from metarl.errors import UserError
-from metarl.fewshot.classifier import FewShotClassifier, InputError
+from metarl.fewshot.classifier import FewShotClassifier
 from metarl.fewshot.datasets import pictures
 from metarl.fewshot.datasets.archives import DataWarning
 from metarl.fewshot.datasets.pictures import Preparation, decode, render
+from metarl.fewshot.inputs import InputError
 
 RAMP = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1040  # to 65520
 TURNS = {  # how EXIF's orientations are turned upright, in numpy's words

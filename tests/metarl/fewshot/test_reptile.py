@@ -10,7 +10,7 @@ from metarl.errors import UserError
 from metarl.fewshot.batch import Batch
 from metarl.fewshot.datasets.glyphs import Glyphs
 from metarl.fewshot.learners import reptile
-from metarl.fewshot.learners.maml import make_network
+from metarl.fewshot.learners.adaptation import make_network
 from metarl.meta import inner, outer
 from metarl.runs.run import Run
 from metarl.seeding import Key
@@ -123,7 +123,7 @@ def test_training_tasks_are_balanced_and_of_its_own_shots(tmp_path, monkeypatch)
         seen.append(batch[0].support_y)
         return outer.Plan()
 
-    monkeypatch.setattr(reptile.training, "plan", first_task)
+    monkeypatch.setattr(reptile, "choose_plan", first_task)
     monkeypatch.setattr(reptile.training, "fit", lambda *_: None)
     config = reptile.Config(iterations=1, tasks=2, train_shots=6, width=2)
     run = Run.create(tmp_path / "run", learner="reptile", config=config, source=source, seed=0)

@@ -12,12 +12,13 @@ from torch import nn
 
 from metarl.errors import UserError
 from metarl.fewshot.datasets.glyphs import Glyphs
-from metarl.fewshot.datasets.images import Images, ImageSource
+from metarl.fewshot.datasets.image_source import ImageSource
+from metarl.fewshot.datasets.images import Images
 from metarl.fewshot.learners import baseline, baseline_plus, centroid, logistic, transfer
+from metarl.fewshot.learners.embedding import TrainedEmbedding
 from metarl.fewshot.learners.logistic import Logistic
 from metarl.fewshot.learners.protonet import ProtoNet
 from metarl.fewshot.learners.transfer import BaseClasses, FittedHead, Head, HeadConfig
-from metarl.fewshot.networks.embedding import Trained
 from metarl.learning.contract import Budget
 from metarl.runs.run import Run
 from metarl.seeding import Key
@@ -169,7 +170,7 @@ def test_every_task_split_shot_and_seed_has_a_key_of_its_own(monkeypatch):
     network = FittedHead(nn.Flatten(), "running", HeadConfig(epochs=1), None)
     for split in source.splits:
         for seed in (0, 1):
-            Trained(network, source, "").curve(source.fixed(split, 3), Budget(), seed)
+            TrainedEmbedding(network, source, "").curve(source.fixed(split, 3), Budget(), seed)
     assert len({key.digest() for key in seen}) == len(seen) == 3 * 2 * 3 * 2
 
 

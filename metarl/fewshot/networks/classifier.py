@@ -1,131 +1,24 @@
-"""Networks that an inner loop moves: pure functions of explicit parameters, with their losses and scores.
-
-A task's data is a `Batch` without the task axis. Losses are means over its examples, so an inner step
-size means the same whatever the number of ways and shots.
-"""
+"""The network that adapts to classification tasks: an encoder and a head for N classes."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import threading
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metarl.errors import NonFiniteError, UserError
+from metarl.errors import UserError
 from metarl.fewshot.batch import Batch
-from metarl.fewshot.networks.backbones import OURS, check_basis, feature_size, initialise, normalised_by
-from metarl.fewshot.networks.encoders import draws_in
-from metarl.nets.mlp import MLP
+from metarl.fewshot.networks.backbones import OURS, initialise
+from metarl.fewshot.networks.encoders import check_basis, draws_in, feature_size, features, normalised_by
+from metarl.fewshot.networks.network import Data
+from metarl.fewshot.networks.scores import accuracy
 from metarl.nets.params import Params
 from metarl.seeding import Key, keyed_globals
-
-Data = tuple[Tensor, ...]  # inputs and targets of one task; where the network draws, the seed `()` of its draws
-
-
-class Network(Protocol):
-    """What a gradient-based learner needs of its network."""
-
-    @property
-    def metric(self) -> str:
-        """The name of its score in the log."""
-
-    @property
-    def still(self) -> dict[str, Tensor]:
-        """What a checkpoint holds beside the parameters, changed in place: frozen parameters and buffers."""
-
-    @property
-    def draws(self) -> bool:
-        """Whether it draws random numbers in training, so wants a seed with a task's data."""
-
-    def init(self, generator: torch.Generator) -> Params:
-        """Fresh parameters."""
-
-    def to(self, device: str) -> Network:
-        """Itself, what it holds being moved."""
-
-    def support_loss(self, params: Params, data: Data) -> Tensor:
-        """Mean loss over a task's support data."""
-
-    def query_loss(self, params: Params, task: Batch) -> tuple[Tensor, Tensor]:
-        """Mean loss and mean score over a task's query data."""
-
-    def judge(self, params: Params, task: Batch, seed: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """In training: mean loss over the query data, and what to report: scalars, and `buffer/NAME` afterwards."""
-
-    def follow(self, buffers: dict[str, Tensor]) -> None:
-        """Take over what the tasks of a meta-batch made of the buffers, `(T, ...)`."""
-
-
-@dataclass(frozen=True)
-class Regressor:
-    """A multilayer perceptron with squared errors."""
-
-    mlp: MLP
-    metric: str = "query_mse"
-    draws: bool = False
-
-    @property
-    def still(self) -> dict[str, Tensor]:
-        """Nothing."""
-        return {}
-
-    def to(self, device: str) -> Regressor:
-        """Itself."""
-        return self
-
-    def init(self, generator: torch.Generator) -> Params:
-        """Fresh parameters."""
-        return self.mlp.init(generator)
-
-    def support_loss(self, params: Params, data: Data) -> Tensor:
-        """Mean squared error over the points of one task."""
-        x, y = data[:2]
-        return ((self.mlp(params, x) - y) ** 2).mean()
-
-    def query_loss(self, params: Params, task: Batch) -> tuple[Tensor, Tensor]:
-        """Mean squared error, twice: it is the score too."""
-        loss = self.support_loss(params, (task.query_x, task.query_y))
-        return loss, loss.detach()
-
-    def judge(self, params: Params, task: Batch, seed: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """As `query_loss`, with the numbers to report."""
-        loss, score = self.query_loss(params, task)
-        return loss, {"loss/query": loss.detach(), f"score/{self.metric}": score}
-
-    def follow(self, buffers: dict[str, Tensor]) -> None:
-        """There are none."""
-
-
-def features(encoder: nn.Module, x: Tensor, basis: int | None = None) -> Tensor:
-    """Images `(B, C, H, W)` to features `(B, F)`; only our own backbones know what a `basis` is."""
-    found: Tensor = encoder(x, basis) if isinstance(encoder, OURS) else encoder(x)
-    return found
-
-
-def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The share of rows whose likeliest class is their label; NaN where no class of a row is the likeliest.
-
-    Args:
-        logits: `(..., R, N)`, or log-probabilities; those of a row must be neither NaN nor positive infinity.
-        labels: `(..., R)`.
-
-    Returns:
-        `(...)`.
-    """
-    right = (logits.argmax(-1) == labels).to(logits.dtype).mean(-1)
-    return right.where((logits < torch.inf).flatten(-2).all(-1), torch.nan)
-
-
-def known(log_probabilities: Tensor) -> Tensor:
-    """The log-probabilities; raises NonFiniteError if one is NaN."""
-    if log_probabilities.isnan().any():
-        raise NonFiniteError("a class probability is nan")
-    return log_probabilities
 
 
 class EncoderAndHead(nn.Module):
@@ -197,9 +90,9 @@ class Classifier:
         self.normalised_by = normalised_by(encoder, batch_norm)
         self.draws = not isinstance(encoder, OURS) and draws_in(encoder, image_shape, training=True)
         module = EncoderAndHead(encoder, image_shape, ways)
-        held = {f"encoder.{name}": value for name, value in encoder.named_parameters()}
-        self._encoder = {name: value.detach().clone() for name, value in held.items() if value.requires_grad}
-        self.frozen = {name: value.detach().clone() for name, value in held.items() if not value.requires_grad}
+        parameters = {f"encoder.{name}": value for name, value in encoder.named_parameters()}
+        self._encoder = {name: value.detach().clone() for name, value in parameters.items() if value.requires_grad}
+        self.frozen = {name: value.detach().clone() for name, value in parameters.items() if not value.requires_grad}
         self.buffers = {name: value.detach().clone() for name, value in module.named_buffers()}
         self._head = copy.deepcopy(module.head)
         self._skeleton = _Skeleton(module)

@@ -1,0 +1,88 @@
+"""What the learners of an initialisation share: the network that adapts, and the draws of each task."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from metarl.errors import UserError
+from metarl.fewshot.datasets.image_source import ImageSource
+from metarl.fewshot.datasets.source import SupervisedSource
+from metarl.fewshot.networks.backbones import Backbone, make_backbone
+from metarl.fewshot.networks.classifier import Classifier
+from metarl.fewshot.networks.network import Network
+from metarl.fewshot.networks.regressor import Regressor
+from metarl.meta import inner
+from metarl.nets.mlp import MLP
+from metarl.nets.params import Params
+from metarl.seeding import Key
+from metarl.tasks import Tasks
+
+
+def seeds(network: Network, key: Key, tasks: Tasks, device: str) -> Tensor | None:
+    """A seed for each task `(T,)`, by its index; None where the network draws nothing."""
+    if not network.draws:
+        return None
+    return torch.tensor([key(int(index)).integer() for index in tasks.indices], device=device)
+
+
+def learn(network: Network, aux: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Scalars to log, means over the tasks; the buffers among what tasks report go back into the network."""
+    network.follow({name.removeprefix("buffer/"): v for name, v in aux.items() if name.startswith("buffer/")})
+    return {name: values.mean() for name, values in aux.items() if not name.startswith("buffer/")}
+
+
+def check_moves(moves: str, params: Params) -> None:
+    """Check that some parameter adapts.
+
+    Raises:
+        UserError: none does.
+    """
+    try:
+        inner.Rule(0.0, moves=moves).moving(list(params))
+    except ValueError as error:
+        raise UserError(f"--moves: {error}") from None
+
+
+class NetworkSettings(Protocol):
+    """The part of a config that describes the network."""
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """Regression: widths of the hidden layers."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """Images: which encoder."""
+
+    @property
+    def width(self) -> int:
+        """Images: filters a layer."""
+
+    @property
+    def batch_norm(self) -> Literal["transductive", "support"]:
+        """Images: what query images are normalised with."""
+
+    @property
+    def norm_scale(self) -> bool:
+        """Images: whether batch normalisation has a scale."""
+
+
+def make_network(
+    config: NetworkSettings, source: SupervisedSource, key: Key, encoder: nn.Module | None = None
+) -> Network:
+    """The network that adapts to the source's tasks."""
+    if not isinstance(source, ImageSource):
+        return Regressor(MLP((1, *config.hidden, 1), "relu"))
+    if encoder is None:
+        encoder = make_backbone(
+            config.backbone,
+            source.image_shape,
+            key("encoder").torch(),
+            config.width,
+            config.batch_norm,
+            config.norm_scale,
+        )
+    return Classifier(encoder, source.image_shape, source.ways, config.batch_norm)

@@ -1,0 +1,68 @@
+"""A run of few-shot learning, loaded to classify pictures, on any device."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metarl.errors import UserError
+from metarl.fewshot import LEARNERS
+from metarl.fewshot.datasets import make_dataset
+from metarl.fewshot.datasets.image_source import ImageSource
+from metarl.fewshot.inputs import InputError
+from metarl.fewshot.learners.embedding import TrainedEmbedding
+from metarl.fewshot.learners.initialisation import TrainedInitialisation
+from metarl.fewshot.networks.batch_norm import BatchNormMode
+from metarl.parallel import has_device
+from metarl.runs.run import Run
+
+Trained = TrainedEmbedding | TrainedInitialisation
+
+
+def load_run(folder: str | Path, batch_norm: BatchNormMode | None = None) -> tuple[Run, Trained]:
+    """A few-shot run and its trained learner, from its last checkpoint; the data set itself is not read.
+
+    Args:
+        folder: of the run.
+        batch_norm: another mode than the run's: `transductive` and `support` may stand for each other.
+
+    Raises:
+        UserError: there is no such run, it has no checkpoint, or it does not classify images.
+    """
+    name = Run.open(folder).learner
+    if name not in LEARNERS:
+        raise UserError(f"{folder} is a run of {name}, which classifies no images; give one of {', '.join(LEARNERS)}")
+    learner = importlib.import_module(LEARNERS[name][0])
+    run = Run.open(folder, learner.Config)
+    try:
+        source = make_dataset(run.source["name"], **run.source["options"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder} names a data set that cannot be made: {error}") from None
+    if not isinstance(source, ImageSource):
+        raise UserError(f"{folder} was trained on {run.source['name']}, which has no classes; give a run on images")
+    if batch_norm is not None and batch_norm != run.config.batch_norm:
+        if "running" in (batch_norm, run.config.batch_norm):
+            raise UserError(f"{folder} was trained with batch norm {run.config.batch_norm}, which cannot be changed")
+        run.config = replace(run.config, batch_norm=batch_norm)
+    return run, learner.load(run, source)
+
+
+def moved(model: Any, device: str | torch.device | None) -> Any:
+    """A model on a device; it is moved itself.
+
+    Raises:
+        InputError: this machine has no such device.
+    """
+    if device is None:
+        return model
+    if not has_device(device):
+        raise InputError(f"this machine has no device {str(device)!r}; device='cpu' always works")
+    if isinstance(model, TrainedInitialisation):
+        model.network.to(str(device))
+        return replace(model, params={name: value.to(device) for name, value in model.params.items()})
+    (model.network if isinstance(model, TrainedEmbedding) else model).to(device)
+    return model
