@@ -10,6 +10,7 @@ import gymnasium
 
 from metarl.errors import UserError
 from metarl.learning.settings import check_range
+from metarl.naming import is_name
 from metarl.nets.actor_critic import RecurrentPolicy, recurrent_policy
 from metarl.nets.memory import Memory, MemoryOptions, check_memory_name, make_memory
 from metarl.nets.policies import MIN_STD
@@ -31,6 +32,9 @@ class PolicySettings:
     """Heads of an attention layer, which share its width."""
     embedding: int = 0
     """Width of a tanh layer between input and memory; 0 for none."""
+    encoder: str | None = None
+    """A network of your own in place of that layer, as mypackage.module:Name; called with `inputs` and `outputs`, it
+    gives a torch.nn.Module."""
     head: tuple[int, ...] = ()
     """Widths of tanh layers between memory and action or value (VariBAD: 128)."""
     layer_norm: bool = False
@@ -43,6 +47,10 @@ class PolicySettings:
         check_range(self, "hidden", "layers", "heads", "head", least=1)
         check_range(self, "embedding", least=0)
         check_range(self, "init_std", least=MIN_STD)
+        if self.encoder is not None and not is_name(self.encoder):
+            raise UserError(f"--encoder is {self.encoder!r}; name your own as mypackage.module:Name")
+        if self.encoder is not None and not self.embedding:
+            raise UserError(f"--encoder is {self.encoder} and --embedding is 0; say how wide it is with --embedding")
         if self.memory == "transformer" and self.hidden % self.heads:
             raise UserError(f"--hidden is {self.hidden}; a transformer's is a multiple of --heads, {self.heads}")
 
@@ -52,7 +60,8 @@ class PolicySettings:
         """The policy for a pair of spaces and trials of at most `length` steps.
 
         Raises:
-            UserError: the spaces are of another kind than `recurrent_policy` wants, or the memory is none.
+            UserError: the spaces are of another kind than `recurrent_policy` wants, or the memory or the encoder is
+                none.
         """
 
         def memory(inputs: int) -> Memory:
@@ -64,6 +73,7 @@ class PolicySettings:
             action_space,
             memory,
             embedding=self.embedding,
+            encoder=self.encoder,
             head=self.head,
             layer_norm=self.layer_norm,
             init_std=self.init_std,

@@ -22,6 +22,7 @@ from metarl.errors import UserError
 from metarl.nets.distributions import Categorical, Gaussian
 from metarl.nets.memory import Memory
 from metarl.nets.mlp import MLP, Activation
+from metarl.nets.module import ModuleNetwork, make_network
 from metarl.nets.params import Params
 from metarl.nets.policies import MIN_STD, project_std
 from metarl.tasks import Array
@@ -48,6 +49,7 @@ class RecurrentPolicy:
         discrete: which of the two.
         memory: of `embedding or inputs` inputs.
         embedding: width of a tanh layer before it; 0 for none.
+        encoder: a user's network in place of that layer, of as many outputs.
         head: widths of hidden tanh layers after it, for actor and critic each.
         layer_norm: normalise what enters (where there is an embedding) and what leaves the memory.
         init_std: initial standard deviation of continuous actions, in units of their bound.
@@ -58,19 +60,20 @@ class RecurrentPolicy:
     discrete: bool
     memory: Memory
     embedding: int = 0
+    encoder: ModuleNetwork | None = None
     head: tuple[int, ...] = ()
     layer_norm: bool = False
     init_std: float = 1.0
 
     @property
-    def _networks(self) -> dict[str, MLP]:
+    def _networks(self) -> dict[str, MLP | ModuleNetwork]:
         activation: Activation = "tanh"
-        networks = {
+        networks: dict[str, MLP | ModuleNetwork] = {
             "actor": MLP((self.memory.features, *self.head, self.actions), activation),
             "critic": MLP((self.memory.features, *self.head, 1), activation),
         }
         if self.embedding:
-            networks["embedding"] = MLP((self.inputs, self.embedding), activation)
+            networks["embedding"] = self.encoder or MLP((self.inputs, self.embedding), activation)
         return networks
 
     def init(self, generator: torch.Generator) -> Params:
@@ -115,7 +118,9 @@ class RecurrentPolicy:
     def _enter(self, params: Params, obs: Tensor) -> Tensor:
         if not self.embedding:
             return obs
-        x = torch.tanh(self._networks["embedding"](_below(params, "embedding"), obs))
+        x = self._networks["embedding"](_below(params, "embedding"), obs)
+        if self.encoder is None:
+            x = torch.tanh(x)
         return _normalised(params, "enter", x) if self.layer_norm else x
 
     def _leave(self, params: Params, out: Tensor, state: Tensor) -> Decision:
@@ -144,6 +149,7 @@ def recurrent_policy(
     memory: Callable[[int], Memory],
     *,
     embedding: int = 0,
+    encoder: str | None = None,
     **options: Any,
 ) -> RecurrentPolicy:
     """The policy with a memory for a pair of spaces.
@@ -153,10 +159,11 @@ def recurrent_policy(
         action_space: a flat Box or Discrete.
         memory: makes the memory of so many inputs.
         embedding: width of a tanh layer before it; 0 for none.
+        encoder: `module:Name` of a user's network in place of that layer (`make_network`).
         options: other fields of `RecurrentPolicy`.
 
     Raises:
-        UserError: the spaces are of another kind.
+        UserError: the spaces are of another kind, or the encoder is no network.
     """
     if not isinstance(observation_space, Box) or len(observation_space.shape) != 1:
         raise UserError(f"a recurrent policy needs a flat Box observation, got {observation_space}")
@@ -167,4 +174,5 @@ def recurrent_policy(
         actions, discrete = action_space.shape[0], False
     else:
         raise UserError(f"a recurrent policy needs a flat Box or a Discrete action space, got {action_space}")
-    return RecurrentPolicy(inputs, actions, discrete, memory(embedding or inputs), embedding=embedding, **options)
+    network = make_network(encoder, inputs, embedding, "--encoder") if encoder else None
+    return RecurrentPolicy(inputs, actions, discrete, memory(embedding or inputs), embedding, network, **options)

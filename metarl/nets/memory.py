@@ -6,8 +6,7 @@ memory = make_memory("mypackage.memories:Mine", MemoryOptions(inputs=8, length=1
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,13 +15,11 @@ from torch import Tensor, nn
 
 from metarl.errors import UserError
 from metarl.naming import is_name, resolve
-from metarl.nets.module_memory import ModuleMemory
+from metarl.nets.module import ExplicitModule, check_methods, failing, maker, same
 from metarl.nets.params import Params
 from metarl.nets.recurrent import GRU, LSTM
 from metarl.nets.transformer import Transformer
 from metarl.seeding import Key, draws, keyed_globals
-
-TOLERANCE = 1e-5  # of what a memory says step by step, against the whole sequence
 
 
 class Memory(Protocol):
@@ -120,20 +117,40 @@ def make_memory(name: str, options: MemoryOptions, flag: str = "--memory") -> Me
     if name in MEMORIES:
         return MEMORIES[name](options)
     what = f"{flag} is {name}"
-    kind = resolve(name, flag)
-
-    def make() -> Any:
-        with _failing(f"{what}; calling it with inputs, hidden and length failed"):
-            return kind(inputs=options.inputs, hidden=options.hidden, length=options.length)
-
+    sizes = {"inputs": options.inputs, "hidden": options.hidden, "length": options.length}
+    make = maker(resolve(name, flag), sizes, what)
     with keyed_globals(Key(0)("memory", name)):
         memory = make()
     if isinstance(memory, nn.Module):
-        _check_methods(memory, ("features", "start", "step", "sequence"), what)
+        check_methods(memory, ("features", "start", "step", "sequence"), what)
         memory = ModuleMemory(make, what)
     check_memory(memory, options, what)
     checked: Memory = memory
     return checked
+
+
+class ModuleMemory(ExplicitModule):
+    """A module with `features` and the methods `start(n)`, `step(x, state)` and `sequence(x, state)`; a `Memory`."""
+
+    @property
+    def features(self) -> int:
+        """Numbers it gives at a moment."""
+        return int(self.module.features)
+
+    def start(self, n: int, device: torch.device | str = "cpu") -> Tensor:
+        """The module's, on a device."""
+        state: Tensor = self.module.start(n)
+        return state.to(device)
+
+    def step(self, params: Params, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The module's, with these parameters."""
+        out, state = self.call(params, "step", x, state)
+        return out, state
+
+    def sequence(self, params: Params, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The module's, with these parameters."""
+        out, state = self.call(params, "sequence", x, state)
+        return out, state
 
 
 def check_memory(memory: Any, options: MemoryOptions, what: str) -> None:
@@ -149,16 +166,11 @@ def check_memory(memory: Any, options: MemoryOptions, what: str) -> None:
             shapes are not as `Memory` says; steps are not the sequence, whole or in parts; rows know of one another;
             what it was given is changed; it draws random numbers; or no gradient reaches its parameters.
     """
-    _check_methods(memory, ("features", "init", "start", "step", "sequence"), what)
-    with _failing(f"{what}; trying it out failed"):
+    check_methods(memory, ("features", "init", "start", "step", "sequence"), what)
+    with failing(f"{what}; trying it out failed"):
         complaint = _first_breach(memory, options)
     if complaint:
         raise UserError(f"{what}; {complaint}")
-
-
-def _check_methods(memory: Any, names: tuple[str, ...], what: str) -> None:
-    if missing := [name for name in names if not hasattr(memory, name)]:
-        raise UserError(f"{what}; a memory has {', '.join(names)}, and this {type(memory).__name__} lacks {missing[0]}")
 
 
 def _first_breach(memory: Memory, options: MemoryOptions) -> str | None:
@@ -217,17 +229,4 @@ def _gradients(out: Tensor, params: Params) -> list[bool]:
 
 
 def _same(given: tuple[Tensor, Tensor], out: Tensor, state: Tensor) -> bool:
-    """Whether features and states are equal but for rounding."""
-    pairs = zip(given, (out, state), strict=True)
-    return all(a.shape == b.shape and torch.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE) for a, b in pairs)
-
-
-@contextmanager
-def _failing(what: str) -> Iterator[None]:
-    """What a user's code raises, as one line."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{what}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+    return same(given[0], out) and same(given[1], state)

@@ -207,6 +207,10 @@ def test_what_does_not_fit_is_refused(tmp_path):
         Config(trials=5)
     with pytest.raises(UserError, match=r"--memory is 'grue'; choose from gru, lstm, transformer"):
         Config(memory="grue")
+    with pytest.raises(UserError, match=r"--encoder is mine:Net and --embedding is 0; say how wide"):
+        Config(encoder="mine:Net")
+    with pytest.raises(UserError, match=r"--encoder is 'net'; name your own as"):
+        Config(encoder="net", embedding=4)
     with pytest.raises(UserError, match=r"--hidden is 65; a transformer's is a multiple of --heads, 4"):
         Config(memory="transformer", hidden=65)
     with pytest.raises(UserError, match=r"--trial-episodes is -1; it must be at least 0"):
@@ -236,14 +240,17 @@ class Brought(torch.nn.Module):
         return torch.stack(out), state
 
 
-def test_a_users_memory_trains_and_is_loaded(tmp_path, monkeypatch):
+def test_a_users_memory_and_encoder_train_and_are_loaded(tmp_path, monkeypatch):
     module = ModuleType("brought")
-    module.Leaky = Brought
+    module.Leaky, module.Encoder = (
+        Brought,
+        lambda inputs, outputs: torch.nn.Sequential(torch.nn.Linear(inputs, outputs)),
+    )
     monkeypatch.setitem(sys.modules, "brought", module)
-    config = replace(SMALL, memory="brought:Leaky", iterations=1, chunk=3)
+    config = replace(SMALL, memory="brought:Leaky", encoder="brought:Encoder", embedding=4, iterations=1, chunk=3)
     run = trained(tmp_path / "run", config)
     agent = rl2.load(Run.open(run.folder, Config), BANDIT)
-    assert {"cell.enter.weight", "cell.enter.bias"} <= set(agent.params)
-    start = agent.policy.init(Key(3)("rl2", "init").torch())
-    assert not torch.equal(start["cell.enter.weight"], agent.params["cell.enter.weight"])
+    start, theirs = agent.policy.init(Key(3)("rl2", "init").torch()), {"cell.enter.weight", "embedding.0.weight"}
+    assert start.keys() == agent.params.keys() >= theirs
+    assert not any(torch.equal(start[name], agent.params[name]) for name in theirs)
     assert np.isfinite(agent.curve(BANDIT.fixed("test", 3), Budget(0, 2), 0).values).all()
