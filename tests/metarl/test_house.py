@@ -218,8 +218,6 @@ LONGEST_FILE, LONGEST_AGENT = 350, 200
 # Files that were longer when the rule came. A number may only shrink; a file within the bounds leaves the list.
 STILL_LONGER = {
     "scripts/benchmark_fewshot.py": 488,
-    "scripts/reproduce.py": 503,
-    "scripts/rl2_tables.py": 367,
 }
 
 

@@ -1,7 +1,7 @@
 """The README's Python runs as written."""
 
 import re
-import runpy
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -41,12 +41,11 @@ def test_readme_block_runs(i, tmp_path, monkeypatch, capsys):
 
 
 def commands():
-    """Every `metarl train` of the README, of scripts/reproduce.py and of the READMEs of results/, as words."""
-    reproduce = runpy.run_path(str(ROOT / "scripts/reproduce.py"))
-    for table in reproduce["TABLES"].values():
-        for agent in table.agents:
-            if agent.train is not None:
-                yield [agent.name, *table.source.split(), *agent.train.split()]
+    """Every `metarl train` of the README, of scripts/tables.toml and of the READMEs of results/, as words."""
+    for table in tomllib.loads((ROOT / "scripts/tables.toml").read_text()).values():
+        for agent in table.get("agents", ()):
+            if "train" in agent:
+                yield [agent["name"], *table["source"].split(), *agent["train"].split()]
     for path in (ROOT / "README.md", *(ROOT / "results").glob("*/README.md")):
         for line in re.findall(r"^metarl train ([^#\n]+)", path.read_text(), re.MULTILINE):
             yield line.split()

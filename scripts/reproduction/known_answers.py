@@ -1,25 +1,18 @@
 """RL² on problems whose answers are known, and on 2D navigation: train, judge, write results/rl2/.
 
-    python scripts/rl2_tables.py                         all problems, as far as their iterations go
-    python scripts/rl2_tables.py --only mdp-10 --budget 30
-    python scripts/rl2_tables.py --budget 0              judge what is there
-
 A run is runs/rl2-PROBLEM-0 or runs/navigation-rl2-SEED; one that exists is resumed, one that results/rl2/runs/
 holds is continued from there. Where the answer is known, 50,000 frozen test tasks judge: the agent and the
-classical solvers meet the same tasks, one trial each, with luck of their own. `expected` figures count what the
+classical solvers meet the same tasks, one trial each, with noise of their own. `expected` figures count what the
 arms that were pulled pay on average, not what they happened to pay: the same in the long run, with less noise.
 Nothing in the README is typed in by hand.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import os
-import platform
-import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +20,6 @@ from typing import Any
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
-from reproduce import ROOT, keep, progress, train
 
 from metarl.agents import baselines, rl2
 from metarl.agents.solvers import bandits as bandit_solvers
@@ -39,18 +30,15 @@ from metarl.evaluation.statistics import bootstrap
 from metarl.evaluation.storage import dump_json
 from metarl.learning.contract import Budget, Scores
 from metarl.runs.run import Run
+from reproduction.description import DESCRIPTIONS, RESULTS, ROOT
+from reproduction.markdown import provenance
+from reproduction.training import keep, progress, train
 
 matplotlib.use("Agg")
-OUT = ROOT / "results" / "rl2"
+OUT = RESULTS / "rl2"
 TASKS = 50_000  # test tasks, a trial each
-GOALS, GOAL_TRIALS = 1000, 4  # of navigation
 LIKELIEST = "rl2, likeliest"
 SHOWN = {"informed": ":", "bayes-optimum": ":", "gittins": "--", "beb": "--", "greedy": "-.", "random": (0, (1, 4))}
-ABOUT = f"""The agent and the classical solvers (`results/bandit`, `results/tabular_mdp`) on the same {TASKS:,} frozen
-test tasks, one trial each, last iterates. RL² draws its actions; a row of its own takes the most likely ones. Settings
-were chosen on training and validation tasks. *Expected* counts what the pulled arms pay on average instead of what they
-happened to pay: the same mean with less noise. Differences are paired by task. The literature's rows are as Mishra et
-al. 2018 quote them, read in the README of lucaslingle/pytorch_rl2."""
 Z = 1.96  # standard errors to the end of a 95 % interval
 
 
@@ -60,7 +48,8 @@ class Problem:
 
     Attributes:
         title: for tables and pictures.
-        family: its id and options, as the command line takes them.
+        family: its id.
+        options: the family's.
         train: the words after the family.
         bar: what the mean return of a trial should reach; a solver's name stands for what that earns.
         published: rows of the literature, agent -> mean return of a trial.
@@ -70,61 +59,35 @@ class Problem:
     """
 
     title: str
-    family: tuple[str, dict[str, Any]]
+    family: str
+    options: dict[str, Any]
     train: str
     bar: float | str
     published: dict[str, float]
     expected: float | None = None
-    levels: tuple[float, ...] = ()
+    levels: Sequence[float] = ()
     note: str = ""
 
     @property
     def words(self) -> str:
         """The family as the command line takes it."""
-        name, options = self.family
-        return " ".join([f"--family {name}", *(f"--{option} {value}" for option, value in options.items())])
+        return " ".join([f"--family {self.family}", *(f"--{name} {value}" for name, value in self.options.items())])
 
 
-PROBLEMS = {
-    "bandit-10-5": Problem(
-        title="Bernoulli bandit, n=10, k=5",
-        family=("metarl/BernoulliBandit-v0", {"arms": 5, "pulls": 10}),
-        train="--validate-every 25 --validation-tasks 10000",
-        bar="gittins",
-        published={"Duan et al. 2016, RL²": 6.7, "Duan et al. 2016, Gittins": 6.6, "SNAIL": 6.6},
-        expected=6.660,
-        levels=(6.2, 6.5),
-        note="The test tasks were looked at twice: a first run with `--iterations 300 --halve-every 50` earned 6.643 "
-        "on them (6.658 by the most likely actions). The halving was then made slower for what validation tasks "
-        "showed: 6.669 instead of 6.657 at the end. The seconds are of two cores with four to thirteen busy processes.",
-    ),
-    "bandit-100-5": Problem(
-        title="Bernoulli bandit, n=100, k=5",
-        family=("metarl/BernoulliBandit-v0", {"arms": 5, "pulls": 100}),
-        train="--preset-config long --validate-every 100",
-        bar=78.0,
-        published={"Duan et al. 2016, RL²": 78.7, "Duan et al. 2016, Gittins": 78.3, "SNAIL": 79.1},
-    ),
-    "mdp-10": Problem(
-        title="Tabular MDPs, 10 episodes",
-        family=("metarl/TabularMDP-v0", {}),
-        train="--preset-config long --validate-every 100",
-        bar=155.0,
-        published={"Duan et al. 2016, RL²": 156.2, "Duan et al. 2016, BEB": 150.2, "SNAIL": 159.1},
-    ),
-}
+PROBLEMS = {name: Problem(**words) for name, words in DESCRIPTIONS["rl2"]["problems"].items()}
+PROBLEM_NAMES = [*PROBLEMS, "navigation"]
 
 
-def judge(problem: Problem, run: Run) -> dict[str, Any]:
-    """The agent and every solver on the same test tasks."""
-    family = make_family(problem.family[0], **problem.family[1])
+def judge(problem: Problem, run: Run, *, solvers: bool = True) -> dict[str, Any]:
+    """The agent, and every solver unless told otherwise, on the same test tasks."""
+    family = make_family(problem.family, **problem.options)
     tasks, budget = family.fixed("test", TASKS), Budget(0, 1)
-    solvers = bandit_solvers if hasattr(family, "likelihood") else mdp_solvers
+    classical = bandit_solvers if hasattr(family, "likelihood") else mdp_solvers
     agent = rl2.load(run, family)
     agents: dict[str, Any] = {"rl2": agent, LIKELIEST: replace(agent, likeliest=True)}
-    for name in solvers.STRATEGIES:
+    for name in classical.STRATEGIES if solvers else ():
         if name != "bayes-optimum" or problem.expected is not None:
-            agents[name] = solvers.solver(name, family)
+            agents[name] = classical.solver(name, family)
     rows: dict[str, Any] = {}
     returns: dict[str, Any] = {}
     for name, agent in agents.items():
@@ -151,9 +114,9 @@ def interval(values: np.ndarray) -> list[float]:
     return [round(x, 4) for x in (mean, mean - half, mean + half)]
 
 
-def section(name: str, found: dict[str, Any]) -> list[str]:
+def section(name: str, judged: dict[str, Any]) -> list[str]:
     """A problem's part of the README."""
-    problem, rows = PROBLEMS[name], found["agents"]
+    problem, rows = PROBLEMS[name], judged["agents"]
     exact = "expected return" in rows["rl2"]
     head = ["mean return of a trial, 95 % interval", "measured", "RL² minus it"]
     lines = [f"## {problem.title}", "", f"![{problem.title}]({name}.png)", ""]
@@ -183,10 +146,10 @@ def section(name: str, found: dict[str, Any]) -> list[str]:
         lines.append(f"In expected figures, RL² minus {problem.bar} is {difference}.")
     if problem.expected is not None:
         lines.append(f"The exact optimum earns {problem.expected:.3f} in expectation over the prior.")
-    lines += ["", f"{found['iterations']:,} of {found['planned']:,} updates, {found['steps']:,} environment steps, "]
-    lines[-1] += f"{found['minutes']:.1f} minutes of training, {found['threads']} thread(s)."
+    lines += ["", f"{judged['iterations']:,} of {judged['planned']:,} updates, {judged['steps']:,} environment steps, "]
+    lines[-1] += f"{judged['minutes']:.1f} minutes of training, {judged['threads']} thread(s)."
     lines += [problem.note] if problem.note else []
-    for level, seconds in found["seconds to"].items():
+    for level, seconds in judged["seconds to"].items():
         lines.append(f"An update's training trials first earned more than {level} after {seconds:.0f} s of training.")
     return [*lines, ""]
 
@@ -197,11 +160,11 @@ def shown(row: list[float], *, sign: bool = False) -> str:
     return f"{row[0]:{'+' if sign else ''}.{digits}f} ± {(row[2] - row[1]) / 2:.{digits}f}"
 
 
-def draw(name: str, run: Path, found: dict[str, Any]) -> None:
+def draw(name: str, run: Path, judged: dict[str, Any]) -> None:
     """The training curve, with what solvers earn."""
     config = json.loads((run / "config.json").read_text())["config"]
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    horizon = found["steps"] / found["iterations"] / config["trials"]
+    horizon = judged["steps"] / judged["iterations"] / config["trials"]
     steps = [(line["iteration"] + 1) * config["trials"] * horizon for line in lines]
     figure, ax = plt.subplots(figsize=(5.2, 3.6), layout="constrained")
     styles: dict[str, Any] = {
@@ -212,8 +175,8 @@ def draw(name: str, run: Path, found: dict[str, Any]) -> None:
         there = [i for i, line in enumerate(lines) if key in line]
         ax.plot([steps[i] for i in there], [lines[i][key] for i in there], label=f"RL², {kind} tasks", **styles[kind])
     for agent, style in SHOWN.items():
-        if agent in found["agents"]:
-            level = found["agents"][agent]["return"][0]
+        if agent in judged["agents"]:
+            level = judged["agents"][agent]["return"][0]
             ax.axhline(level, color="#666666", linewidth=1, linestyle=style, label=agent)
     ax.set_xlabel("environment steps")
     ax.set_ylabel("return of a trial")
@@ -232,27 +195,26 @@ def make(name: str, minutes: float | None, judging: bool) -> None:
         return
     keep(ROOT / target, OUT / "runs" / name)
     run = Run.open(ROOT / target, rl2.Config)
-    found = judge(problem, run) | {"command": command}
+    judged = judge(problem, run) | {"command": command}
     done, planned, spent = progress(ROOT / target)
-    horizon = Trials(family=make_family(problem.family[0], **problem.family[1])).horizon
-    found |= {"iterations": done, "planned": planned, "minutes": round(spent, 1), "threads": run.config.threads}
-    found |= {"steps": done * run.config.trials * horizon, "seconds to": seconds_to(run, problem.levels)}
-    draw(name, ROOT / target, found)
-    (OUT / f"{name}.json").write_text(dump_json(found))
-
-
-NAVIGATION = "--family metarl/Navigation2D-v0 --preset-config navigation"
+    horizon = Trials(family=make_family(problem.family, **problem.options)).horizon
+    judged |= {"iterations": done, "planned": planned, "minutes": round(spent, 1), "threads": run.config.threads}
+    judged |= {"steps": done * run.config.trials * horizon, "seconds to": seconds_to(run, problem.levels)}
+    draw(name, ROOT / target, judged)
+    (OUT / f"{name}.json").write_text(dump_json(judged))
 
 
 def make_navigation(minutes: float | None, judging: bool) -> None:
     """Three seeds on 2D navigation; the runs of `scripts/reproduce.py navigation`."""
-    family = make_family("metarl/Navigation2D-v0")
-    goals, budget = family.fixed("test", GOALS), Budget(0, GOAL_TRIALS)
+    words = DESCRIPTIONS["rl2"]["navigation"]
+    family = make_family(words["family"])
+    goals, budget = family.fixed("test", words["tasks"]), Budget(0, words["trials"])
     values, commands, spent = [], [], []
-    for seed in range(3):
+    for seed in range(words["seeds"]):
         target = Path("runs") / f"navigation-rl2-{seed}"
-        words = ["rl2", *NAVIGATION.split(), "--seed", str(seed), "--out", str(target)]
-        commands.append(train(target, ROOT / "results" / "navigation" / "runs" / f"rl2-{seed}", words, minutes))
+        kept = RESULTS / "navigation" / "runs" / f"rl2-{seed}"
+        command = ["rl2", "--family", family.name, *words["train"].split(), "--seed", str(seed), "--out", str(target)]
+        commands.append(train(target, kept, command, minutes))
         if judging:
             if seed == 0:
                 keep(ROOT / target, OUT / "runs" / target.name)
@@ -260,16 +222,16 @@ def make_navigation(minutes: float | None, judging: bool) -> None:
             spent.append(progress(ROOT / target))
     if judging:
         scores = np.stack(values)
-        found = bootstrap(scores)
+        ends = bootstrap(scores)
         optimum = float(baselines.Oracle(family).curve(goals, budget, 0).values.mean())
         document = {
-            "problem": "2D navigation",
-            "tasks": GOALS,
-            "trials": GOAL_TRIALS,
+            "problem": words["title"],
+            "tasks": words["tasks"],
+            "trials": words["trials"],
             "tasks_sha256": goals.sha256(),
             "mean": scores.mean((0, 1)).round(3).tolist(),
             "by seed": [value.mean(0).round(3).tolist() for value in values],
-            **{end: getattr(found, end).round(3).tolist() for end in ("low", "high")},
+            **{end: getattr(ends, end).round(3).tolist() for end in ("low", "high")},
             "optimum": round(optimum, 3),
             "training": [{"iterations": n, "planned": of, "minutes": round(m, 1)} for n, of, m in spent],
             "commands": commands,
@@ -277,66 +239,62 @@ def make_navigation(minutes: float | None, judging: bool) -> None:
         (OUT / "navigation.json").write_text(dump_json(document))
 
 
-def navigation_section(found: dict[str, Any]) -> list[str]:
+def navigation_section(judged: dict[str, Any]) -> list[str]:
     """Navigation's part of the README."""
 
     def row(label: str, values: list[Any]) -> str:
         return "|" + "|".join([label, *(f"{v:.2f}" if isinstance(v, float) else v for v in values)]) + "|"
 
-    episodes = range(1, len(found["mean"]) + 1)
-    ends = [f"[{low:.2f}, {high:.2f}]" for low, high in zip(found["low"], found["high"], strict=True)]
-    mean = found["mean"][1]
+    episodes = range(1, len(judged["mean"]) + 1)
+    ends = [f"[{low:.2f}, {high:.2f}]" for low, high in zip(judged["low"], judged["high"], strict=True)]
+    mean, bar = judged["mean"][1], DESCRIPTIONS["rl2"]["navigation"]["bar"]
     lines = [
-        "## 2D navigation",
+        f"## {judged['problem']}",
         "",
-        row(f"mean return on {found['tasks']:,} unseen goals", [f"episode {k}" for k in episodes]),
+        row(f"mean return on {judged['tasks']:,} unseen goals", [f"episode {k}" for k in episodes]),
         "|---|" + "---|" * len(episodes),
-        *(row(f"seed {i}", values) for i, values in enumerate(found["by seed"])),
-        row("**all seeds**", found["mean"]),
+        *(row(f"seed {i}", values) for i, values in enumerate(judged["by seed"])),
+        row("**all seeds**", judged["mean"]),
         row("95 % interval over seeds and goals", ends),
-        row("optimum, which knows the goal", [found["optimum"]] * len(episodes)),
+        row("optimum, which knows the goal", [judged["optimum"]] * len(episodes)),
         "",
-        f"Bar: a second episode better than -15. {'Reached' if mean > -15 else 'Not reached'}: {mean:.2f}.",
+        f"Bar: a second episode better than {bar:g}. {'Reached' if mean > bar else 'Not reached'}: {mean:.2f}.",
         "",
     ]
-    budgets = [f"{t['iterations']:,} of {t['planned']:,} updates in {t['minutes']:.1f}" for t in found["training"]]
+    budgets = [f"{t['iterations']:,} of {t['planned']:,} updates in {t['minutes']:.1f}" for t in judged["training"]]
     lines += [
-        f"{found['trials']} trials of {len(episodes)} episodes a goal. Minutes of training: {', '.join(budgets)}.",
+        f"{judged['trials']} trials of {len(episodes)} episodes a goal. Minutes of training: {', '.join(budgets)}.",
         "",
     ]
     return lines
 
 
-def seconds_to(run: Run, levels: tuple[float, ...]) -> dict[str, float]:
+def seconds_to(run: Run, levels: Sequence[float]) -> dict[str, float]:
     """Seconds of training until an update's training trials first earned so much on average."""
-    elapsed, found = 0.0, dict[str, float]()
+    elapsed, first = 0.0, dict[str, float]()
     for metrics, timings in zip(run.metrics(), run.timings(), strict=True):
         elapsed += timings["sampling_s"] + timings["update_s"]
         for level in levels:
             if metrics["return/trial"] > level:
-                found.setdefault(str(level), elapsed)
-    return found
+                first.setdefault(str(level), elapsed)
+    return first
 
 
 def write_readme() -> None:
     """All problems that were judged."""
-    judged = {name: json.loads(path.read_text()) for name in PROBLEMS if (path := OUT / f"{name}.json").exists()}
-    head_of_tree = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(head_of_tree, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    lines = ["# RL² where the answer is known", "", ABOUT, ""]
-    for name, found in judged.items():
-        lines += section(name, found)
-    commands = [found["command"] for found in judged.values()]
+    documents = {name: json.loads(path.read_text()) for name in PROBLEMS if (path := OUT / f"{name}.json").exists()}
+    lines = ["# RL² where the answer is known", "", DESCRIPTIONS["rl2"]["about"].strip(), ""]
+    for name, document in documents.items():
+        lines += section(name, document)
+    commands = [document["command"] for document in documents.values()]
     if (OUT / "navigation.json").exists():
-        found = json.loads((OUT / "navigation.json").read_text())
-        lines += navigation_section(found)
-        commands += found["commands"]
+        document = json.loads((OUT / "navigation.json").read_text())
+        lines += navigation_section(document)
+        commands += document["commands"]
     lines += [
-        f"Training time is wall-clock on {os.cpu_count()} shared cores ({platform.processor() or platform.machine()}), "
-        f"validation and evaluation not counted. torch {torch.__version__}, Python {platform.python_version()}, "
-        f"commit {commit}, {time.strftime('%Y-%m-%d', time.gmtime())}.",
+        provenance(),
         "",
-        "Made by `python scripts/rl2_tables.py`, that is:",
+        "Made by `python scripts/reproduce.py rl2`, that is:",
         "",
         "```",
         *commands,
@@ -347,21 +305,11 @@ def write_readme() -> None:
     (OUT / "README.md").write_text("\n".join(lines) + "\n")
 
 
-def main() -> None:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [*PROBLEMS, "navigation"]
-    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="PROBLEM", help=", ".join(names))
-    parser.add_argument("--budget", type=float, metavar="MINUTES", help="of training, each; 0 judges what is there")
-    parser.add_argument("--no-judging", action="store_true", help="train only")
-    arguments = parser.parse_args()
-    for name in arguments.only:
+def reproduce(only: Sequence[str], minutes: float | None, judging: bool) -> None:
+    """Train and judge the problems named, or all; write results/rl2."""
+    for name in only or PROBLEM_NAMES:
         if name == "navigation":
-            make_navigation(arguments.budget, not arguments.no_judging)
+            make_navigation(minutes, judging)
         else:
-            make(name, arguments.budget, not arguments.no_judging)
+            make(name, minutes, judging)
     write_readme()
-
-
-if __name__ == "__main__":
-    main()

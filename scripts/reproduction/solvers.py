@@ -1,17 +1,12 @@
-"""The classical solvers on bandits and tabular MDPs, beside the rows of Duan et al. 2016 (RL²).
+"""The classical solvers in grids of bandits and tabular MDPs, beside the rows of Duan et al. 2016 (RL²).
 
-    python scripts/solver_tables.py tune     every solver's constants, on validation tasks
-    python scripts/solver_tables.py run      every cell, on 10,000 frozen test tasks
-    python scripts/solver_tables.py report   the tables into results/{bandit,tabular_mdp}/README.md
-
-`tune` and `run` do one cell at a time, write it down and skip what is written, so they may be stopped.
-`tune` measures a fixed grid (`GRIDS`) and ends by printing what belongs into the solvers' `CONSTANTS`; a
-test checks that it is there.
+`tune` measures every constant of a fixed grid on validation tasks and ends by printing what belongs into the solvers'
+`CONSTANTS` (a test checks that it is there); `run` judges every cell on 10,000 frozen test tasks; `report` puts the
+tables into the README. Both do one cell at a time, write it down and skip what is written, so they may be stopped.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import time
@@ -22,57 +17,37 @@ from typing import Any
 import matplotlib
 import matplotlib.pyplot as plt
 
+from metarl.agents.solvers import bandit_strategies as arms
 from metarl.agents.solvers import bandits as bandit
+from metarl.agents.solvers import mdp_strategies as plans
 from metarl.agents.solvers import mdps as mdp
 from metarl.envs.bandit import BernoulliBandit
 from metarl.envs.tabular_mdp import TabularMDP
 from metarl.seeding import Key
+from reproduction.description import DESCRIPTIONS, RESULTS
 
 matplotlib.use("Agg")
-RESULTS = Path(__file__).resolve().parent.parent / "results"
 TEST_TASKS, VALIDATION_TASKS = 10_000, 2_000
 LITERATURE_TASKS = 1_000  # instances behind each number of Duan et al. (from memory)
 
-PULLS, ARMS, EPISODES = (10, 100, 500), (5, 10, 50), (10, 25, 50, 75, 100)
-BANDIT_GRIDS = {
-    "epsilon-greedy": (0.0, 0.01, 0.02, 0.05, 0.1, 0.2),
-    "ucb1": (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 1.0),
-    "gittins": (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998),
-}
-MDP_GRIDS: dict[str, dict[float, mdp.Strategy]] = {
-    "epsilon-greedy": {e: mdp.EpsilonGreedy(e) for e in (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)},
-    "beb": {b: mdp.BEB(b) for b in (1.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)},
-    "ucrl2": {s: mdp.UCRL2(s) for s in (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2)},
-    "optimistic-psrl": {m: mdp.OptimisticPSRL(m) for m in (2, 5, 10)},
-}
+BANDIT, TABULAR_MDP = DESCRIPTIONS["bandit"], DESCRIPTIONS["tabular_mdp"]
+PULLS, ARMS, EPISODES = BANDIT["pulls"], BANDIT["arms"], TABULAR_MDP["episodes"]
+Grids = Mapping[str, Sequence[float]]  # a strategy's constants that are tried
+Cells = Iterator[tuple[str, Callable[[], dict[str, Any]]]]
+PRIOR_0: Grids = TABULAR_MDP["prior_0_grids"]
 
-# Duan et al. 2016, as Mishra et al. 2018 (SNAIL) quote them, read in the README of lucaslingle/pytorch_rl2.
-BANDIT_LITERATURE = {
-    "random": (5.0, 5.0, 5.1, 49.9, 49.9, 49.8, 249.8, 249.0, 249.6),
-    "gittins": (6.6, 6.6, 6.5, 78.3, 82.8, 85.2, 405.8, 437.8, 463.7),
-    "thompson": (5.7, 5.5, 5.2, 74.7, 76.7, 64.5, 402.0, 429.5, 427.2),
-    "optimistic-thompson": (6.5, 6.2, 5.5, 77.9, 81.4, 67.7, 406.7, 438.9, 437.6),
-    "ucb1": (6.7, 6.7, 6.6, 78.0, 82.4, 84.3, 405.8, 437.1, 457.6),
-    "epsilon-greedy": (6.6, 6.6, 6.5, 75.4, 77.4, 78.3, 388.2, 408.0, 413.6),
-    "greedy": (6.6, 6.6, 6.5, 74.8, 77.1, 78.0, 380.6, 395.0, 402.8),
-}
-MDP_LITERATURE = {
-    "random": (100.1, 250.2, 499.7, 749.9, 999.4),
-    "psrl": (138.1, 408.8, 904.4, 1417.1, 1939.5),
-    "optimistic-psrl": (144.1, 425.2, 930.7, 1449.2, 1973.9),
-    "ucrl2": (146.6, 424.1, 918.9, 1427.6, 1942.1),
-    "beb": (150.2, 427.8, 917.8, 1422.6, 1935.1),
-    "epsilon-greedy": (132.8, 377.3, 823.3, 1293.9, 1778.2),
-    "greedy": (134.8, 368.8, 769.3, 1172.9, 1578.5),
-}
-# The same solvers with the prior of the code base Duan et al. are likely to have used (mean rewards 0 instead of
-# 1) and, for optimistic PSRL, its number of samples: an explanation, not solvers we offer.
-PRIOR_0 = {"psrl": mdp.PSRL(), "optimistic-psrl": mdp.OptimisticPSRL(10), "greedy": mdp.Greedy()}
-PRIOR_0_GRIDS: dict[str, dict[float, mdp.Strategy]] = {
-    "beb": {b: mdp.BEB(b) for b in (8.0, 12.0, 16.0, 20.0, 24.0, 28.0, 32.0, 40.0, 48.0)},
-    "ucrl2": {s: mdp.UCRL2(s) for s in (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 1.0)},
-    "epsilon-greedy": {e: mdp.EpsilonGreedy(e) for e in (0.0, 0.02, 0.05, 0.1, 0.2)},
-}
+
+def mdp_strategy(name: str, *constant: float) -> plans.Strategy:
+    """A strategy with its constant, where it has one."""
+    kinds: dict[str, Callable[..., plans.Strategy]] = {
+        "psrl": plans.PSRL,
+        "optimistic-psrl": plans.OptimisticPSRL,
+        "ucrl2": plans.UCRL2,
+        "beb": plans.BEB,
+        "epsilon-greedy": plans.EpsilonGreedy,
+        "greedy": plans.Greedy,
+    }
+    return kinds[name](*constant)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -80,7 +55,7 @@ def load(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
-def fill(path: Path, cells: Iterator[tuple[str, Callable[[], dict[str, Any]]]]) -> None:
+def fill(path: Path, cells: Cells) -> None:
     """Compute what is not there yet, one cell at a time, and write after each."""
     path.parent.mkdir(parents=True, exist_ok=True)
     done = load(path)
@@ -102,22 +77,22 @@ def summary(totals: Any, **more: Any) -> dict[str, Any]:
     return {"mean": round(mean, 4), "error": round(error, 4), "sd": round(sd, 4), "tasks": len(totals), **more}
 
 
-def bandit_strategy(name: str, constant: float, pulls: int) -> bandit.Strategy:
+def bandit_strategy(name: str, constant: float, pulls: int) -> arms.Strategy:
     """A strategy with its constant."""
     if name == "gittins":
-        return bandit.Gittins(constant, pulls)
-    return bandit.UCB1(constant) if name == "ucb1" else bandit.EpsilonGreedy(constant)
+        return arms.Gittins(constant, pulls)
+    return arms.UCB1(constant) if name == "ucb1" else arms.EpsilonGreedy(constant)
 
 
-def tune_bandits() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+def tune_bandits() -> Cells:
     """One cell a solver, number of pulls and number of arms: the mean of every constant."""
     for n in PULLS:
         for k in ARMS:
             family = BernoulliBandit(arms=k, pulls=n)
-            for name, grid in BANDIT_GRIDS.items():
+            for name, grid in BANDIT["grids"].items():
 
                 def compute(
-                    family: BernoulliBandit = family, name: str = name, grid: tuple[float, ...] = grid
+                    family: BernoulliBandit = family, name: str = name, grid: Sequence[float] = grid
                 ) -> dict[str, Any]:
                     tasks = family.fixed("validation", VALIDATION_TASKS)
                     means = {}
@@ -130,15 +105,14 @@ def tune_bandits() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
                 yield f"{name} n={n} k={k}", compute
 
 
-def tune_mdps(
-    grids: dict[str, dict[float, mdp.Strategy]], prior_mean: float
-) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+def tune_mdps(grids: Grids, prior_mean: float) -> Cells:
     """One cell a solver and constant, for all trial lengths: shorter trials are the beginnings of longer ones."""
     family = TabularMDP(episodes=max(EPISODES))
     for name, grid in grids.items():
-        for constant, strategy in grid.items():
+        for constant in grid if len(grid) > 1 else ():
 
-            def compute(strategy: mdp.Strategy = strategy) -> dict[str, Any]:
+            def compute(name: str = name, constant: float = constant) -> dict[str, Any]:
+                strategy = mdp_strategy(name, constant)
                 tasks = family.fixed("validation", VALIDATION_TASKS // 2)
                 solver = mdp.MDPSolver(family, strategy, prior_mean)
                 so_far = solver.play(tasks, 1, Key(0)("tune"))[:, 0].mean(0).cumsum()
@@ -149,22 +123,22 @@ def tune_mdps(
 
 def chosen_bandit_constants() -> dict[tuple[int, int], tuple[float, float, float]]:
     """The best constant of every cell, from `tune`."""
-    found = load(RESULTS / "bandit" / "tuning.json")
+    written = load(RESULTS / "bandit" / "tuning.json")
     names = ("epsilon-greedy", "ucb1", "gittins")
-    return {(n, k): tuple(float(found[f"{s} n={n} k={k}"]["best"]) for s in names) for n in PULLS for k in ARMS}
+    return {(n, k): tuple(float(written[f"{s} n={n} k={k}"]["best"]) for s in names) for n in PULLS for k in ARMS}
 
 
-def best_mdp_constant(file: str, grid: dict[float, mdp.Strategy], name: str, n: int) -> float:
+def best_mdp_constant(file: str, grid: Sequence[float], name: str, n: int) -> float:
     """The constant with the best validation return in trials of n episodes, from `tune`."""
-    found = load(RESULTS / "tabular_mdp" / file)
-    return max(grid, key=lambda constant: float(found[f"{name} {constant}"][f"n={n}"]))
+    written = load(RESULTS / "tabular_mdp" / file)
+    return max(grid, key=lambda constant: float(written[f"{name} {constant}"][f"n={n}"]))
 
 
 def chosen_mdp_constants() -> dict[int, tuple[float, float, float, int]]:
     """The best constant of every trial length, from `tune`."""
 
     def best(name: str, n: int) -> float:
-        return best_mdp_constant("tuning.json", MDP_GRIDS[name], name, n)
+        return best_mdp_constant("tuning.json", TABULAR_MDP["grids"][name], name, n)
 
     return {
         n: (best("epsilon-greedy", n), best("beb", n), best("ucrl2", n), int(best("optimistic-psrl", n)))
@@ -172,7 +146,7 @@ def chosen_mdp_constants() -> dict[int, tuple[float, float, float, int]]:
     }
 
 
-def run_bandits() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+def run_bandits() -> Cells:
     """One cell a solver, number of pulls and number of arms."""
     for n in PULLS:
         for k in ARMS:
@@ -192,14 +166,14 @@ def run_bandits() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
                 yield f"{name} n={n} k={k}", compute
 
 
-def run_mdps() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+def run_mdps() -> Cells:
     """One cell a solver and trial length, and the same with the prior's mean reward at 0."""
     for n in EPISODES:
         family = TabularMDP(episodes=n)
         solvers = {name: mdp.solver(name, family) for name in mdp.STRATEGIES}
-        tuned = {k: g[best_mdp_constant("tuning_prior_0.json", g, k, n)] for k, g in PRIOR_0_GRIDS.items()}
-        strategies = {**PRIOR_0, **tuned}
-        solvers |= {f"{name}, prior 0": mdp.MDPSolver(family, s, prior_mean=0.0) for name, s in strategies.items()}
+        for name, grid in PRIOR_0.items():
+            best = [best_mdp_constant("tuning_prior_0.json", grid, name, n)] if len(grid) > 1 else grid
+            solvers[f"{name}, prior 0"] = mdp.MDPSolver(family, mdp_strategy(name, *best), prior_mean=0.0)
         for name, solver in solvers.items():
 
             def compute(family: TabularMDP = family, solver: mdp.MDPSolver = solver) -> dict[str, Any]:
@@ -210,27 +184,27 @@ def run_mdps() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
             yield f"{name} n={n}", compute
 
 
-def cell(found: dict[str, Any] | None, published: float | None) -> str:
+def cell(row: dict[str, Any] | None, published: float | None) -> str:
     """Our mean and error, the published number, and their distance in combined standard errors."""
-    if found is None:
+    if row is None:
         return ""
-    digits = 2 if found["mean"] < 1000 else 1
-    text = f"{found['mean']:.{digits}f} ± {found['error']:.{digits}f}"
+    digits = 2 if row["mean"] < 1000 else 1
+    text = f"{row['mean']:.{digits}f} ± {row['error']:.{digits}f}"
     if published is None:
         return text
-    theirs = math.hypot(found["sd"] / math.sqrt(LITERATURE_TASKS), 0.05 / math.sqrt(3))  # their sample, their rounding
-    z = (found["mean"] - published) / math.hypot(found["error"], theirs)
+    theirs = math.hypot(row["sd"] / math.sqrt(LITERATURE_TASKS), 0.05 / math.sqrt(3))  # their sample, their rounding
+    z = (row["mean"] - published) / math.hypot(row["error"], theirs)
     mark = "" if abs(z) <= 3 else " **!**"
     return f"{text} ({published}; {z:+.1f}){mark}"
 
 
-def table(found: dict[str, Any], columns: dict[str, str], literature: Mapping[str, Sequence[float]]) -> str:
+def table(written: dict[str, Any], columns: dict[str, str], literature: Mapping[str, Sequence[float]]) -> str:
     """A Markdown table; a column is a suffix of the cells' names."""
-    names = list(dict.fromkeys(name.rsplit(" n=", 1)[0] for name in found))
+    names = list(dict.fromkeys(name.rsplit(" n=", 1)[0] for name in written))
     lines = ["| solver | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 1) + "|"]
     for name in names:
         published: Sequence[float | None] = literature.get(name.removesuffix(", prior 0")) or [None] * len(columns)
-        cells = [cell(found.get(f"{name} {c}"), p) for c, p in zip(columns, published, strict=True)]
+        cells = [cell(written.get(f"{name} {c}"), p) for c, p in zip(columns, published, strict=True)]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -259,15 +233,15 @@ def report(folder: str, text: str) -> None:
 
 def report_bandits() -> None:
     """Three tables, one a number of pulls, and the constants."""
-    found, parts = load(RESULTS / "bandit" / "table.json"), []
+    written, parts = load(RESULTS / "bandit" / "table.json"), []
     for i, n in enumerate(PULLS):
-        rows = {name: row for name, row in found.items() if f" n={n} " in name}
-        literature = {name: values[3 * i : 3 * i + 3] for name, values in BANDIT_LITERATURE.items()}
+        rows = {name: row for name, row in written.items() if f" n={n} " in name}
+        literature = {name: values[3 * i : 3 * i + 3] for name, values in BANDIT["literature"].items()}
         columns = {f"n={n} k={k}": f"n={n}, k={k}" for k in ARMS}
         parts.append(table(rows, columns, literature))
     lines = ["| pulls, arms | epsilon | UCB1 width | Gittins discount |", "|---|---|---|---|"]
     lines += [f"| {n}, {k} | {e} | {w} | {d} |" for (n, k), (e, w, d) in bandit.CONSTANTS.items()]
-    curves = {name: row["regret_per_pull"] for name, row in found.items() if name.endswith(" n=100 k=5")}
+    curves = {name: row["regret_per_pull"] for name, row in written.items() if name.endswith(" n=100 k=5")}
     curves = {name.removesuffix(" n=100 k=5"): values for name, values in curves.items()}
     draw(RESULTS / "bandit" / "regret.png", curves, "pull", "expected regret of a pull", "Bernoulli bandit, 5 arms")
     report("bandit", "\n\n".join([*parts, "Constants, chosen on validation tasks:", "\n".join(lines)]))
@@ -275,37 +249,32 @@ def report_bandits() -> None:
 
 def report_mdps() -> None:
     """One table, and the constants."""
-    found = load(RESULTS / "tabular_mdp" / "table.json")
+    written = load(RESULTS / "tabular_mdp" / "table.json")
     lines = ["| episodes | epsilon | BEB bonus | UCRL2 scale | optimistic PSRL samples |", "|---|---|---|---|---|"]
     lines += [f"| {n} | {e} | {b} | {s} | {m} |" for n, (e, b, s, m) in mdp.CONSTANTS.items()]
-    tables = table(found, {f"n={n}": f"n={n}" for n in EPISODES}, MDP_LITERATURE)
+    tables = table(written, {f"n={n}": f"n={n}" for n in EPISODES}, TABULAR_MDP["literature"])
     longest = f" n={EPISODES[-1]}"
-    curves = {k.removesuffix(longest): v["return_per_episode"] for k, v in found.items() if k.endswith(longest)}
+    curves = {k.removesuffix(longest): v["return_per_episode"] for k, v in written.items() if k.endswith(longest)}
     draw(RESULTS / "tabular_mdp" / "returns.png", curves, "episode", "return of an episode", "Tabular MDP")
     report("tabular_mdp", "\n\n".join([tables, "Constants, chosen on validation tasks:", "\n".join(lines)]))
 
 
-def main() -> None:
-    """Do what was asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("tune", "run", "report"))
-    parser.add_argument("--problem", choices=("bandit", "tabular_mdp"), help="only this one")
-    args = parser.parse_args()
-    problems = [args.problem] if args.problem else ["bandit", "tabular_mdp"]
-    for problem in problems:
-        folder, bandits = RESULTS / problem, problem == "bandit"
-        if args.what == "tune":
-            fill(folder / "tuning.json", tune_bandits() if bandits else tune_mdps(MDP_GRIDS, 1.0))
-            if not bandits:
-                fill(folder / "tuning_prior_0.json", tune_mdps(PRIOR_0_GRIDS, 0.0))
-            print("CONSTANTS =", chosen_bandit_constants() if bandits else chosen_mdp_constants())
-        elif args.what == "run":
-            fill(folder / "table.json", run_bandits() if bandits else run_mdps())
-        elif bandits:
-            report_bandits()
-        else:
-            report_mdps()
+def tune(name: str) -> None:
+    """Measure the constants of a table on validation tasks, and print those to take."""
+    folder = RESULTS / name
+    if name == "bandit":
+        fill(folder / "tuning.json", tune_bandits())
+        print("CONSTANTS =", chosen_bandit_constants())
+    else:
+        fill(folder / "tuning.json", tune_mdps(TABULAR_MDP["grids"], 1.0))
+        fill(folder / "tuning_prior_0.json", tune_mdps(PRIOR_0, 0.0))
+        print("CONSTANTS =", chosen_mdp_constants())
 
 
-if __name__ == "__main__":
-    main()
+def reproduce(name: str, again: bool) -> None:
+    """Judge the cells of a table that are not written yet, or all, and put it into its README."""
+    path, bandits = RESULTS / name / "table.json", name == "bandit"
+    if again:
+        path.unlink(missing_ok=True)
+    fill(path, run_bandits() if bandits else run_mdps())
+    report_bandits() if bandits else report_mdps()

@@ -1,0 +1,1 @@
+"""What `scripts/reproduce.py` and `scripts/recompute.py` are made of; `scripts/tables.toml` says what there is."""
