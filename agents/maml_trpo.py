@@ -28,10 +28,9 @@ import torch
 from torch import Tensor
 
 from metarl.ambient import plain_torch
-from metarl.learning import policy_gradient
+from metarl.learning import meta_policy_gradient, policy_gradient
 from metarl.learning.gradient_adaptation import Adapting
-from metarl.learning.loading import load_params
-from metarl.learning.meta_batch import MetaBatch
+from metarl.learning.meta_batch import MetaBatch, MetaObjective
 from metarl.learning.meta_policy_gradient import MetaBatches, Settings
 from metarl.learning.settings import check_range
 from metarl.meta import inner
@@ -76,42 +75,33 @@ DEFAULTS = {
 }
 
 
-class Objective:
-    """The surrogate and the trust region of some tasks, as functions of flat shared parameters.
-
-    Args:
-        policy: the agent's.
-        rule: the inner loop.
-        data: of these tasks.
-        like: names and shapes of the shared parameters.
-        n_tasks: tasks of the whole meta-batch, over which means are taken; so parts of it add up.
-    """
+class Objective(MetaObjective):
+    """The surrogate and the trust region of some tasks, as functions of flat shared parameters."""
 
     def __init__(self, policy: Policy, rule: inner.Rule, data: MetaBatch, like: Params, n_tasks: int) -> None:
-        self.policy, self.rule, self.data, self.like = policy, rule, data, like
+        super().__init__(policy, rule, data, like, n_tasks)
         self.weights = data.query.weights / n_tasks
         with torch.no_grad():
-            self.old = policy.distribution(data.iterates[-1], data.query.episodes.obs)
-            self.old_log_prob = self.old.log_prob(data.query.episodes.actions)
+            self.old = self.distribution(data.iterates[-1], -1)
+            self.old_log_prob = self.log_prob(self.old, -1)
 
-    def distribution(self, theta: Tensor) -> Any:
+    def adapted(self, theta: Tensor) -> Any:
         """pi_phi(theta) at the query observations, re-adapted differentiably on the stored support."""
 
         def loss(params: Params, k: int) -> Tensor:
             return policy_gradient.loss(self.policy, params, self.data.support[k])
 
-        adapted = self.data.readapt(unflatten(theta, self.like), loss, self.rule)[-1]
-        return self.policy.distribution(adapted, self.data.query.episodes.obs)
+        return self.distribution(self.readapt(theta, loss)[-1], -1)
 
     def surrogate(self, distribution: Any) -> Tensor:
         """The importance-weighted loss; its gradient at the old parameters is the meta-gradient."""
-        log_prob: Tensor = distribution.log_prob(self.data.query.episodes.actions)
+        log_prob = self.log_prob(distribution, -1)
         return -(importance_ratio(log_prob, self.old_log_prob, self.data.query.advantages) * self.weights).sum()
 
     def local(self, theta: Tensor) -> Local:
         """Loss, gradient and curvature at the parameters that gathered the data."""
         theta = theta.detach().clone().requires_grad_()
-        distribution = self.distribution(theta)
+        distribution = self.adapted(theta)
         loss = self.surrogate(distribution)
         (gradient,) = torch.autograd.grad(loss, theta, retain_graph=True)
         curvature = trust_region.gauss_newton_product(distribution.description(), theta, self.fisher)
@@ -120,7 +110,7 @@ class Objective:
     def evaluate(self, theta: Tensor) -> Tensor:
         """Surrogate and mean KL from the policies that gathered the query data, `(2,)`."""
         with torch.no_grad():
-            distribution = self.distribution(theta)
+            distribution = self.adapted(theta)
             return torch.stack([self.surrogate(distribution), (self.old.kl(distribution) * self.weights).sum()])
 
     def fisher(self, direction: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -177,13 +167,6 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
             loop.log(metrics, timings)
 
 
-@plain_torch()
 def load(run: Run, source: TaskFamily) -> Adapting:
-    """The agent of a run, from its last checkpoint.
-
-    Raises:
-        UserError: the run has no checkpoint yet, or it does not fit the family.
-    """
-    policy = run.config.policy(source)
-    adapting: Adapting = run.config.adapting(policy, load_params(run, policy, source.name), source)
-    return adapting
+    """The agent of a run, from its last checkpoint; see `metarl.learning.meta_policy_gradient.load`."""
+    return meta_policy_gradient.load(run, source)

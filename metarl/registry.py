@@ -34,6 +34,9 @@ AGENTS = {  # objects with Config, train and load (metarl.learning.contract.Lear
     "maml-trpo": Entry(
         "metarl.agents.maml_trpo", "family", "policy initialisation that adapts in a few gradient steps"
     ),
+    "promp": Entry(
+        "metarl.agents.promp", "family", "the same by proximal steps, which also credit the data adapted on"
+    ),
     "rl2": Entry("metarl.agents.rl2", "family", "recurrent policy that adapts in its memory, within a trial"),
     "ppo-pretrained": Entry(
         "metarl.agents.ppo_pretrained", "family", "one policy for all tasks, fine-tuned on each by gradient steps"

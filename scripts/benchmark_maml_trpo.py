@@ -43,7 +43,7 @@ def fisher_vector_product() -> Comparison:
         local = list(pool.map(lambda shard: shard.local(theta), shards))
     whole = maml_trpo.Objective(policy, rule, data, params, config.tasks)
     leaf = theta.clone().requires_grad_()
-    kl = (whole.old.kl(whole.distribution(leaf)) * whole.weights).sum()
+    kl = (whole.old.kl(whole.adapted(leaf)) * whole.weights).sum()
     (gradient,) = torch.autograd.grad(kl, leaf, create_graph=True)
 
     def ours() -> float:

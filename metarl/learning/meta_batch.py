@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from metarl.learning import policy_gradient
 from metarl.learning.policy_gradient import Experience
 from metarl.meta import inner
 from metarl.meta.shards import slices
-from metarl.nets.params import Params
+from metarl.nets.params import Params, unflatten
 from metarl.nets.policies import Policy
 from metarl.ops import finite
 from metarl.sampling.blocks import Blocks
@@ -75,6 +76,38 @@ class MetaBatch:
             "episodes/steps": sum(int(part.episodes.valid.sum()) for part in self.experience),
             "episodes/unstable": sum(int(part.episodes.unstable.sum()) for part in self.experience),
         }
+
+
+class MetaObjective:
+    """What an objective of some tasks, a function of flat shared parameters, is computed with.
+
+    Args:
+        policy: the agent's.
+        rule: the inner loop.
+        data: of these tasks.
+        like: names and shapes of the shared parameters.
+        n_tasks: tasks of the whole meta-batch, over which means are taken; so parts of it add up.
+    """
+
+    def __init__(self, policy: Policy, rule: inner.Rule, data: MetaBatch, like: Params, n_tasks: int) -> None:
+        self.policy, self.rule, self.data, self.like, self.n_tasks = policy, rule, data, like, n_tasks
+
+    def readapt(self, theta: Tensor, loss: Callable[[Params, int], Tensor]) -> list[Params]:
+        """The K + 1 iterates from shared parameters `theta (P,)`; see `MetaBatch.readapt`."""
+        return self.data.readapt(unflatten(theta, self.like), loss, self.rule)
+
+    def distribution(self, params: Params, k: int) -> Any:
+        """The policies' action distributions at the observations of step k, of the query if K or -1."""
+        return self.policy.distribution(params, self.data.experience[k].episodes.obs)
+
+    def log_prob(self, distribution: Any, k: int) -> Tensor:
+        """Log-probabilities `(T, E, H)` of the actions of step k."""
+        log_prob: Tensor = distribution.log_prob(self.data.experience[k].episodes.actions)
+        return log_prob
+
+    def mean(self, values: Tensor, k: int) -> Tensor:
+        """The part of these tasks in the mean of `values (T, E, H)` over steps, then over all tasks, `()`."""
+        return self.data.experience[k].mean(values).sum() / self.n_tasks
 
 
 def adapt_to_tasks(

@@ -10,14 +10,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+from metarl.ambient import plain_torch
 from metarl.errors import NonFiniteError, UserError
 from metarl.learning.contract import Budget
 from metarl.learning.gradient_adaptation import Adapting, validation_metrics
+from metarl.learning.loading import load_params
 from metarl.learning.meta_batch import MetaBatch, adapt_to_tasks
 from metarl.learning.settings import check_range
 from metarl.meta import inner
 from metarl.nets.params import Params
 from metarl.nets.policies import Policy, mlp_policy
+from metarl.runs.run import Run
 from metarl.sampling.blocks import Blocks
 from metarl.seeding import Key
 from metarl.tasks import TaskFamily
@@ -134,3 +137,19 @@ class MetaBatches:
         tasks = self._family.fixed("validation", settings.validation_tasks)
         scores = settings.adapting(self._policy, params, self._family).curve(tasks, VALIDATION, seed)
         return validation_metrics(scores)
+
+
+@plain_torch()
+def load(run: Run, source: TaskFamily) -> Adapting:
+    """The agent of a run, from its last checkpoint.
+
+    Args:
+        run: whose config is one of `Settings`, its checkpoint's parameters under `params`.
+        source: the family that it was trained on.
+
+    Raises:
+        UserError: the run has no checkpoint yet, or it does not fit the family.
+    """
+    settings: Settings = run.config
+    policy = settings.policy(source)
+    return settings.adapting(policy, load_params(run, policy, source.name), source)

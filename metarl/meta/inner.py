@@ -115,7 +115,8 @@ def _gradient(function: Callable[[Params], Tensor], values: Params, tracked: boo
         composed: Params = torch.func.grad(function)(values)
         return composed
     with torch.enable_grad():
-        leaves = {n: v if v.requires_grad else v.detach().requires_grad_() for n, v in values.items()}
+        # Where nothing is tracked the values may be views made without a graph, whose gradients autograd gets wrong.
+        leaves = {n: v if tracked and v.requires_grad else v.detach().requires_grad_() for n, v in values.items()}
         found = torch.autograd.grad(
             function(leaves), list(leaves.values()), create_graph=tracked, materialize_grads=True
         )

@@ -33,3 +33,13 @@ def clipped_surrogate(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor
     """min(rho_t A_t, clip(rho_t, 1 - clip, 1 + clip) A_t), PPO's objective (Schulman et al. 2017, eq. 7)."""
     ratio = torch.exp(log_prob - old_log_prob)
     return torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
+
+
+def adapted_penalty(penalty: float, kl: float, target: float) -> float:
+    """The weight of a KL divergence in the next iteration (Schulman et al. 2017, section 4).
+
+    Halved where the KL was below 2/3 of its target, doubled where it was above 3/2 of it.
+    """
+    if kl < target / 1.5:
+        return penalty / 2
+    return penalty * 2 if kl > target * 1.5 else penalty

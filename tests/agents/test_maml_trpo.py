@@ -62,13 +62,13 @@ def test_meta_gradient_through_the_adaptation_agrees_with_finite_differences(gat
     policy, params, rule, data = gathered(FAMILY, replace(SMALL, inner_steps=steps))
     objective = Objective(policy, rule, data, params, SMALL.tasks)
     theta = flatten(params).requires_grad_()
-    (gradient,) = torch.autograd.grad(objective.surrogate(objective.distribution(theta)), theta)
+    (gradient,) = torch.autograd.grad(objective.surrogate(objective.adapted(theta)), theta)
     theta, h = theta.detach(), 1e-5
     numeric = torch.stack(
         [
             (
-                objective.surrogate(objective.distribution(theta + h * e))
-                - objective.surrogate(objective.distribution(theta - h * e))
+                objective.surrogate(objective.adapted(theta + h * e))
+                - objective.surrogate(objective.adapted(theta - h * e))
             )
             / (2 * h)
             for e in torch.eye(len(theta), dtype=theta.dtype)
@@ -88,11 +88,11 @@ def test_meta_gradient_through_projected_steps_agrees_with_finite_differences(ga
     # Shared parameters a little above, so that no difference crosses the bound; the adapted ones are generic.
     params["log_std"] = params["log_std"] + 1e-3
     theta = flatten(params).requires_grad_()
-    (gradient,) = torch.autograd.grad(objective.surrogate(objective.distribution(theta)), theta)
+    (gradient,) = torch.autograd.grad(objective.surrogate(objective.adapted(theta)), theta)
     theta, h = theta.detach(), 1e-5
 
     def surrogate(vector):
-        return objective.surrogate(objective.distribution(vector))
+        return objective.surrogate(objective.adapted(vector))
 
     eye = torch.eye(len(theta), dtype=theta.dtype)
     numeric = torch.stack([(surrogate(theta + h * e) - surrogate(theta - h * e)) / (2 * h) for e in eye])
@@ -110,7 +110,7 @@ def test_what_acted_is_what_is_differentiated_where_steps_are_put_back():
     assert at_least.any()
     assert not at_least.all()
     objective = Objective(policy, rule, data, params, 4)
-    _, log_std = objective.distribution(flatten(params)).description()
+    _, log_std = objective.adapted(flatten(params)).description()
     torch.testing.assert_close(log_std[:, 0, 0], data.iterates[-1]["log_std"], atol=1e-6, rtol=1e-5)
     _, kl = map(float, objective.evaluate(flatten(params)))
     assert kl == pytest.approx(0, abs=1e-6)
@@ -248,11 +248,11 @@ def test_fisher_vector_product_is_the_hessian_of_the_kl_through_the_adaptation(g
     policy, params, rule, data = gathered(FAMILY, SMALL)
     objective = Objective(policy, rule, data, params, SMALL.tasks)
     theta = flatten(params).requires_grad_()
-    description = objective.distribution(theta).description()
+    description = objective.adapted(theta).description()
     product = trust_region.gauss_newton_product(description, theta, objective.fisher)
 
     def mean_kl(vector):
-        kl = objective.old.kl(objective.distribution(vector))
+        kl = objective.old.kl(objective.adapted(vector))
         return (kl * data.query.weights).sum() / SMALL.tasks
 
     gradient = torch.autograd.grad(mean_kl(theta), theta, create_graph=True)[0]
@@ -334,12 +334,12 @@ def test_thinning_the_curvature_to_all_episodes_changes_nothing_and_to_fewer_lit
 
     def curved(fraction):
         objective = Objective(policy, rule, data.thinned(fraction), params, SMALL.tasks)
-        description = objective.distribution(theta).description()
+        description = objective.adapted(theta).description()
         v = torch.ones_like(theta)
         return trust_region.gauss_newton_product(description, theta, objective.fisher)(v)
 
     whole, same, half = curved(1.0), Objective(policy, rule, data, params, SMALL.tasks), curved(0.5)
-    reference = trust_region.gauss_newton_product(same.distribution(theta).description(), theta, same.fisher)(
+    reference = trust_region.gauss_newton_product(same.adapted(theta).description(), theta, same.fisher)(
         torch.ones_like(theta)
     )
     torch.testing.assert_close(whole, reference)
@@ -412,7 +412,7 @@ def test_the_measured_kl_is_that_of_the_adapted_policies(gathered):
     theta = flatten(params) + 0.05
     _, measured = objective.evaluate(theta)
     old = policy.distribution(data.iterates[-1], data.query.episodes.obs)
-    new = objective.distribution(theta)
+    new = objective.adapted(theta)
     normals = [torch.distributions.Normal(d.mean, d.log_std.exp().expand_as(d.mean)) for d in (old, new)]
     kl = torch.distributions.kl_divergence(*normals).sum(-1)
     valid = data.query.episodes.valid

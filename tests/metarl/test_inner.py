@@ -137,3 +137,21 @@ def test_transforms_are_noticed():
     torch.func.grad(lambda x: (seen.append(transformed()), x.sum())[1])(torch.ones(2))
     assert seen == [True, True]
     assert not transformed()
+
+
+def test_views_made_without_a_graph_are_adapted_like_any_other_values():
+    """Parameters that are parts of one vector which wants gradients, adapted where nothing is recorded."""
+    theta = torch.tensor([1.0, -2.0, 0.5, 3.0])
+    data = torch.tensor([[1.0, 2.0], [0.5, -1.0], [2.0, 0.0]])
+
+    def loss(params, x):
+        return ((params["w"] * x).sum(-1) - params["b"].sum(-1)) ** 2
+
+    def adapted(vector):
+        with torch.no_grad():
+            params = stack({"w": vector[:2], "b": vector[2:].view(2)}, 3)
+            return adapt(params, loss, data, Rule(0.1))[-1]
+
+    once, again = adapted(theta), adapted(theta.clone().requires_grad_())
+    for name, value in once.items():
+        assert torch.equal(value, again[name]), name
