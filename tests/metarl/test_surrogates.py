@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from metarl.ops.surrogates import clipped_surrogate, importance_ratio, reinforce
+from metarl.ops.surrogates import adapted_penalty, clipped_surrogate, importance_ratio, reinforce
 
 
 def test_reinforce_by_hand():
@@ -97,3 +97,10 @@ def test_the_ratio_has_the_low_variance_curvature_and_reinforce_has_not():
     biased = torch.autograd.functional.hessian(named["reinforce"], old)
     torch.testing.assert_close(biased + outer, expected)
     assert outer.norm() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("kl", "adapted"), [(0.0, 1.5), (0.0066, 1.5), (0.0067, 3.0), (0.01, 3.0), (0.0149, 3.0), (0.0151, 6.0)]
+)
+def test_a_penalty_follows_its_kl(kl, adapted):
+    assert adapted_penalty(3.0, kl, 0.01) == adapted
