@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -54,6 +54,8 @@ class StandStill(Fixed):
 @dataclass(frozen=True)
 class Oracle(Fixed):
     """The family's closed-form optimal controller, which is told the task."""
+
+    told: ClassVar[bool] = True
 
     def controller(self, tasks: Tasks, episodes: int, key: Key) -> Controller:
         """What `TaskFamily.optimal_policy` returns."""

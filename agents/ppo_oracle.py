@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 
 from metarl.ambient import plain_torch
@@ -22,7 +23,7 @@ from metarl.nets.params import Params
 from metarl.nets.policies import CategoricalPolicy, GaussianPolicy
 from metarl.runs.run import Run
 from metarl.seeding import Key
-from metarl.tasks import TaskFamily, Tasks
+from metarl.tasks import Array, TaskFamily, Tasks
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,21 @@ class Oracle(Fixed):
     """A trained policy that is shown the task; an `Adaptable` that does not adapt."""
 
     stream: ClassVar[tuple[str, ...]] = ("ppo-oracle", "evaluate")
+    told: ClassVar[bool] = True
     manner: ClassVar[str] = "sees the task, does not adapt; most likely actions"
 
+    family: TaskObserved
     policy: GaussianPolicy | CategoricalPolicy
     params: Params
+
+    @property
+    def acts_in(self) -> TaskFamily:
+        """The family, whose environments do not show the task."""
+        return self.family.family
+
+    def seen(self, obs: Array, tasks: Tasks) -> Array:
+        """The observations, and beside each the task."""
+        return np.concatenate([obs, np.repeat(self.family.shown(tasks), len(obs), 0)], 1)
 
     def controller(self, tasks: Tasks, episodes: int, key: Key) -> Controller:
         """The most likely actions."""

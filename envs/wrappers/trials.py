@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from metarl.envs.wrappers.wrapper import FamilyWrapper, split_infos
 from metarl.errors import UserError
 from metarl.tasks import Array, Task, TaskEnv, TaskFamily, Tasks, TaskVectorEnv
+from metarl.tasks.spaces import described
 
 EPISODES = 2  # a trial of a family that does not say; VariBAD's trials of MuJoCo families have 2
 
@@ -114,7 +115,6 @@ class TrialVectorEnv(TaskVectorEnv):
         self.episode = np.zeros(self.num_envs, dtype=np.int64)
         self._inner_info: dict[str, Array] = {}
         self._seen = np.zeros((self.num_envs, *(self.single_observation_space.shape or ())))
-        self._rows = np.arange(self.num_envs)
         self._obs_size = inner.single_observation_space.shape[0] if inner.single_observation_space.shape else 0
 
     def _set_tasks(self, tasks: Tasks) -> None:
@@ -140,10 +140,7 @@ class TrialVectorEnv(TaskVectorEnv):
             obs = np.where(again[:, None], fresh, obs)
         seen = np.zeros_like(self._seen)
         seen[:, : self._obs_size] = obs
-        if isinstance(self.inner.single_action_space, Box):
-            seen[:, self._obs_size : -2] = np.clip(actions, -1.0, 1.0)
-        else:
-            seen[self._rows, self._obs_size + actions] = 1.0
+        seen[:, self._obs_size : -2] = described(self.inner.single_action_space, actions)
         seen[:, -2] = rewards
         seen[:, -1] = ended
         self._seen = seen

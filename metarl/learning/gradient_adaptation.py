@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from metarl.ambient import plain_torch
+from metarl.errors import NonFiniteError
+from metarl.learning.acting import Acts, check_counts
+from metarl.learning.adapted_policy import AdaptedPolicy
 from metarl.learning.contract import Budget, Scores, mean_steps
+from metarl.learning.places import Place, Where, episodes_in, place
 from metarl.learning.policy_gradient import Experience, loss, prepare
 from metarl.meta import inner
 from metarl.nets.params import Params
 from metarl.nets.policies import Policy
 from metarl.ops.finite import finite_rows
+from metarl.parallel import intra_op_threads
 from metarl.sampling.blocks import Blocks
+from metarl.sampling.episodes import Episodes
 from metarl.sampling.recording import Recorder, Recording
 from metarl.sampling.rollout import rollout
 from metarl.seeding import Key
 from metarl.tasks import TaskFamily, Tasks
 
+STREAM = ("policy-gradient", "evaluate")  # of adapting, whoever then acts or is judged
 EVALUATION_CHUNK = 100  # tasks adapted together when a curve is measured: bounds memory, not results
 
 
@@ -30,13 +39,13 @@ class Adapted:
     """How adaptation went on T tasks."""
 
     iterates: list[Params]  # K+1, each stacked (T, ...)
-    means: Tensor  # (T, K+1) float64, mean return of the episodes of each iterate
-    steps: Tensor  # (T, K+1) int64, environment steps those episodes took
+    means: Tensor  # (T, K+1) float64, mean return of the episodes of each iterate; (T, K) where the last is not judged
+    steps: Tensor  # as many, int64, environment steps those episodes took
 
 
 @dataclass(frozen=True)
-class Adapting:
-    """A policy that adapts to new tasks by policy gradients; an `Adaptable`.
+class Adapting(Acts):
+    """A policy that adapts to new tasks by policy gradients; an `Adaptable` that acts.
 
     The protocol of Finn et al. 2017: fresh episodes at each step, the first of size alpha, later ones
     of alpha / 2.
@@ -61,7 +70,7 @@ class Adapting:
         Raises:
             NonFiniteError: an environment, or the policy before it adapts, gave a number that is not finite.
         """
-        alpha, key = self.step_size, Key(seed)("policy-gradient", "evaluate")
+        alpha, key = self.step_size, Key(seed)(*STREAM)
         starts = range(0, len(tasks), EVALUATION_CHUNK)
         parts = [self._adapt(tasks[i : i + EVALUATION_CHUNK], budget, key) for i in starts]
         return Scores(
@@ -87,29 +96,79 @@ class Adapting:
             recordings.append(recorder.cut(f"{when}: mean return {float(adapted.means[0, k]):.1f}"))
         return recordings
 
-    def _adapt(self, tasks: Tasks, budget: Budget, key: Key) -> Adapted:
-        rule = inner.Rule((self.step_size, self.step_size / 2), budget.steps, order=1, project=self.policy.project)
+    @plain_torch()
+    def adapt(self, where: Where, steps: int | None = None, *, episodes: int = 40, seed: int = 0) -> AdaptedPolicy:
+        """The policy after gradient steps on fresh episodes, 3 by default; see `Acts.adapt`.
+
+        On a frozen task these are the episodes and the steps of `curve`.
+        """
+        steps = Budget().steps if steps is None else steps
+        check_counts(steps, episodes)
+        at, key = place(self.family, where), Key(seed)(*STREAM)
+        if at.env is None and at.tasks is not None:
+            adapted = self._adapt(at.tasks, Budget(steps, episodes), key, judged=False)
+        else:
+            adapted = self._learn(
+                1, lambda params, k: self._episodes(at, params, episodes, key(k)), steps, judged=False
+            )
+        if not finite_rows(adapted.iterates[-1]).all():
+            raise NonFiniteError(f"adapting to a task of {self.family.name} by {steps} gradient steps diverged")
+        cost: dict[str, Any] = {"steps": steps}
+        if steps:
+            cost |= {"env_steps": int(adapted.steps.sum()), "returns": tuple(adapted.means[0].tolist())}
+        return AdaptedPolicy(at, self.policy, adapted.iterates[-1], key("act"), **cost)
+
+    def unadapted(self) -> AdaptedPolicy:
+        """The policy from which every task starts."""
+        params = {name: value.detach() for name, value in inner.stack(self.params, 1).items()}
+        return AdaptedPolicy(Place(self.family, None, None), self.policy, params, Key(0)(*STREAM, "act"))
+
+    def _episodes(self, where: Place, params: Params, count: int, key: Key) -> Episodes:
+        """Episodes in an environment, one after the other, with parameters `(1, ...)`."""
+        device = next(iter(params.values())).device
+        noise = torch.from_numpy(self.policy.noise(key("action").numpy(), (count, self.family.horizon))).to(device)
+
+        def act(obs: Tensor, episode: int, t: int) -> Tensor:
+            actions: Tensor = self.policy.distribution(params, obs.to(device)).sample(noise[episode, t][None, None])
+            return actions.cpu()
+
+        with torch.no_grad(), intra_op_threads(1):
+            return episodes_in(where, act, count, key("start"))
+
+    def _adapt(self, tasks: Tasks, budget: Budget, key: Key, *, judged: bool = True) -> Adapted:
         env = Blocks(self.family, tasks, budget.episodes, self.threads)
+
+        def play(params: Params, k: int) -> Episodes:
+            return rollout(env, self.policy, params, key(k))
+
+        adapted = self._learn(len(tasks), play, budget.steps, judged=judged)
+        env.close()
+        return adapted
+
+    def _learn(self, n_tasks: int, play: Callable[[Params, int], Episodes], steps: int, *, judged: bool) -> Adapted:
+        """Gradient steps on what `play` gives for stacked parameters and step k; the last ones may be `judged` too."""
+        rule = inner.Rule((self.step_size, self.step_size / 2), steps, order=1, project=self.policy.project)
         means: list[Tensor] = []
-        steps: list[Tensor] = []
+        steps_taken: list[Tensor] = []
 
         def collect(params: Params, k: int) -> Experience:
             whole = finite_rows(params)
             if k and not whole.all():  # act with the first parameters in place of those that cannot
                 params = {name: torch.where(_like(whole, value), value, start[name]) for name, value in params.items()}
-            episodes = rollout(env, self.policy, params, key(k))
+            episodes = play(params, k)
             means.append(torch.where(whole, episodes.returns().mean(1), torch.nan))
-            steps.append(episodes.valid.sum((1, 2)))
+            steps_taken.append(episodes.valid.sum((1, 2)))
             return prepare(episodes, self.gamma, self.gae_lambda)
 
         def task_losses(params: Params, experience: Experience) -> Tensor:
             return loss(self.policy, params, experience)
 
-        start = {name: value.detach() for name, value in inner.stack(self.params, len(tasks)).items()}
+        start = {name: value.detach() for name, value in inner.stack(self.params, n_tasks).items()}
         iterates = inner.adapt(start, task_losses, collect, rule)
-        collect(iterates[-1], budget.steps)
-        env.close()
-        return Adapted(iterates, torch.stack(means, 1), torch.stack(steps, 1))
+        if judged:
+            collect(iterates[-1], steps)
+        columns = [torch.stack(column, 1) if column else torch.zeros(n_tasks, 0) for column in (means, steps_taken)]
+        return Adapted(iterates, *columns)
 
 
 def _like(rows: Tensor, value: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ consumed; a bandit's trial is one episode and has one score.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,10 @@ import torch
 from torch import Tensor
 
 from metarl.ambient import plain_torch
+from metarl.learning.acting import Acts, check_counts
+from metarl.learning.adapted_memory import AdaptedMemory
 from metarl.learning.contract import Budget, Scores, mean_steps
+from metarl.learning.places import Place, Where, place
 from metarl.nets.actor_critic import RecurrentPolicy
 from metarl.nets.params import Params
 from metarl.parallel import intra_op_threads
@@ -27,9 +31,13 @@ EVALUATION_STEPS = 1_000_000  # environment steps held at once when a curve is m
 STREAM = "rl2"  # what the streams of acting are called, for every agent of this kind
 
 
+class AdaptationWarning(UserWarning):
+    """An agent is put to a use that it was not trained for."""
+
+
 @dataclass(frozen=True)
-class MemoryAgent:
-    """A trained memory; an `Adaptable`.
+class MemoryAgent(Acts):
+    """A trained memory; an `Adaptable` that acts.
 
     Attributes:
         policy: what acts.
@@ -59,6 +67,32 @@ class MemoryAgent:
             )
         env.close()
         return experience
+
+    @plain_torch()
+    def adapt(self, where: Where, steps: int | None = None, *, episodes: int = 40, seed: int = 0) -> AdaptedMemory:
+        """The memory after `steps` episodes of a trial, by default all but the last; see `Acts.adapt`.
+
+        To act is to adapt, so one episode is a step, and `episodes` has no meaning here. More episodes than a trial
+        had in training are allowed, with a warning.
+        """
+        steps = self.inner - 1 if steps is None else steps
+        check_counts(steps)
+        if steps >= self.inner:
+            warnings.warn(
+                f"{self.family.name}: the memory was trained on trials of {self.inner} episodes, and is to act in the "
+                f"next after {steps}",
+                AdaptationWarning,
+                stacklevel=3,
+            )
+        at, key = place(self.family, where), Key(seed)(STREAM, "adapt")
+        fresh = AdaptedMemory(at, self.policy, self.params, key("action"))
+        if not steps:
+            return fresh
+        return fresh.after_episodes(at, steps, key, likeliest=self.likeliest)
+
+    def unadapted(self) -> AdaptedMemory:
+        """The empty memory at the start of a trial."""
+        return AdaptedMemory(Place(self.family, None, None), self.policy, self.params, Key(0)(STREAM, "action"))
 
     def film(self, task: Tasks, budget: Budget, seed: int) -> list[Recording]:
         """The first and the last episode of one trial; a bandit's trial is one episode."""

@@ -43,6 +43,11 @@ class TaskEnv(gymnasium.Env[Any, Any]):
         task: Task = self.vector.tasks[0]
         return task
 
+    @property
+    def keeps_task(self) -> bool:
+        """Whether every episode is of the task given at construction, unless a reset asks for another."""
+        return self._own is not None
+
     def _checked(self, task: Any) -> Tasks:
         """A batch of this one task, in the family's types; ValueError if it is not one of the family's."""
         like = prototype(self.family).arrays

@@ -8,6 +8,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
+from numpy.typing import NDArray
+
+from metarl.tasks.data import Array
 
 LARGEST_BOUND = 2.0**53  # bounds beyond this mean that there are none, and floats no longer count in ones
 MOST_CHOICES = 1024  # of a MultiDiscrete or MultiBinary: one logit each
@@ -51,6 +54,21 @@ def member(space: gymnasium.Space[Any], action: Any) -> Any:
     assert isinstance(space, (MultiDiscrete, MultiBinary))
     digits = np.reshape(np.unravel_index(int(action), _sides(space)), space.shape)
     return (digits + getattr(space, "start", 0)).astype(space.dtype)
+
+
+def described(space: gymnasium.Space[Any], actions: Array) -> NDArray[np.float64]:
+    """Actions as what an agent is told of them, `(N, size)`: one-hot of a Discrete, clipped to the bounds of a Box.
+
+    Args:
+        space: a family's: a Discrete that counts from 0, or a flat Box between -1 and 1.
+        actions: `(N,)` integers, or `(N, size)`.
+    """
+    if isinstance(space, Box):
+        return np.clip(actions, -1.0, 1.0).astype(np.float64)
+    assert isinstance(space, Discrete)
+    told = np.zeros((len(actions), int(space.n)))
+    told[np.arange(len(actions)), actions] = 1.0
+    return told
 
 
 def _sides(space: MultiDiscrete | MultiBinary) -> tuple[int, ...]:
