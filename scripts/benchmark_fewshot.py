@@ -192,9 +192,9 @@ def difference(shape: Shape, plan: outer.Plan) -> float:
     """
     made = problem(shape).to(torch.float64)
     made.theirs(l2l.algorithms.MAML(made.module, lr=STEP_SIZE))
-    found = outer.meta_gradient(made.objective, {"model": made.params}, maml.pairs(made.batch), plan).gradient["model"]
-    scale = max(float(value.abs().max()) for value in found.values())
-    return max(float((found[n] - p.grad).abs().max()) for n, p in made.module.named_parameters()) / scale
+    result = outer.meta_gradient(made.objective, {"model": made.params}, maml.pairs(made.batch), plan).gradient["model"]
+    scale = max(float(value.abs().max()) for value in result.values())
+    return max(float((result[n] - p.grad).abs().max()) for n, p in made.module.named_parameters()) / scale
 
 
 def meta_step(shape: Shape) -> Comparison:
@@ -338,8 +338,8 @@ def iteration() -> Comparison:
 
     def ours() -> float:
         batch = SOURCE.batch(SOURCE.sample(TASKS, rng))
-        found = outer.meta_gradient(objective, {"model": params}, maml.pairs(batch), plan)
-        for name, gradient in found.gradient["model"].items():
+        result = outer.meta_gradient(objective, {"model": params}, maml.pairs(batch), plan)
+        for name, gradient in result.gradient["model"].items():
             params[name].grad = gradient
         adam.step()
         return 1.0
@@ -418,13 +418,13 @@ def kept_memory(repeats: int = 5) -> Row:
     _ = Omniglot().images  # decoded once; from then on pictures come from the cache
     rates: dict[str, list[float]] = {"kept": [], "given back": []}
     for _ in range(repeats):
-        for way, found in rates.items():
+        for way, result in rates.items():
             told = subprocess.run([sys.executable, "-c", EPISODES, way], capture_output=True, text=True, check=True)
-            found.append(float(told.stdout))
+            result.append(float(told.stdout))
     ratios = [kept / given_back for kept, given_back in zip(rates["kept"], rates["given back"], strict=True)]
     ratio = statistics.median(ratios)
     title = "freed memory kept / given back, ProtoNet's gradient on an episode of 60 classes, one thread; episodes/s"
-    kept, given_back = (statistics.median(found) for found in rates.values())
+    kept, given_back = (statistics.median(result) for result in rates.values())
     return Row(title, kept, given_back, ratio, 1.2, ratio >= 1.2, repeats, (min(ratios), max(ratios)))
 
 

@@ -66,8 +66,8 @@ def peak(mode: str, steps: int, allocator: dict[str, str]) -> tuple[float, float
     runs = [
         subprocess.run(command, capture_output=True, text=True, check=True, env=environment) for _ in range(REPEATS)
     ]
-    found = [float(run.stdout) for run in runs]
-    return statistics.median(found), max(found) - min(found)
+    measured = [float(run.stdout) for run in runs]
+    return statistics.median(measured), max(measured) - min(measured)
 
 
 def main() -> None:

@@ -15,21 +15,21 @@ largest ratio beside them. The machine is shared: absolute rates vary by a third
 
 def section(path: Path) -> list[str]:
     """A file's table, with how it was measured."""
-    found: dict[str, Any] = json.loads(path.read_text())
-    python = ".venv-peers/bin/python" if "learn2learn" in found["versions"] else "python"
+    document: dict[str, Any] = json.loads(path.read_text())
+    python = ".venv-peers/bin/python" if "learn2learn" in document["versions"] else "python"
     lines = [f"## {path.stem}", "", f"`{python} scripts/benchmark_{path.stem}.py --json {path.name}`", ""]
     lines += ["|what|ours|other side|ratio|target||", "|---|---|---|---|---|---|"]
     verdicts = {True: "met", False: "**not met**", None: ""}
-    for row in found["rows"]:
+    for row in document["rows"]:
         spread = row["spread"]
         ends = f" ({spread[0]:.3g} to {spread[1]:.3g})" if isinstance(spread, list) else ""
         cells = [row["name"], f"{row['value']:.4g}", f"{row['baseline']:.4g}", f"**{row['ratio']:.3g}**{ends}"]
         lines.append("|" + "|".join([*cells, str(row["target"] or ""), verdicts[row["met"]]]) + "|")
-    machine: dict[str, Any] | str = found["machine"]
+    machine: dict[str, Any] | str = document["machine"]
     if isinstance(machine, dict):
         machine = f"{machine['cores']} cores ({machine['cpu']}), OMP_NUM_THREADS {machine['threads']}"
-    repeats = " or ".join(map(str, sorted({row["repeats"] for row in found["rows"]})))
-    named = ", ".join(f"{name} {version}" for name, version in found["versions"].items() if name != "metarl")
+    repeats = " or ".join(map(str, sorted({row["repeats"] for row in document["rows"]})))
+    named = ", ".join(f"{name} {version}" for name, version in document["versions"].items() if name != "metarl")
     return [*lines, "", f"{repeats} repeats, {machine}; {named}.", ""]
 
 

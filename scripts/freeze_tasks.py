@@ -18,15 +18,15 @@ TASKS = 100  # of each split; a prefix of the one sequence
 
 def main() -> None:
     """Write the file, sorted; exit with 1 if an entry disagrees with the code."""
-    held = json.loads(PATH.read_text()) if PATH.exists() else {}
+    frozen = json.loads(PATH.read_text()) if PATH.exists() else {}
     changed = []
     for name in FAMILIES:
         for preset in family_class(name).presets:
             family = make_family(name, preset)
             hashes = {split: family.fixed(split, TASKS).sha256() for split in family.splits}
-            if held.setdefault(name, {}).setdefault(preset, hashes) != hashes:
+            if frozen.setdefault(name, {}).setdefault(preset, hashes) != hashes:
                 changed.append(f"{name} ({preset})")
-    PATH.write_text(json.dumps(held, indent=2, sort_keys=True) + "\n")
+    PATH.write_text(json.dumps(frozen, indent=2, sort_keys=True) + "\n")
     if changed:
         sys.exit(f"not the tasks they were: {', '.join(changed)}; mend the code, the entries stay as they are")
 

@@ -77,10 +77,10 @@ def main() -> None:
             folder = Path(name) / f"killed-{i}"
             kills = killed_run(folder, random.Random(i), longest)
             total += kills
-            found = Run.open(folder).restore()
+            restored = Run.open(folder).restore()
             assert state is not None
-            assert found is not None
-            same = all(torch.equal(found[1]["params"][n], value) for n, value in state[1]["params"].items())
+            assert restored is not None
+            same = all(torch.equal(restored[1]["params"][n], value) for n, value in state[1]["params"].items())
             equal = same and (folder / "metrics.jsonl").read_bytes() == expected
             print(f"round {i + 1}: killed {kills} times, {'equal' if equal else 'DIFFERENT'}", flush=True)
             if not equal:

@@ -64,17 +64,18 @@ def main() -> int:
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder that holds omniglot/all_runs.zip")
     options = parser.parse_args()
     try:
-        found = measure(options.run, options.data_root)
+        measured = measure(options.run, options.data_root)
         if options.json is not None:
-            write_atomically(options.json, dump_json(found).encode())
+            write_atomically(options.json, dump_json(measured).encode())
     except UserError as error:
         print(f"lake.py: {error}", file=sys.stderr)
         return 2
     print(
-        f"{found['agent']}: {found['error_percent']:.1f} % error [{found['ci_low']:.1f}, {found['ci_high']:.1f}] over "
-        f"20 within-alphabet runs of 20-way 1-shot; batch norm: {found['batch_norm']}"
+        f"{measured['agent']}: {measured['error_percent']:.1f} % error "
+        f"[{measured['ci_low']:.1f}, {measured['ci_high']:.1f}] over 20 "
+        f"within-alphabet runs of 20-way 1-shot; batch norm: {measured['batch_norm']}"
     )
-    print(f"modified Hausdorff distance, measured here: {found['hausdorff_error_percent']:.1f} %")
+    print(f"modified Hausdorff distance, measured here: {measured['hausdorff_error_percent']:.1f} %")
     print("published: " + ", ".join(f"{name} {value} %" for name, value in PUBLISHED.items()))
     return 0
 

@@ -65,9 +65,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     family = make_family(asked.family)
-    found = returns(train(family, asked.steps, asked.envs, asked.seed), family, asked.tasks, asked.seed)
-    error = found.std() / np.sqrt(len(found))
-    print(f"{asked.family}: return of a trial {found.mean():.3f} +- {error:.3f} on {asked.tasks} test tasks")
+    earned = returns(train(family, asked.steps, asked.envs, asked.seed), family, asked.tasks, asked.seed)
+    error = earned.std() / np.sqrt(len(earned))
+    print(f"{asked.family}: return of a trial {earned.mean():.3f} +- {error:.3f} on {asked.tasks} test tasks")
 
 
 if __name__ == "__main__":

@@ -95,16 +95,16 @@ def evaluate(words: Sequence[str]) -> int:
 
 def _asked_for(source: Source, options: EvaluateOptions) -> Source:
     """The source with the ways, shots, queries, groups and folder that the options name."""
-    given = {name: getattr(options, name) for name in ("ways", "shots", "queries", "data_root")}
-    given = {name: value for name, value in given.items() if value is not None}
+    changes = {name: getattr(options, name) for name in ("ways", "shots", "queries", "data_root")}
+    changes = {name: value for name, value in changes.items() if value is not None}
     if options.within_groups:
-        given["within_groups"] = True
-    if not given:
+        changes["within_groups"] = True
+    if not changes:
         return source
     fields = {field.name for field in dataclasses.fields(source)}  # type: ignore[arg-type]  # every source is one
-    if foreign := [f"--{name.replace('_', '-')}" for name in given if name not in fields]:
+    if foreign := [f"--{name.replace('_', '-')}" for name in changes if name not in fields]:
         fail(f"{source.name} has no {', '.join(foreign)}")
-    asked: Source = dataclasses.replace(source, **given)  # type: ignore[type-var]  # as above
+    asked: Source = dataclasses.replace(source, **changes)  # type: ignore[type-var]  # as above
     return asked
 
 

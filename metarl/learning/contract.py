@@ -64,9 +64,9 @@ class Scores:
     regret: NDArray[np.float64] | None = None
 
 
-def mean_steps(taken: NDArray[Any]) -> tuple[int, ...]:
+def mean_steps(steps: NDArray[Any]) -> tuple[int, ...]:
     """`Scores.env_steps` of the steps `(T, K)` that T tasks had taken before their 2nd to last score."""
-    return (0, *map(round, taken.mean(0).tolist()))
+    return (0, *map(round, steps.mean(0).tolist()))
 
 
 class Source(Protocol):

@@ -64,10 +64,10 @@ class Rule:
             ValueError: the pattern matches none of them.
         """
         patterns = self.moves.split()
-        found = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
-        if not found:
+        matching = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+        if not matching:
             raise ValueError(f"no parameter matches {self.moves!r}; there are {', '.join(names)}")
-        return found
+        return matching
 
 
 def step(params: Params, loss_fn: LossFn, batch: Any, rule: Rule, k: int = 0) -> Params:
@@ -117,10 +117,10 @@ def _gradient(function: Callable[[Params], Tensor], values: Params, tracked: boo
     with torch.enable_grad():
         # Where nothing is tracked the values may be views made without a graph, whose gradients autograd gets wrong.
         leaves = {n: v if tracked and v.requires_grad else v.detach().requires_grad_() for n, v in values.items()}
-        found = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             function(leaves), list(leaves.values()), create_graph=tracked, materialize_grads=True
         )
-    return dict(zip(leaves, found, strict=True))
+    return dict(zip(leaves, gradients, strict=True))
 
 
 def transformed() -> bool:

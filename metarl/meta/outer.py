@@ -58,8 +58,8 @@ class Objective:
         if self.gradient is not None:
             return self.gradient(params, task)
         if transformed():
-            found: tuple[Tree, tuple[Tensor, Tree]] = torch.func.grad_and_value(self.loss, has_aux=True)(params, task)
-            return found
+            result: tuple[Tree, tuple[Tensor, Tree]] = torch.func.grad_and_value(self.loss, has_aux=True)(params, task)
+            return result
         leaves, shape = pytree.tree_flatten(pytree.tree_map(lambda leaf: leaf.detach().requires_grad_(), params))
         with torch.enable_grad():
             loss, aux = self.loss(pytree.tree_unflatten(leaves, shape), task)
@@ -129,21 +129,21 @@ def meta_gradient(objective: Objective, params: Tree, batch: Tree, plan: Plan | 
         size = plan.chunk or n
         parts = [_at(batch, slice(i, i + size)) for i in range(0, n, size)]
         with intra_op_threads(plan.threads):
-            found = [_vmap_sum(objective, params, part) for part in parts]
-        auxes = [aux for _, (_, aux) in found]
+            results = [_vmap_sum(objective, params, part) for part in parts]
+        auxes = [aux for _, (_, aux) in results]
         aux = pytree.tree_map(lambda *leaves: torch.cat(leaves), *auxes)
     else:
         tasks = [_at(batch, i) for i in range(n)]
         if plan.strategy == "threads":
             with intra_op_threads(1), ThreadPoolExecutor(plan.threads) as pool:
-                found = list(pool.map(lambda task: objective.task_gradient(params, task), tasks))
+                results = list(pool.map(lambda task: objective.task_gradient(params, task), tasks))
         else:
             with intra_op_threads(plan.threads):
-                found = [objective.task_gradient(params, task) for task in tasks]
-        auxes = [aux for _, (_, aux) in found]
+                results = [objective.task_gradient(params, task) for task in tasks]
+        auxes = [aux for _, (_, aux) in results]
         aux = pytree.tree_map(lambda *leaves: torch.stack(leaves), *auxes)
-    gradient = pytree.tree_map(lambda *leaves: sum_in_order(leaves) / n, *[grad for grad, _ in found])
-    loss = sum_in_order([loss for _, (loss, _) in found]) / n
+    gradient = pytree.tree_map(lambda *leaves: sum_in_order(leaves) / n, *[grad for grad, _ in results])
+    loss = sum_in_order([loss for _, (loss, _) in results]) / n
     return MetaGradient(loss.detach(), gradient, aux)
 
 

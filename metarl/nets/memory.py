@@ -228,5 +228,5 @@ def _gradients(out: Tensor, params: Params) -> list[bool]:
     return [bool(gradient.any()) for gradient in gradients]
 
 
-def _same(given: tuple[Tensor, Tensor], out: Tensor, state: Tensor) -> bool:
-    return same(given[0], out) and same(given[1], state)
+def _same(pair: tuple[Tensor, Tensor], out: Tensor, state: Tensor) -> bool:
+    return same(pair[0], out) and same(pair[1], state)

@@ -136,7 +136,7 @@ class ModuleNetwork:
         rows, (inputs, outputs) = 3, self.sizes
         params = {n: v.requires_grad_() for n, v in self.init(Key(0)("init").torch()).items()}
         x = torch.randn(rows, inputs, generator=Key(0)("module").torch())
-        given = x.clone()
+        unchanged = x.clone()
         out: Any = self._rows(params, x)
         if not isinstance(out, Tensor) or out.shape != (rows, outputs):
             shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
@@ -148,7 +148,7 @@ class ModuleNetwork:
                 return "it gives something else when asked again: it draws random numbers, or changes its buffers"
             if not same(self._rows(params, x[1:2]), out[1:2]):
                 return "a row alone is not what it is among others: rows are not to know of one another"
-            if not torch.equal(x, given):
+            if not torch.equal(x, unchanged):
                 return "it changes what it is given in place"
             both = {n: torch.stack([v, v]) for n, v in params.items()}
             if not same(self(both, torch.stack([x, x])), torch.stack([out, out])):

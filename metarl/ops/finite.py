@@ -51,10 +51,10 @@ def check_tensors(tensors: Mapping[str, Tensor], what: str, infinite: Collection
 
     The line says `what` before the name of the tensor.
     """
-    held = {name: value.detach() for name, value in tensors.items() if name not in infinite and value.numel()}
-    held = {name: value for name, value in held.items() if value.is_floating_point()}
-    if held and not torch.stack([value.abs().amax().double() for value in held.values()]).isfinite().all():
-        for name, value in held.items():
+    checked = {name: value.detach() for name, value in tensors.items() if name not in infinite and value.numel()}
+    checked = {name: value for name, value in checked.items() if value.is_floating_point()}
+    if checked and not torch.stack([value.abs().amax().double() for value in checked.values()]).isfinite().all():
+        for name, value in checked.items():
             if (broken := value[~value.isfinite()]).numel():
                 raise NonFiniteError(f"{what}{name} is {float(broken[0])}")
 

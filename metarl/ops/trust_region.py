@@ -45,10 +45,10 @@ def conjugate_gradient(product: Product, b: Tensor, iterations: int = 10, tolera
     r = b.clone()
     p = b.clone()
     rr = r @ r
-    taken = 0
-    while taken < iterations and rr > tolerance:
+    done = 0
+    while done < iterations and rr > tolerance:
         ap = product(p)
-        taken += 1
+        done += 1
         alpha = rr / (p @ ap)
         x = x + alpha * p
         r = r - alpha * ap
@@ -56,7 +56,7 @@ def conjugate_gradient(product: Product, b: Tensor, iterations: int = 10, tolera
         p = r + (rr_next / rr) * p
         rr = rr_next
     norm = float(b.norm())
-    return Solution(x, float(x @ (b - r)), float(r.norm()) / norm if norm else 0.0, taken)
+    return Solution(x, float(x @ (b - r)), float(r.norm()) / norm if norm else 0.0, done)
 
 
 def gauss_newton_product(description: tuple[Tensor, ...], theta: Tensor, middle: Middle) -> Product:

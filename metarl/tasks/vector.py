@@ -171,7 +171,7 @@ class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
         if tasks is not None:
             if len(tasks) == len(self.tasks) and not mask.all():
                 new = tasks.repeat(self.replicas)
-                if any((new[name][~mask] != held[~mask]).any() for name, held in self.task.items()):
+                if any((new[name][~mask] != old[~mask]).any() for name, old in self.task.items()):
                     raise ValueError("tasks differ where reset_mask is false: a row that goes on keeps its task")
             self._set_tasks(tasks)
         self.elapsed[mask] = 0

@@ -325,17 +325,17 @@ SEEDING = {"torch.manual_seed", "torch.seed", "torch.cuda.manual_seed", "torch.c
 
 def global_randomness(tree: ast.AST) -> list[tuple[str, int]]:
     """Uses of the global generators of NumPy, torch (seeding) and the standard library."""
-    found = []
+    uses = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             module, _, function = called.rpartition(".")
             numpys = module in GLOBAL_STATE and not re.fullmatch(GLOBAL_STATE[module], function)
             if numpys or called in SEEDING or called in ("set_random_seed", "seed_everything"):
-                found.append((called, node.lineno))
+                uses.append((called, node.lineno))
         elif isinstance(node, ast.Import) and any(alias.name == "random" for alias in node.names):
-            found.append(("import random", node.lineno))
-    return found
+            uses.append(("import random", node.lineno))
+    return uses
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
@@ -356,6 +356,35 @@ def test_no_room_is_named_after_nothing():
     files = (*MODULES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "scripts").rglob("*.py"))
     assert [path for path in files if vague.fullmatch(path.stem)] == []
     assert [path for path in MODULES if vague.fullmatch(path.parent.name)] == []
+
+
+# Words that say where a value was, not what it is.
+EMPTY_WORDS = {"found", "held", "given", "taken"}
+
+
+def empty_names(tree: ast.AST) -> list[tuple[str, int]]:
+    """Variables and arguments whose names say nothing of what they are."""
+    stored = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    names = [(node.id, node.lineno) for node in stored]
+    names += [(node.arg, node.lineno) for node in ast.walk(tree) if isinstance(node, ast.arg)]
+    return [(name, line) for name, line in names if name in EMPTY_WORDS]
+
+
+@pytest.mark.parametrize("path", [*MODULES, *sorted((ROOT / "scripts").rglob("*.py"))], ids=lambda path: path.stem)
+def test_variables_are_named_after_what_they_are(path):
+    assert empty_names(ast.parse(path.read_text())) == []
+
+
+def test_the_rule_of_names_itself():
+    for code in (
+        "found = 1",
+        "for held in x: pass",
+        "def f(given): pass",
+        "with a as taken: pass",
+        "[1 for found in x]",
+    ):
+        assert empty_names(ast.parse(code)), code
+    assert not empty_names(ast.parse("x.found = f(given)"))
 
 
 def test_test_files_have_unique_names():
@@ -389,22 +418,24 @@ def differentiable_updates(tree: ast.AST) -> list[tuple[str, int]]:
     A second derivative takes one of: `create_graph` in torch.autograd, two nested gradient transforms of
     torch.func, a differentiable optimiser, or a library of its own.
     """
-    found = []
+    places = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            found += [
+            places += [
                 (f"{called}({word.arg}=...)", node.lineno)
                 for word in node.keywords
                 if word.arg in ("create_graph", "differentiable") and ast.unparse(word.value) != "False"
             ]
             if called.split(".")[-1] in ("grad", "grad_and_value", "jacrev", "hessian") and "func" in called.split("."):
-                found.append((called, node.lineno))
+                places.append((called, node.lineno))
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names = [name for name, _ in imports(ast.Module([node], []))]
-            found += [(name, node.lineno) for name in names if inside(name, "higher", "learn2learn", "torchopt")]
-            found += [(n, node.lineno) for n in names if re.fullmatch(r"torch\.func\.(grad|grad_and_value|hessian)", n)]
-    return found
+            places += [(name, node.lineno) for name in names if inside(name, "higher", "learn2learn", "torchopt")]
+            places += [
+                (n, node.lineno) for n in names if re.fullmatch(r"torch\.func\.(grad|grad_and_value|hessian)", n)
+            ]
+    return places
 
 
 INNER_LOOP = {  # the one inner loop, and the meta-gradient that differentiates through it
@@ -417,8 +448,8 @@ INNER_LOOP = {  # the one inner loop, and the meta-gradient that differentiates 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_there_is_one_inner_loop(path):
     """No other module holds what differentiating through a parameter update takes."""
-    found = differentiable_updates(ast.parse(path.read_text()))
-    assert {what for what, _ in found} <= INNER_LOOP.get(name_of(path), set()), found
+    places = differentiable_updates(ast.parse(path.read_text()))
+    assert {what for what, _ in places} <= INNER_LOOP.get(name_of(path), set()), places
 
 
 def test_the_inner_loop_rule_itself():
