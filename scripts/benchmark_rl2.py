@@ -32,6 +32,7 @@ from metarl.envs.wrappers.trials import RL2Env, Trials
 from metarl.integrations.sb3_env import SB3VecEnv
 from metarl.learning.recurrent_ppo import prepare, update
 from metarl.nets.actor_critic import recurrent_policy
+from metarl.nets.recurrent import LSTM
 from metarl.ops.reward_scale import RewardScale
 from metarl.parallel import intra_op_threads
 from metarl.sampling.trials import run_trials
@@ -47,7 +48,7 @@ def ours(family: Trials, trials: int) -> Work:
     config = rl2.Config(
         trials=trials, memory="lstm", hidden=HIDDEN, epochs=EPOCHS, minibatches=MINIBATCHES, threads=threads
     )
-    policy = recurrent_policy(family.observation_space, family.action_space, memory="lstm", hidden=HIDDEN)
+    policy = recurrent_policy(family.observation_space, family.action_space, lambda inputs: LSTM(inputs, HIDDEN))
     params = {name: value.requires_grad_() for name, value in policy.init(Key(0)("init").torch()).items()}
     optimiser = torch.optim.Adam(params.values(), config.step_size)
     env = family.make_vec(family.fixed("train", trials))

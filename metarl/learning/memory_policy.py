@@ -51,8 +51,11 @@ class PolicySettings:
             raise UserError(f"--encoder is {self.encoder!r}; name your own as mypackage.module:Name")
         if self.encoder is not None and not self.embedding:
             raise UserError(f"--encoder is {self.encoder} and --embedding is 0; say how wide it is with --embedding")
-        if self.memory == "transformer" and self.hidden % self.heads:
-            raise UserError(f"--hidden is {self.hidden}; a transformer's is a multiple of --heads, {self.heads}")
+        if self.memory == "transformer":
+            if self.hidden % self.heads:
+                raise UserError(f"--hidden is {self.hidden}; a transformer's is a multiple of --heads, {self.heads}")
+        elif (self.layers, self.heads) != (PolicySettings.layers, PolicySettings.heads):
+            raise UserError(f"--layers and --heads are a transformer's; --memory {self.memory} has neither")
 
     def policy(
         self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any], length: int

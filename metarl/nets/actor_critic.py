@@ -32,7 +32,7 @@ ACTOR_GAIN = 0.01  # of the actor's last layer at the start: first actions hardl
 
 @dataclass(frozen=True)
 class Decision:
-    """What a policy with a memory says at one or more moments."""
+    """What a policy with a memory decides at one or more moments."""
 
     distribution: Any  # of actions, batch shape (...)
     value: Tensor  # (...), the critic's estimate of the return that is left

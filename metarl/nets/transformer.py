@@ -118,7 +118,8 @@ class Transformer:
             end = int(at.max()) + 1
             if end > self.length:
                 raise UserError(
-                    f"a transformer with {self.length} positions was given moment {end} of a trial; train it on such"
+                    f"step {end} of a trial is beyond the {self.length} positions of this transformer: begin a new "
+                    "trial, or train it on longer ones"
                 )
         last = seen.gather(1, _columns((at[:, :1] - 1).clamp(min=0), self.inputs))  # zeros where nothing was seen
         before = torch.cat([last, x[:, :-1]], 1)

