@@ -138,6 +138,12 @@ def test_every_module_stands_on_a_floor():
     assert {name for path in MODULES if room_of(name := name_of(path)) == "metarl"} == {"metarl"}
 
 
+def test_the_floors_are_those_that_contributing_draws():
+    drawing = (ROOT / "CONTRIBUTING.md").read_text().split("From the roof down:\n```\n")[1].split("\n```")[0]
+    drawn = [re.split(r"\s{2,}", line.replace(" (the public face)", "")) for line in drawing.splitlines()]
+    assert [set(floor) for floor in drawn] == [set(floor) for floor in FLOORS]
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_imports_point_one_way(path):
     name, tree = name_of(path), ast.parse(path.read_text())
