@@ -186,6 +186,19 @@ def source_class(name: str, kind: Kind | None = None, what: str | None = None) -
     raise unknown(what, name, [*own, *added])
 
 
+def kind_of(name: str) -> Kind:
+    """Whether a name is that of a family or of a data set.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if name in datasets():
+        return "dataset"
+    from metarl.tasks import TaskFamily
+
+    return "family" if name in families() or issubclass(source_class(name), TaskFamily) else "dataset"
+
+
 def make_source(name: str, options: Mapping[str, Any], what: str | None = None) -> Source:
     """A family or data set with its preset and options, which are the fields of its class.
 

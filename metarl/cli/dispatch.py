@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -68,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except SystemExit as done:  # tyro has printed its help
         return int(done.code or 0)
+    except BrokenPipeError:  # whoever reads what is said has seen enough, as in `metarl list agents | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (UserError, NonFiniteError) as error:
         complain(str(error))
         return 2 if isinstance(error, UserError) else 3

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from metarl import registry
-from metarl.cli.options import Count, File, Group, Id, Name, asks_for_help, check_output, fail, first, parse
+from metarl.cli.options import Count, File, Group, Id, Name, Words, asks_for_help, check_output, fail, first, parse
 from metarl.cli.targets import existing_run, saved_curve, source_group, usable
 from metarl.cli.terminal import say
 from metarl.plugins import plugins
@@ -84,7 +84,7 @@ def evaluate(words: Sequence[str]) -> int:
         return 0
     if agent.make is None:
         fail(f"{target} must be trained first (metarl train {target} ...); then give the run folder")
-    group = source_group(agent.source, target, rest)
+    group = source_group(agent.source, target, Words(rest))
     options, source = parse(f"metarl evaluate {target}", rest, command, group)
     source = _asked_for(usable(source, options.family or options.dataset), options)
     _check_outputs(options)

@@ -49,7 +49,25 @@ class Group(NamedTuple):
     default: Any = dataclasses.MISSING
 
 
-def parse(prog: str, words: Sequence[str], *groups: Group) -> list[Any]:
+class Words(NamedTuple):
+    """Options as they are typed: those on the command line come before those of a file."""
+
+    typed: Sequence[str]
+    file: Mapping[str, Sequence[str]] = {}  # flag -> the words after it
+    where: str = ""  # the file
+
+    def peek(self, flag: str) -> str | None:
+        """The value of a flag that decides which others exist."""
+        of_file = self.file.get(flag, [])
+        return peek(self.typed, flag) or (of_file[0] if of_file else None)
+
+    @property
+    def ask_for_help(self) -> bool:
+        """Whether help is wanted on the options, as far as they are known."""
+        return "--help" in self.typed or "-h" in self.typed
+
+
+def parse(prog: str, words: Sequence[str] | Words, *groups: Group) -> list[Any]:
     """An instance of every group's dataclass from flags.
 
     Flags carry no prefix. Where a later group has a flag of an earlier one, the earlier one gets it
@@ -58,27 +76,73 @@ def parse(prog: str, words: Sequence[str], *groups: Group) -> list[Any]:
     Raises:
         UserError: an unknown flag, or a value of the wrong type or out of range.
     """
-    fields: list[Any] = []
-    spelling: dict[str, str] = {}  # flag as typed -> flag as tyro knows it
-    for name, kind, default in groups:
+    words = words if isinstance(words, Words) else Words(words)
+    spelling = _spelling(groups)
+    parsed = _ask_tyro(prog, _translated(words, spelling), groups, spelling)
+    return [getattr(parsed, group.name) for group in groups]
+
+
+def parse_last(prog: str, words: Words, *groups: Group) -> Any:
+    """An instance of the last group's dataclass alone, whatever the words say about the others."""
+    spelling, last = _spelling(groups), groups[-1]
+    own = {spelling[f"--{last.name}.{flag[2:]}"] for flag in flags(last.kind, pairs=True)}
+    tokens: list[str] = []
+    mine = False
+    for token in _translated(words, spelling):
+        if token.startswith("--"):
+            mine = token.partition("=")[0] in own
+        tokens += [token] if mine else []
+    return getattr(_ask_tyro(prog, tokens, (last,), spelling), last.name)
+
+
+def _spelling(groups: Sequence[Group]) -> dict[str, str]:
+    """Every flag as it may be typed -> as tyro knows it."""
+    spelling: dict[str, str] = {}
+    for name, kind, _ in groups:
         own = flags(kind, pairs=name != "command")
         clash = bool(own & spelling.keys())
         for flag in own:
-            prefixed = f"--{name}.{flag[2:]}" if clash else flag
-            spelling.setdefault(flag, prefixed)
-            spelling.setdefault(prefixed, prefixed)
+            prefixed = f"--{name}.{flag[2:]}"
+            spelling.setdefault(flag, prefixed if clash else flag)
+            spelling.setdefault(prefixed, prefixed if clash else flag)
+    return spelling
+
+
+def _translated(words: Words, spelling: Mapping[str, str]) -> list[str]:
+    """The words, and those of the file that the command line does not say otherwise, with flags as tyro knows them."""
+    known = dict(spelling) | {"--help": "--help"}
+    typed = [_translate(word, known) for word in words.typed]
+    said = {_positive(word.partition("=")[0]) for word in typed if word.startswith("--")}
+    of_file: list[str] = []
+    for flag, values in words.file.items():
+        if flag not in known:
+            names = sorted(name.removeprefix("--") for name in spelling if "." not in name)
+            raise unknown(f"option in {words.where}", flag.removeprefix("--"), names)
+        if _positive(known[flag]) not in said:
+            of_file += [known[flag], *values]
+    return [*of_file, *typed]
+
+
+def _positive(flag: str) -> str:
+    """A flag without its "no-"."""
+    group, dot, name = flag.removeprefix("--").rpartition(".")
+    return f"--{group}{dot}{name.removeprefix('no-')}"
+
+
+def _ask_tyro(prog: str, tokens: Sequence[str], groups: Sequence[Group], spelling: Mapping[str, str]) -> Any:
+    fields: list[Any] = []
+    for name, kind, default in groups:
         marked = Annotated[kind, tyro.conf.FlagCreatePairsOff] if name == "command" else kind
-        flat = marked if clash else Annotated[marked, tyro.conf.OmitArgPrefixes]
+        apart = any(spelling[f"--{name}.{flag[2:]}"] != flag for flag in flags(kind, pairs=False))
+        flat = marked if apart else Annotated[marked, tyro.conf.OmitArgPrefixes]
         preset = () if default is dataclasses.MISSING else (dataclasses.field(default=default),)
         fields.append((name, flat, *preset))
-    known = spelling | {"--help": "--help"}
-    translated = [_translate(word, known) for word in words]
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            parsed: Any = tyro.cli(
+            return tyro.cli(
                 dataclasses.make_dataclass("Options", fields, frozen=True, kw_only=True),
-                args=translated,
+                args=list(tokens),
                 prog=prog,
                 description="",
             )
@@ -94,7 +158,6 @@ def parse(prog: str, words: Sequence[str], *groups: Group) -> list[Any]:
             raise
         names = " or ".join(f"{kind.__module__}:{kind.__qualname__}" for kind in brought)
         raise UserError(f"cannot make {names}: {blame(error)}") from error
-    return [getattr(parsed, name) for name, *_ in groups]
 
 
 def flags(kind: type, *, pairs: bool) -> set[str]:
@@ -110,7 +173,8 @@ def _translate(word: str, known: Mapping[str, str]) -> str:
     name, equals, value = word.partition("=")
     flag = name.replace("_", "-")
     if flag not in known:
-        raise unknown("option", name, sorted(known.keys() - {"--help"}))
+        shown = [one for one in known if one != "--help" and ("." not in one or known[one] == one)]
+        raise unknown("option", name, sorted(shown))
     return known[flag] + equals + value
 
 

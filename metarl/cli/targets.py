@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metarl import registry
-from metarl.cli.options import Group, fail, peek
+from metarl.cli.options import Group, Words, fail
 from metarl.errors import UserError, unknown
 from metarl.learning.brought import Kind, check_brought
 from metarl.plugins import plugins
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from metarl.learning.contract import Source
 
 
-def source_group(kind: Kind | None, agent: str, words: Sequence[str]) -> Group:
+def source_group(kind: Kind | None, agent: str, words: Words) -> Group:
     """The family or data set that the words name for an agent, as a group of options."""
-    family, dataset = peek(words, "--family"), peek(words, "--dataset")
+    family, dataset = words.peek("--family"), words.peek("--dataset")
     if kind is None:
         if (family is None) == (dataset is None):
             fail(f"{agent} needs either --family or --dataset")
@@ -36,7 +36,7 @@ def source_group(kind: Kind | None, agent: str, words: Sequence[str]) -> Group:
         fail(f"{missing}, one of {', '.join(table)}, or your own as module:Name")
     group = Group(kind, registry.source_class(name, kind))
     presets = getattr(group.kind, "presets", None)
-    preset = peek(words, "--preset")
+    preset = words.peek("--preset") or words.peek(f"--{kind}.preset")
     if presets and preset is not None and preset not in presets:
         raise unknown(f"preset of {name}", preset, presets)
     return group

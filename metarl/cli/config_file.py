@@ -1,0 +1,106 @@
+"""Options from a file: YAML, JSON, a run's config.json or the run's folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from metarl import registry
+from metarl.cli.options import fail
+from metarl.errors import UserError
+
+RECORD = {"learner", "config", "source", "seed"}  # what tells a run's config.json from other files
+
+
+class FileOptions(NamedTuple):
+    """What a file says, as if typed: each flag with its words."""
+
+    path: Path
+    agent: str | None
+    flags: dict[str, list[str]]  # "--iterations": ["5"]
+
+
+def read_options(path: Path) -> FileOptions:
+    """The options of a file.
+
+    In YAML and JSON a key is an option without its dashes, `agent` the agent: `hidden: [64, 64]`, `lean: false`.
+    Of a run it is all that the run was made with.
+
+    Raises:
+        UserError: there is no such file, or it holds no options.
+    """
+    file = path / "config.json" if path.is_dir() else path
+    if not file.is_file():
+        fail(f"there is no config {file}")
+    try:
+        text = file.read_text(encoding="utf-8")
+        document = json.loads(text) if file.suffix == ".json" else _yaml(text)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read options from {file}: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
+        fail(f"{file} holds no options: it must be a mapping, such as 'iterations: 5'")
+    if document.keys() >= RECORD:
+        return _of_run(file, document)
+    agent = document.pop("agent", None)
+    if not isinstance(agent, str | None):
+        fail(f"agent in {file} is {agent!r}; it must be a name")
+    flags = {}
+    for key, value in document.items():
+        flag, words = _typed(f"--{key}", value, file)
+        flags[flag] = words
+    return FileOptions(file, agent, flags)
+
+
+def run_options(folder: Path) -> FileOptions:
+    """What continues a run: all that it was made with, and its folder.
+
+    Raises:
+        UserError: there is no run in the folder.
+    """
+    from metarl.runs.record import read_record
+
+    file = folder / "config.json"
+    options = _of_run(file, read_record(folder))
+    options.flags.update({"--out": [str(folder)], "--resume": []})
+    return options
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
+
+
+def _of_run(file: Path, record: Mapping[str, Any]) -> FileOptions:
+    from metarl.runs.record import build
+
+    learner: Any = registry.learner(record["learner"], f"agent in {file}")
+    config = dataclasses.asdict(build(learner.Config, record["config"], f"config of {file}"))  # of older versions too
+    source, choices = record["source"], record.get("choices", {})
+    name = choices.get("where", source.get("name", ""))
+    group = registry.kind_of(name)
+    flags = {f"--{group}": [name], "--seed": [str(record["seed"])], "--device": [str(record.get("device", "cpu"))]}
+    place = {"data_root": choices["data_root"]} if "data_root" in choices else {}
+    for part, options in (("agent", config), (group, source.get("options", {}) | place)):
+        for key, value in options.items():
+            flag, words = _typed(f"--{part}.{key}", value, file)
+            flags[flag] = words
+    return FileOptions(file, record["learner"], flags)
+
+
+def _typed(flag: str, value: Any, file: Path) -> tuple[str, list[str]]:
+    """An option as it is typed."""
+    flag = flag.replace("_", "-")
+    if isinstance(value, bool):
+        group, dot, name = flag.removeprefix("--").rpartition(".")
+        return (flag if value else f"--{group}{dot}no-{name}"), []
+    words = list(value) if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(word, str | int | float | None) and not isinstance(word, bool) for word in words):
+        fail(f"{flag.removeprefix('--')} in {file} is {value!r}; it must be a number, a text, true, false or a list")
+    return flag, [str(word) for word in words]

@@ -1,0 +1,79 @@
+"""Several seeds by one command, each in a process and a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from command_line import NAVIGATION, SMALL, metarl, refused
+
+from metarl.evaluation import measure
+from metarl.evaluation.curve import AdaptationCurve
+from metarl.learning.contract import Budget
+from metarl.runs.run import Run
+
+WORDS = ["train", "maml-trpo", "--family", NAVIGATION, *SMALL]
+
+
+def test_seeds_are_trained_measured_and_one_that_fails_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "Budget", lambda: Budget(1, 2))
+    (tmp_path / "x-1").mkdir()
+    (tmp_path / "x-1" / "mine.txt").write_text("not empty")
+    file = tmp_path / "my.yaml"
+    file.write_text("seeds: [0, 1, 2]\njobs: 2\nhidden: [3]\n")
+    said = metarl(*WORDS, "--out", tmp_path / "x", "--config", file)
+    assert said.code == 2
+    assert said.err == (
+        f"metarl: seed 1 ended with exit code 2: {tmp_path / 'x-1'} is not an empty folder; "
+        "choose another one for the run\n"
+    )
+    for seed in (0, 2):
+        run = Run.open(tmp_path / f"x-{seed}")
+        assert (run.seed, run.config["hidden"]) == (seed, [3])
+        assert AdaptationCurve.load(tmp_path / f"x-{seed}" / "curve-validation.json").seeds == (seed,)
+    assert "2 seeds" in said.out
+    assert f"metarl compare {tmp_path / 'x-0'} {tmp_path / 'x-2'}" in said.out
+    assert [path.name for path in (tmp_path / "x-1").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--seeds", "0", "0"], "--seeds names a seed twice: 0 0"),
+        (["--seeds", "0", "--jobs", "0"], "--jobs is 0; it must be at least 1"),
+        (["--seeds", "0", "--seed", "1"], "give --seed or --seeds, not both"),
+        (["--seeds", "0", "--device", "abacus"], "this machine has no device 'abacus'"),
+        (["--seeds", "one"], "--seeds: "),
+    ],
+)
+def test_what_no_seed_could_begin_with_is_refused_at_once(words: list[str], told: str, tmp_path: Path) -> None:
+    assert told in refused(metarl(*WORDS, "--out", tmp_path / "x", *words))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGINT is sent otherwise on Windows")
+def test_ctrl_c_leaves_every_seed_resumable(tmp_path: Path) -> None:
+    command = [Path(sys.executable).with_name("metarl"), *WORDS, "--iterations", "100000", "--seeds", "0", "1"]
+    logs = [tmp_path / f"x-{seed}" / "metrics.jsonl" for seed in (0, 1)]
+    options = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, "--jobs", "2", "--out", "x"], **options) as process:
+        deadline = time.monotonic() + 120
+        while not all(log.exists() and log.stat().st_size for log in logs) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.count("\n") == 1
+    assert "interrupted; 0 of 2 seeds are trained; resume the others with: metarl train maml-trpo" in err
+    assert err.endswith("--jobs 2 --out x --resume\n")
+    for seed in (0, 1):
+        restored = Run.open(tmp_path / f"x-{seed}").restore()
+        assert restored is not None
+        assert restored[0] >= 1
