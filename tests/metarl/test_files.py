@@ -68,3 +68,12 @@ def test_two_processes_do_not_write_into_one_temporary_file(tmp_path, monkeypatc
     write_atomically(path, b"mine")
     assert path.read_bytes() == b"mine"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_is_on_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    order = []
+    for step in ("fsync", "replace"):
+        original = getattr(os, step)
+        monkeypatch.setattr(os, step, lambda *args, s=step, do=original: (order.append(s), do(*args))[1])
+    write_atomically(tmp_path / "file", b"data")
+    assert order[:2] == ["fsync", "replace"]
