@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,5 +47,6 @@ def report(words: Sequence[str]) -> int:
         evaluated = folder is None or (folder / "curve.json").exists()
         curves = tuple(saved_curves(Path(word))) if evaluated else ()
         subjects.append(Subject(word, None if folder is None else Run.open(folder), curves))
-    say(f"wrote {write_report(subjects, options.out)}")
+    command = shlex.join(["metarl", "report", *words])
+    say(f"wrote {write_report(subjects, options.out, command=command)}")
     return 0

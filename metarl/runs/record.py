@@ -17,7 +17,7 @@ import torch
 
 from metarl.errors import UserError
 from metarl.files import unfinished, write_atomically
-from metarl.version import __version__
+from metarl.version import __version__, commit
 
 VERSION = 1  # of config.json
 CONFIG, METRICS, TIMINGS, FAILURE = "config.json", "metrics.jsonl", "timings.jsonl", "nonfinite.pt"
@@ -52,6 +52,7 @@ def new_record(learner: str, config: Any, source: NamedSource, seed: int, device
             "gymnasium": gymnasium.__version__,
             "platform": platform.platform(),
             "threads": torch.get_num_threads(),
+            **({} if (of_code := commit()) is None else {"commit": of_code}),
         },
     }
 

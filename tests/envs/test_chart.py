@@ -56,10 +56,11 @@ def ink(chart, box):
 def test_axes_have_names_and_numbers_outside_the_frame():
     chart = Chart((0, 1), (0, 1))
     left, _, right, bottom = SQUARE
-    below, beside, above = (left, bottom + 6, right, 360), (0, 40, left - 5, bottom), (left, 0, right, 22)
+    below, beside, above = (left, bottom + 6, right, bottom + 18), (0, 40, left - 5, bottom), (left, 0, right, 22)
     assert ink(chart, below) == ink(chart, beside) == ink(chart, above) == 0
     chart.axes("across", "up")
     assert min(ink(chart, below), ink(chart, beside), ink(chart, above)) > 20
+    assert ink(chart, (left, bottom + 20, right, 360)) > 20  # the name
     bare = Chart((0, 1), (0, 1))
     bare.axes(numbers=False)
     assert ink(bare, below) == 0

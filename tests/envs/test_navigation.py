@@ -194,24 +194,30 @@ def test_the_picture_shows_agent_goal_and_path():
 
 @pytest.mark.parametrize("preset", ["maml2017", "pearl", "varibad", "promp"])
 def test_the_picture_has_axes_and_names_the_goal(preset, monkeypatch):
-    family, said = make_family("metarl/Navigation2D-v0", preset), {}
+    family, said = make_family("metarl/Navigation2D-v0", preset), []
     text = chart.Chart.text
 
     def writes(self, place, words, *style, **more):
-        said[words] = self.across, place
+        said.append((words, *place))
         text(self, place, words, *style, **more)
 
     monkeypatch.setattr(chart.Chart, "text", writes)
+    spans = []
+    axes = chart.Chart.axes
+    monkeypatch.setattr(chart.Chart, "axes", lambda self, *names: spans.append(self.across) or axes(self, *names))
     tasks = family.fixed("ood", 1)
     goal = tasks.arrays["goal"][0]
     env = family.make_vec(tasks)
     env.reset(seed=0)
     env.render_frame(0)
-    assert {"x", "y", "goal", f"{goal[0]:+.2f}, {goal[1]:+.2f}", "distance"} <= set(said)
-    (low, high), _ = said["x"]
+    [(low, high)] = spans
+    left, top, right, bottom = chart.SQUARE
     assert high == -low > np.abs(goal).max()
-    beside = [words for words, (_, place) in said.items() if place[0] < chart.SQUARE[2] and words[-1].isdigit()]
-    numbers = [float(words) for words in beside]
+    assert {"x", "y", f"{goal[0]:+.2f}, {goal[1]:+.2f}", "distance"} <= {words for words, *_ in said}
+    [(_, x, y)] = [entry for entry in said if entry[0] == "goal" and entry[1] < right]  # beside the goal itself
+    assert x == pytest.approx(left + (right - left) * (goal[0] - low) / (high - low), abs=13)
+    assert y == pytest.approx(bottom - (bottom - top) * (goal[1] - low) / (high - low), abs=1)
+    numbers = [float(words) for words, x, _ in said if x <= right and words[-1].isdigit()]
     assert len(numbers) > 3
     assert all(low <= number <= high for number in numbers)
 

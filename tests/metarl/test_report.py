@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from datetime import date
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from PIL import Image
 from metarl.errors import UserError
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.learning.contract import Budget
-from metarl.reporting.page import Subject, videos, write_report
+from metarl.reporting.page import Subject, report, videos, write_report
 from metarl.reporting.page.adaptation import problems
+from metarl.reporting.page.training import agents_of
 from metarl.runs.run import Run
+from metarl.version import __version__
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = '<script>alert("x")</script>&'
@@ -98,8 +101,8 @@ class Page(HTMLParser):
         return [attributes for tag, attributes in self.tags if tag == "img"]
 
 
-def written(subjects: list[Subject], out: Path) -> Page:
-    page = Page(write_report(subjects, out).read_text(encoding="utf-8"))
+def written(subjects: list[Subject], out: Path, **more: Any) -> Page:
+    page = Page(write_report(subjects, out, **more).read_text(encoding="utf-8"))
     assert page.open == []  # every tag is closed, in order
     return page
 
@@ -121,7 +124,7 @@ def test_the_page_holds_comparison_training_configs_and_versions(tmp_path: Path)
     assert torch in page.text
     assert '"rate": 0.25' in page.text
     assert "Options of learner: what differs" in page.text
-    assert len(page.images()) == 3  # curves, profile, training
+    assert len(page.images()) == 4  # curves, profile, returns, diagnostics
     assert all(image["alt"] for image in page.images())
     assert ("a", {"href": "#part-0"}) in page.tags
     assert {attributes.get("id") for tag, attributes in page.tags if tag == "section"} >= {"part-0", "part-3"}
@@ -140,7 +143,8 @@ def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
 
 def test_the_same_runs_give_the_same_page(tmp_path: Path) -> None:
     subjects = [Subject("a", run(tmp_path / "a"), (curve(),))]
-    once, again = (write_report(subjects, tmp_path / name).read_bytes() for name in ("one", "two"))
+    day = date(2026, 1, 2)
+    once, again = (write_report(subjects, tmp_path / name, written=day).read_bytes() for name in ("one", "two"))
     assert once == again
 
 
@@ -151,8 +155,11 @@ def test_whatever_a_file_holds_is_escaped(tmp_path: Path) -> None:
     path = tmp_path / "a" / "film & more.mp4"
     path.write_bytes(b"film")
     other = run(tmp_path / "b", learner=HOSTILE)
-    page = written([Subject(HOSTILE, made, (hostile,)), Subject("b", other, ())], tmp_path / "page")
+    gif = tmp_path / "a" / f"{HOSTILE.replace('/', '')}.gif"
+    gif.write_bytes(b"film")
+    page = written([Subject(HOSTILE, made, (hostile,)), Subject("b", other, ())], tmp_path / "page", command=HOSTILE)
     assert not {"script", "x"} & {tag for tag, _ in page.tags}
+    assert f"{HOSTILE} reaches return" in page.text  # the verdict
     assert HOSTILE in page.text
     assert "film & more.mp4" in page.text
 
@@ -161,9 +168,10 @@ def test_a_run_without_a_curve_is_shown_with_a_note(tmp_path: Path) -> None:
     page = written([Subject("young", run(tmp_path / "a"), ())], tmp_path / "page")
     assert "young has no adaptation curve yet" in page.text
     assert "Training of learner" in page.text
-    assert len(page.images()) == 1
+    assert len(page.images()) == 2  # returns, diagnostics
+    assert "Nothing here was evaluated yet" in page.text
     silent = written([Subject("silent", run(tmp_path / "b", iterations=0), ())], tmp_path / "page")
-    assert "Nothing is logged yet in silent" in silent.text
+    assert "Nothing is logged in silent" in silent.text
     assert not silent.images()
 
 
@@ -206,11 +214,106 @@ def test_small_films_are_inlined_and_large_ones_lie_beside(tmp_path: Path, monke
     monkeypatch.setattr(videos, "INLINED", 100)
     made = run(tmp_path / "a")
     (tmp_path / "a" / "small.mp4").write_bytes(b"s" * 99)
-    (tmp_path / "a" / "large.mp4").write_bytes(b"l" * 100)
+    (tmp_path / "a" / "large 50%.mp4").write_bytes(b"l" * 100)
+    (tmp_path / "a" / "small.gif").write_bytes(b"g" * 99)
     page = written([Subject("a", made, ())], tmp_path / "page")
     sources = [attributes["src"] for tag, attributes in page.tags if tag == "video"]
-    assert sources == ["videos/0-large.mp4", "data:video/mp4;base64," + base64.b64encode(b"s" * 99).decode()]
-    assert (tmp_path / "page" / "videos" / "0-large.mp4").read_bytes() == b"l" * 100
+    assert sources == ["videos/0-large%2050%25.mp4", "data:video/mp4;base64," + base64.b64encode(b"s" * 99).decode()]
+    assert (tmp_path / "page" / "videos" / "0-large 50%.mp4").read_bytes() == b"l" * 100
+    assert page.images()[-1]["src"] == "data:image/gif;base64," + base64.b64encode(b"g" * 99).decode()
+
+
+def test_the_page_opens_with_the_verdict_date_code_and_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "commit", lambda: "0123456789ab+")
+    subjects = [Subject("a", None, (curve(),)), Subject("b", None, (curve("other", per_task=curve().per_task - 1),))]
+    page = written(subjects, tmp_path / "page", command="metarl report a b --out page", written=date(2026, 3, 4))
+    order = [
+        "In these runs learner did best on Navigation2D-v0, pearl: return -2.00",
+        "One training seed of learner, other",
+        f"Written 2026-03-04 by metarl {__version__}, commit 0123456789ab+.",
+        "metarl report a b --out page",
+        "Last scores",
+    ]
+    places = [page.text.find(words) for words in order]
+    assert places == sorted(places), order[places.index(-1)] if -1 in places else places
+    assert -1 not in places
+
+
+@pytest.mark.parametrize(
+    ("commits", "said"),
+    [
+        ((None, None), "by metarl {}, commit fedc; what commit made the runs is not known."),
+        (("1111", "1111"), "by metarl {}; the runs are of commit 1111."),
+        (("2222+", "1111"), "by metarl {}; the runs are of commit 1111, 2222+."),
+        ((None, "1111"), "by metarl {}; the runs are of commit 1111, and of one not known."),
+    ],
+)
+def test_the_commit_is_that_of_the_runs_where_it_is_known(
+    commits: tuple[str | None, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "commit", lambda: "fedc")
+    subjects = []
+    for i, of_run in enumerate(commits):
+        monkeypatch.setattr("metarl.runs.record.commit", lambda known=of_run: known)
+        subjects.append(Subject(str(i), run(tmp_path / str(i), iterations=1, seed=i), ()))
+    assert said.format(__version__) in written(subjects, tmp_path / "page").text
+
+
+def test_returns_are_large_and_all_else_is_folded(tmp_path: Path) -> None:
+    page = written([Subject("a", run(tmp_path / "a"), (curve(),))], tmp_path / "page")
+    folded, inside = [], 0
+    for tag, attributes in page.tags:
+        assert tag != "details" or "open" not in attributes
+        inside += tag == "details"  # never nested, and each ends before the next section
+        if tag == "section":
+            inside = 0
+        if tag == "img":
+            folded.append((attributes["alt"] or "", inside > 0))
+    assert [(alt.partition(".")[0].partition(" of learner")[0], hidden) for alt, hidden in folded] == [
+        ("Adaptation curves", False),
+        ("Performance profiles", True),
+        ("return/before", False),
+        ("loss/query", True),
+    ]
+    for words in ("Score after each bit of adaptation", "Tasks, seeds and protocol", "Diagnostics of the training"):
+        assert words in page.text
+
+
+def test_a_learner_that_logs_no_return_shows_its_loss(tmp_path: Path) -> None:
+    made = Run.create(tmp_path / "a", learner="few-shot", config=Config(), source=Source(), seed=0)
+    made.log(0, {"loss/query": 1.0, "mine": 2.0}, {})
+    page = written([Subject("a", made, ())], tmp_path / "page")
+    assert [str(image["alt"]).partition(" of ")[0] for image in page.images()] == ["loss/query", "mine"]
+
+
+def test_a_run_that_logs_iterations_alone_has_no_picture(tmp_path: Path) -> None:
+    made = Run.create(tmp_path / "a", learner="scratch", config=Config(), source=Source(), seed=0)
+    made.log(0, {}, {"update_s": 1.0})
+    page = written([Subject("a", made, ())], tmp_path / "page")
+    assert "Nothing is logged in a" in page.text
+    assert not page.images()
+
+
+def test_seeds_of_one_agent_are_one_name(tmp_path: Path) -> None:
+    rates = {"a": (0.5, 3), "b": (0.25, 0), "c": (0.5, 1), "d": (0.125, 0)}
+    runs = {name: run(tmp_path / name, config=Config(rate), seed=seed) for name, (rate, seed) in rates.items()}
+    assert agents_of(runs) == {"learner, rate=0.5, seeds 1, 3": ["a", "c"], "b": ["b"], "d": ["d"]}
+    assert agents_of({}) == {}
+    many = {str(seed): run(tmp_path / f"many{seed}", seed=seed, iterations=1) for seed in range(6)}
+    assert agents_of(many) == {"learner, 6 seeds": list(many)}
+    page = written([Subject(name, one, ()) for name, one in runs.items()], tmp_path / "page")
+    assert "Bands: from the lowest seed to the highest." in page.text
+
+
+def test_splits_stand_beside_one_another(tmp_path: Path) -> None:
+    worse = curve().per_task - 10
+    curves = [curve("a"), curve("b"), curve("a", split="ood", task_hash="cd" * 32, per_task=worse)]
+    page = written([Subject("x", None, tuple(curves))], tmp_path / "page")
+    assert "Navigation2D-v0, pearl: test beside ood" in page.text
+    cells = page.text[page.text.index("test (5 tasks)") :]
+    assert re.search(r"ood \(5 tasks\)a-2\.00 \[.*?\]-12\.00 \[.*?\]b-2\.00 \[.*?\]–", cells)
+    alone = written([Subject("x", None, (curve("a"), curve("b")))], tmp_path / "other")
+    assert "beside" not in alone.text
 
 
 def test_a_seed_given_twice_is_refused_and_nothing_is_written(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from metarl.runs import checkpoints, logs, loop, progress, record, run
 from metarl.runs.loop import Interrupted
 from metarl.runs.run import Run
 from metarl.seeding import Key
+from metarl.version import commit
 
 TENSORBOARD_WAS_IMPORTED = "torch.utils.tensorboard" in sys.modules
 
@@ -119,6 +120,7 @@ def test_create_writes_what_was_asked(tmp_path: Path) -> None:
     assert record["config"]["hidden"] == [3, 4]
     assert record["source"] == {"name": "metarl/Family-v0", "options": {"preset": "maml2017", "arms": 5}}
     assert (record["seed"], record["device"], record["version"]) == (3, "cpu", 1)
+    assert record["environment"].pop("commit", None) == commit()  # of a checkout
     assert set(record["environment"]) == {"python", "torch", "numpy", "gymnasium", "platform", "threads"}
     assert record["environment"]["torch"] == torch.__version__
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
@@ -178,57 +178,62 @@ def test_a_pane_is_480_pixels_wide_whatever_the_picture(size):
     assert drawn.any(0).sum() == pytest.approx(max(1, scale * size[1]), abs=1.5)
 
 
-def written(monkeypatch, recordings):
-    """Every line of the strips of the first frame: words, letters and where they begin."""
-    lines = []
-    text = ImageDraw.ImageDraw.text
+def written(recordings):
+    """The lines of the strips of each frame, as words, letters and where they begin; and the frames."""
+    lines, frames, text = [], [], ImageDraw.ImageDraw.text
 
     def writes(pen, place, words, *more, font, **style):
         lines.append((words, font, place))
         text(pen, place, words, *more, font=font, **style)
 
-    with monkeypatch.context() as patch:
+    each = []
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ImageDraw.ImageDraw, "text", writes)
-        frame = next(side_by_side(recordings))
-    return lines, frame
+        for frame in side_by_side(recordings):
+            frames.append(frame)
+            each.append(list(lines))
+            lines.clear()
+    return each, frames
 
 
-def test_the_strip_says_step_reward_and_task(monkeypatch):
-    one = replace(recording(2), title="after 1 gradient step", task="goal=(0.5, 1)")
-    lines, frame = written(monkeypatch, [one])
-    assert [words for words, _, _ in lines] == [
-        "after 1 gradient step",
-        "step 0 of 2, reward so far 0.0",
-        "task: goal=(0.5, 1)",
+def test_the_strip_says_step_reward_and_task():
+    one = replace(recording(2), title="after 1 gradient step", rewards=[1.5, -3.0], task="goal=(0.5, 1)")
+    each, frames = written([one])
+    assert [[words for words, *_ in lines] for lines in each] == [
+        ["after 1 gradient step", f"step {i} of 2, reward so far {so_far}", "task: goal=(0.5, 1)"]
+        for i, so_far in enumerate(["0.0", "1.5", "-1.5"])
     ]
-    dark = (np.asarray(frame) < 110).all(-1)
-    for (_, _, (x, y)), following in itertools.pairwise([*lines, ("", None, (0, STRIP + films.SMALL * films.LINE))]):
-        line = dark[round(y) : round(following[2][1]), round(x) : round(x) + 40]
-        assert line.any(), "written in dark letters"
-    lines, _ = written(monkeypatch, [replace(one, rewards=[1e30, 1e30], title="")])
-    assert lines[0][0] == "step 0 of 2, reward so far 0.0"
-    assert films._number(2e30) == "2e+30"
+    dark = (np.asarray(frames[0]) < 110).all(-1)
+    for _, letters, (x, y) in each[0]:
+        assert dark[round(y) : round(y + letters.size), round(x) : round(x) + 40].any(), "written in dark letters"
+    each, _ = written([replace(one, rewards=[1e30, 1e30], title="")])
+    assert [lines[0][0] for lines in each][1:] == [
+        "step 1 of 2, reward so far 1e+30",
+        "step 2 of 2, reward so far 2e+30",
+    ]
 
 
 @given(
     titles=st.lists(
-        st.text(st.characters(exclude_categories=["Cs"]), max_size=150) | st.text("Wm i", max_size=200),
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=150) | st.text("Wm i", min_size=60, max_size=200),
         min_size=1,
         max_size=3,
     )
 )
+@example(titles=["W" * 200])
+@example(titles=["after adaptation " * 20, "short"])
 @settings(max_examples=30, deadline=None)
 def test_no_title_is_cut(titles):
-    letters, room = films.font(films.TITLE, bold=True), films.PANE - 2 * films.MARGIN
-    panes = [films._Pane(replace(recording(0), title=title)) for title in titles]
-    [frame] = side_by_side([replace(recording(0), title=title) for title in titles])
+    [lines], [frame] = written([replace(recording(0), title=title) for title in titles])
     strip = frame.height - round(films.PANE * 20 / 31)
-    for title, pane in zip(titles, panes, strict=True):
-        lines = films.wrapped(title, letters, room)
-        assert "".join(lines).replace(" ", "") == "".join(title.split())
-        assert all(len(line) == 1 or letters.getlength(line) <= room for line in lines)
-        assert pane.strip <= strip + 1
-        assert pane.strip >= films.LINE * (films.TITLE * len(lines) + films.SMALL)
+    for i, title in enumerate(titles):
+        left = i * (films.PANE + films.GAP)
+        own = [line for line in lines if left <= line[2][0] < left + films.PANE]
+        shown = [line for line in own if not line[0].startswith("step 0 of 0")]
+        assert "".join(words for words, *_ in shown).replace(" ", "") == "".join(title.split())
+        for words, letters, (x, y) in own:
+            assert len(words) == 1 or x + letters.getlength(words) <= left + films.PANE
+            assert y + letters.size <= strip
 
 
 def test_a_task_in_words():

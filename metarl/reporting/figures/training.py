@@ -1,8 +1,9 @@
-"""What runs logged as they trained."""
+"""What runs logged as they trained: a panel a metric, and in it a band for all training seeds of an agent."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -14,45 +15,65 @@ from metarl.reporting.figures.layout import blank, legend_below, readable
 from metarl.reporting.figures.style import house, looks
 from metarl.reporting.table import clean
 
-FIRST = ("return/", "score/", "loss/")  # metrics shown before the others
 POINTS = 300  # drawn of a training curve
+LARGE, SMALL = (4.2, 2.5, 2), (2.75, 1.75, 3)  # inches of a panel, and how many stand side by side at most
+
+Log = Sequence[Mapping[str, float]]  # the lines of a metrics.jsonl
 
 
-def training_figure(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """What runs of one learner logged as they trained: a panel a metric, a line a run.
+class Band(NamedTuple):
+    """A metric along n iterations, each `(n,)`: mean, least and greatest over the seeds that have it."""
+
+    iterations: Values
+    mean: Values
+    low: Values
+    high: Values
+
+
+def band(seeds: Sequence[Log], metric: str) -> Band:
+    """The band of a metric; of more than `POINTS` iterations, of the means of so many stretches of each seed."""
+    values = [{line["iteration"]: line[metric] for line in log if metric in line} for log in seeds]
+    iterations = sorted(set().union(*values))
+    each = np.array([[of_seed.get(at, np.nan) for at in iterations] for of_seed in values], dtype=np.float64)
+    known = np.ma.masked_invalid(each.reshape(len(seeds), len(iterations)))
+    stretches = np.array_split(np.arange(len(iterations)), min(len(iterations), POINTS)) if iterations else []
+    if not stretches:
+        return Band(*(np.empty(0) for _ in Band._fields))
+    means = np.ma.stack([known[:, stretch].mean(1) for stretch in stretches], axis=1)
+    x = np.array([np.mean([iterations[i] for i in stretch]) for stretch in stretches])
+    some = ~np.ma.getmaskarray(means).all(0)
+    ends = (means.mean(0), means.min(0), means.max(0))
+    return Band(x[some], *(np.asarray(np.ma.filled(value, np.nan))[some] for value in ends))
+
+
+def training_figure(agents: Mapping[str, Sequence[Log]], metrics: Sequence[str], *, large: bool = False) -> Figure:
+    """Metrics of agents, whose seeds are a band each.
 
     Args:
-        logs: lines of metrics.jsonl by the run's name; not all need hold the same metrics. Of many lines the means
-            of `POINTS` stretches are drawn.
+        agents: the logs of an agent's seeds, by its name; not all need hold the same metrics.
+        metrics: those to draw, at least one.
+        large: two panels side by side, not three.
     """
-    names = dict.fromkeys(name for rows in logs.values() for row in rows for name in row if name != "iteration")
-    metrics = sorted(names, key=lambda name: [not name.startswith(first) for first in FIRST])
-    columns = min(3, max(1, len(metrics)))
-    rows = -(-len(metrics) // columns) or 1
-    named = len(logs) > 1
+    width, height, across = LARGE if large else SMALL
+    columns = min(across, len(metrics))
+    size = 9 if large else 8
     with mpl.rc_context(house()):
-        figure = blank(2.75 * columns, 1.75 * rows + 0.3)
-        panels = [figure.add_subplot(rows, columns, i + 1) for i in range(len(metrics))]
-        for ax, metric in zip(panels, metrics, strict=True):
-            for look, name, lines in zip(looks(len(logs)), readable(list(logs)), logs.values(), strict=True):
-                points = np.array([(line["iteration"], line[metric]) for line in lines if metric in line])
-                if len(points):
-                    x, y = _stretches(points).T
+        figure = blank(width * columns, height * -(-len(metrics) // columns) + 0.3)
+        names = readable(list(agents))
+        for i, metric in enumerate(metrics):
+            ax = figure.add_subplot(-(-len(metrics) // columns), columns, i + 1)
+            for look, name, logs in zip(looks(len(agents)), names, agents.values(), strict=True):
+                x, mean, low, high = band(logs, metric)
+                if len(x):
+                    ax.fill_between(x, low, high, color=look.colour, alpha=0.2, linewidth=0)
                     single = "o" if len(x) == 1 else None
-                    ax.plot(x, y, color=look.colour, linewidth=1.1, marker=single, markersize=3, label=name)
-            ax.set_title(clean(metric), loc="left", fontsize=8)
-            ax.tick_params(labelsize=7)
+                    ax.plot(x, mean, color=look.colour, linewidth=1.3, marker=single, markersize=3, label=name)
+            ax.set_title(clean(metric), loc="left", fontsize=size)
+            ax.tick_params(labelsize=size - 1)
             ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             ax.yaxis.set_major_locator(MaxNLocator(4))
-        figure.supxlabel("iteration", fontsize=8)
-        if named and panels:
-            handles = {str(line.get_label()): line for ax in panels for line in ax.get_lines()}
+        figure.supxlabel("iteration", fontsize=size)
+        if len(agents) > 1:
+            handles = {str(line.get_label()): line for ax in figure.axes for line in ax.get_lines()}
             legend_below(figure, list(handles.values()), list(handles))
     return figure
-
-
-def _stretches(points: Values) -> Values:
-    """Points `(n, 2)` in order, or the means of `POINTS` neighbouring groups where there are more."""
-    if len(points) <= POINTS:
-        return points
-    return np.array([group.mean(0) for group in np.array_split(points, POINTS)])

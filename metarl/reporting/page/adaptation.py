@@ -14,9 +14,7 @@ from metarl.reporting import plots
 from metarl.reporting.figures.profile import profile_figure
 from metarl.reporting.page.markup import Section, definitions, details, figure
 from metarl.reporting.tables import protocol_table, score_table, summary_table, task_table
-from metarl.reporting.wording import formatter, problem
-
-OPENED = 4  # curves whose long table is shown without a click
+from metarl.reporting.wording import formatter, setting
 
 
 def problems(curves: Sequence[AdaptationCurve]) -> list[Comparison]:
@@ -36,10 +34,10 @@ def problems(curves: Sequence[AdaptationCurve]) -> list[Comparison]:
 
 
 def problem_section(comparison: Comparison) -> Section:
-    """Figure, tables and profile of one problem."""
+    """Figure and summary of one problem; scores step by step, profiles and protocol are folded."""
     curves, first = comparison.curves, comparison.curves[0]
     facts = {
-        "problem": problem(curves).partition("\n")[0],
+        "problem": setting(first),
         "tasks": f"{first.tasks:,} of the split {first.split}" + ("" if first.unseen else ", reused and not unseen"),
         "SHA-256 of the tasks": first.task_hash,
         "budget a task": _budget(first.budget) if first.shots is None else f"{first.shots[-1]} shots",
@@ -51,21 +49,20 @@ def problem_section(comparison: Comparison) -> Section:
     }
     number = formatter(first)
     ends = "; ".join(f"{entry.label} {number(float(entry.curve.mean[-1]))}" for entry in comparison.entries)
-    profile = ""
-    if first.tasks > 1:
-        words = "Share of tasks and seeds that end with a better score than each threshold. Shading: 95 % interval."
-        profile = figure(lambda: profile_figure(curves), f"Performance profiles. {words}", words)
     scores, each = score_table(comparison), task_table(curves, comparison.labels)
     body = [
         figure(lambda: plots.figure(curves, comparison.axis), f"Adaptation curves. Last scores: {ends}.", ""),
         dataclasses.replace(summary_table(comparison), title="Last scores").html(),
         *([] if each is None else [each.html()]),
-        details(scores.title, dataclasses.replace(scores, title="", notes=()).html(), opened=len(curves) <= OPENED),
-        profile,
-        definitions({name: value for name, value in facts.items() if value}),
-        protocol_table(comparison).html(),
+        details(scores.title, dataclasses.replace(scores, title="", notes=()).html()),
     ]
-    return Section(f"Adaptation on {first.family.removeprefix('metarl/')}", "".join(body))
+    if first.tasks > 1:
+        words = "Share of tasks and seeds that end with a better score than each threshold. Shading: 95 % interval."
+        profile = figure(lambda: profile_figure(curves), f"Performance profiles. {words}", words)
+        body.append(details("Performance profiles", profile))
+    told = definitions({name: value for name, value in facts.items() if value})
+    body.append(details("Tasks, seeds and protocol", told + protocol_table(comparison).html()))
+    return Section(f"{setting(first)}: {first.split} tasks", "".join(body))
 
 
 def _budget(budget: Budget | None) -> str:

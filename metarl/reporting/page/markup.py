@@ -1,4 +1,4 @@
-"""Pieces of HTML: what comes from a file or from a user is escaped here and nowhere else."""
+"""Pieces of HTML; the text in them is escaped, whatever file or user it comes from."""
 
 from __future__ import annotations
 
@@ -28,6 +28,17 @@ def names(names: Sequence[str]) -> str:
     return ", ".join(f"<code>{html.escape(name)}</code>" for name in names)
 
 
+def paragraph(text: str, kind: str) -> str:
+    """A paragraph of a class."""
+    return f'<p class="{kind}">{html.escape(text)}</p>'
+
+
+def items(texts: Sequence[str], kind: str) -> str:
+    """A list of a class; nothing where it is empty."""
+    each = "".join(f"<li>{html.escape(text)}</li>" for text in texts)
+    return f'<ul class="{kind}">{each}</ul>' if each else ""
+
+
 def figure(draw: Callable[[], Figure], alternative: str, caption: str) -> str:
     """A figure as SVG in an `<img>`, drawn for light and for dark pages."""
     light, dark = (render(draw, "svg", dark=dark) for dark in (False, True))
@@ -42,9 +53,9 @@ def figure(draw: Callable[[], Figure], alternative: str, caption: str) -> str:
     )
 
 
-def details(title: str, body: str, *, opened: bool = False) -> str:
-    """What is folded behind its title, or shown at first."""
-    return f"<details{' open' * opened}><summary>{html.escape(title)}</summary>{body}</details>"
+def details(title: str, body: str) -> str:
+    """What is folded behind its title."""
+    return f"<details><summary>{html.escape(title)}</summary>{body}</details>"
 
 
 def definitions(facts: Mapping[str, str]) -> str:

@@ -32,7 +32,7 @@ def _difference(runs: Mapping[str, Run], parts: Sequence[str], what: str) -> str
     """A table of the entries of config.json in which the runs differ, or a note that there are none."""
     if len(runs) < 2:
         return ""
-    flat = {name: dict(_flatten({part: run.record[part] for part in parts})) for name, run in runs.items()}
+    flat = {name: dict(flatten({part: run.record[part] for part in parts})) for name, run in runs.items()}
     rows = []
     for field in dict.fromkeys(field for values in flat.values() for field in values):
         cells = [json.dumps(values[field]) if field in values else NONE for values in flat.values()]
@@ -43,10 +43,11 @@ def _difference(runs: Mapping[str, Run], parts: Sequence[str], what: str) -> str
     return Table(("", *runs), tuple(rows), f"{what}: what differs", numbers=False).html()
 
 
-def _flatten(value: Any, name: str = "") -> list[tuple[str, Any]]:
+def flatten(value: Any, name: str = "") -> list[tuple[str, Any]]:
+    """The leaves of nested dicts, by their dotted names."""
     if not isinstance(value, dict) or not value:
         return [(name, value)]
-    return [leaf for key, entry in value.items() for leaf in _flatten(entry, f"{name}.{key}" if name else key)]
+    return [leaf for key, entry in value.items() for leaf in flatten(entry, f"{name}.{key}" if name else key)]
 
 
 def versions_section(runs: Mapping[str, Run]) -> list[Section]:

@@ -9,7 +9,7 @@ TEMPLATE = """<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; media-src data: 'self' file:; style-src 'unsafe-inline'">
+ content="default-src 'none'; img-src data: 'self' file:; media-src data: 'self' file:; style-src 'unsafe-inline'">
 <link rel="icon" href="data:,">
 <title>{title} – metarl report</title>
 <style>{style}</style>
@@ -17,11 +17,11 @@ TEMPLATE = """<!DOCTYPE html>
 <body>
 <header>
 <h1>metarl report</h1>
-<p class="about">{about}; written by metarl {version}</p>
+<section class="verdict" aria-label="Verdict">{opening}</section>
+{made}
 <nav aria-label="Contents"><ul>{contents}</ul></nav>
 </header>
 <main>
-{note}
 {parts}
 </main>
 </body>
@@ -46,7 +46,12 @@ body { margin: 0 auto; padding: 2.5rem clamp(1rem, 4vw, 3rem) 5rem; max-width: 7
   background: var(--paper); color: var(--ink); }
 h1 { margin: .1rem 0 0; font-size: clamp(1.7rem, 4vw, 2.3rem); line-height: 1.2; letter-spacing: -.015em; }
 h2 { margin: 0 0 1.2rem; font-size: 1.35rem; letter-spacing: -.01em; }
-.about { margin: .4rem 0 1.2rem; color: var(--soft); }
+.verdict { margin: 1.1rem 0 1.6rem; padding-left: 1.1rem; border-left: 4px solid var(--accent); }
+.lead { max-width: 50rem; margin: 0; font-size: 1.12rem; line-height: 1.5; }
+.limits { max-width: 50rem; margin: .4rem 0 0; padding-left: 1.1rem; color: var(--soft); font-size: .89rem; }
+.limits + .lead { margin-top: 1.2rem; }
+.about { margin: 0 0 .5rem; color: var(--soft); font-size: .89rem; }
+header pre { padding: .6rem .9rem; white-space: nowrap; }
 nav ul { display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; margin: 0; padding: .8rem 0; list-style: none;
   border-block: 1px solid var(--rule); }
 a { color: var(--accent); text-underline-offset: .2em; text-decoration-thickness: 1px; }
@@ -59,7 +64,7 @@ figcaption { margin-top: .4rem; color: var(--soft); font-size: .87rem; }
 .scroll { overflow-x: auto; margin: 1.4rem 0 .6rem; }
 table { border-collapse: collapse; font-size: .89rem; font-variant-numeric: tabular-nums lining-nums; }
 caption { padding-bottom: .5rem; text-align: left; white-space: pre; font-weight: 600; }
-th, td { padding: .32rem .9rem .32rem 0; text-align: left; vertical-align: baseline; }
+th, td { padding: .32rem .75rem .32rem 0; text-align: left; vertical-align: baseline; }
 th:last-child, td:last-child { padding-right: 0; }
 thead th { border-bottom: 1.5px solid var(--ink); color: var(--soft); font-weight: 500;
   vertical-align: bottom; white-space: normal; }
@@ -82,7 +87,7 @@ pre { overflow-x: auto; padding: 1rem 1.2rem; border-radius: .5rem; background: 
   font-size: .82rem; line-height: 1.5; }
 .videos { display: flex; flex-wrap: wrap; gap: 1.5rem; }
 .videos figure { flex: 0 1 31rem; }
-video { width: 100%; border-radius: .4rem; background: #000; }
+video, .videos img { width: 100%; border-radius: .4rem; background: #000; }
 @media print {
   html { font-size: 11px; }
   body { max-width: none; padding: 0; }
