@@ -15,6 +15,12 @@ SHOWN = 8  # numbers of a task's parameter that still fit into a line
 class UserError(Exception):
     """A mistake in what the user gave: one line that says what was given, what is allowed, what to do.
 
+    >>> try:
+    ...     make_family("metarl/Navigaton2D-v0")
+    ... except UserError as error:
+    ...     print(str(error)[:70])
+    unknown family 'metarl/Navigaton2D-v0'; did you mean metarl/Navigation
+
     The command line prints it and exits with code 2.
     """
 

@@ -45,6 +45,21 @@ TAKEN = ("unstable", "task")  # names in infos that mean something here, as thos
 class GymFamily(TaskFamily):
     """A family whose environments are built one a task; see the module for an example.
 
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Pendulums(GymFamily):
+    ...     name = "mine/Pendulums-v0"
+    ...     presets = ("mine",)
+    ...     horizon = 100
+    ...     preset: str = "mine"
+    ...
+    ...     def draw(self, n, uniform, split):
+    ...         return Tasks({"gravity": 5.0 + 7.0 * uniform((n,))})
+    ...
+    ...     def build(self, task):
+    ...         return gymnasium.make("Pendulum-v1", g=float(task["gravity"]))
+    >>> Pendulums().make_vec(Pendulums().fixed("test", 2)).num_envs
+    2
+
     Continuous actions are in units of the bound, as everywhere: -1 and 1 are mapped to the
     environment's own bounds. The whole reward is one term, `reward_env`. The environment's infos are passed on under
     their own names, with `env_` in front of those that mean something else here (`reward_...`, `unstable`, `task`).

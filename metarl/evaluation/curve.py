@@ -34,6 +34,13 @@ UNITS = {"gradient_steps": "gradient steps", "env_steps": "environment steps a t
 class AdaptationCurve:
     """Scores of one agent after 0..K bits of adaptation, for S training seeds on the same T rows of tasks.
 
+    >>> curve = measure(runs / "navigation", tasks=4, steps=1, episodes=2)
+    >>> curve.per_task.shape, curve.gradient_steps, curve.interval.low.shape
+    ((1, 4, 2), (0, 1), (2,))
+    >>> curve.save("curve.json")
+    >>> AdaptationCurve.load("curve.json").mean.tolist() == curve.mean.tolist()
+    True
+
     Attributes:
         agent: the learner's name.
         family: id of the task family, or name of the data set.

@@ -149,7 +149,14 @@ def merge(curves: Sequence[AdaptationCurve]) -> AdaptationCurve:
 
 
 def merge_seeds(curves: Sequence[AdaptationCurve]) -> list[AdaptationCurve]:
-    """Curves with those that differ only in training seeds made one, in order of first appearance."""
+    """Curves with those that differ only in training seeds made one, in order of first appearance.
+
+    >>> few = {"tasks": 2, "episodes": 2}
+    >>> curve = measure(runs / "navigation", **few)
+    >>> [both] = merge_seeds([curve, dataclasses.replace(curve, seeds=(1,))])
+    >>> both.seeds
+    (0, 1)
+    """
     groups: list[list[AdaptationCurve]] = []
     for curve in curves:
         for group in groups:

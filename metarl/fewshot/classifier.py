@@ -62,6 +62,12 @@ RULES: dict[str, Callable[[nn.Module, BatchNormMode], EmbeddingNetwork]] = {
 class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no types
     """Learns classes from a few pictures each, as a scikit-learn estimator.
 
+    >>> pictures, labels = np.random.default_rng(0).random((10, 32, 32, 3)), ["cat", "dog"] * 5
+    >>> encoder = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2), torch.nn.ReLU(), torch.nn.Flatten())
+    >>> classifier = FewShotClassifier(encoder, rule="logistic").fit(pictures, labels)    # or a run's folder
+    >>> classifier.predict_proba(pictures[:2]).shape
+    (2, 2)
+
     Pictures are files or PIL images in any sequence or iterator (a list, tuple, array, pandas.Series, generator, ...),
     of any sizes and modes where the learner or `size` says how large they become; or an array: `(N, height, width)`,
     `(N, height, width, channels)`, or flat `(N, height * width * channels)`, of bytes 0..255 (uint8) or floats in

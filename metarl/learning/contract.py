@@ -25,6 +25,10 @@ ScoreKind = Literal["return", "accuracy", "mse"]
 class Budget:
     """How much data an agent may use on each unseen task.
 
+    >>> agent = make_agent("random", "metarl/Navigation2D-v0")
+    >>> agent.curve(agent.family.fixed("test", 2), Budget(steps=1, episodes=3), seed=0).values.shape
+    (2, 2)
+
     Attributes:
         steps: K, the bits of adaptation; scores are reported after 0..K of them.
         episodes: fresh episodes a bit of adaptation may use, and as many again judge each of the

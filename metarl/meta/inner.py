@@ -31,6 +31,10 @@ def unbounded(params: Params) -> Params:
 class Rule:
     """How the inner loop moves.
 
+    >>> rule = Rule(step_size=0.1, steps=2, moves="head.*", order=1)
+    >>> rule.steps
+    2
+
     Attributes:
         step_size: a number; a tensor; a mapping from parameter name to a tensor that broadcasts
             against the parameter (Meta-SGD learns one of the parameter's own shape, a scalar is one
@@ -134,6 +138,11 @@ def transformed() -> bool:
 
 def adapt(params: Params, loss_fn: LossFn, batches: Any | Collect, rule: Rule) -> list[Params]:
     """K inner steps; all K + 1 iterates, the first being `params` itself.
+
+    >>> distance = lambda params, target: (params["x"] - target) ** 2
+    >>> iterates = adapt({"x": torch.tensor(1.0)}, distance, torch.tensor(0.0), Rule(step_size=0.25, steps=2))
+    >>> [float(params["x"]) for params in iterates]
+    [1.0, 0.5, 0.25]
 
     Args:
         params: see `step`.

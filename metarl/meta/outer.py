@@ -116,6 +116,15 @@ def batch_size(batch: Tree) -> int:
 def meta_gradient(objective: Objective, params: Tree, batch: Tree, plan: Plan | None = None) -> MetaGradient:
     """Mean loss and gradient of `objective` over the tasks of `batch`.
 
+    >>> from metarl.meta.outer import Objective
+    >>> def after_a_step(params, target):
+    ...     distance = lambda at, target: (at["x"] - target) ** 2
+    ...     loss = distance(adapt(params, distance, target, Rule(0.25, steps=1))[-1], target)
+    ...     return loss, {}
+    >>> result = meta_gradient(Objective(after_a_step), {"x": torch.tensor(1.0)}, torch.tensor([0.0, 2.0]))
+    >>> float(result.loss), float(result.gradient["x"])
+    (0.25, 0.0)
+
     Args:
         objective: the loss of one task.
         params: meta-parameters, any tree of tensors; not modified, no gradients are accumulated in it.

@@ -22,6 +22,8 @@ from metarl.reporting.figures.style import check_picture, house, render
 def plot_curves(curves: AdaptationCurve | Sequence[AdaptationCurve], path: str | Path, axis: str | None = None) -> None:
     """Draw one or several comparable curves into a PNG, SVG or PDF file; few distinct tasks get a panel each.
 
+    >>> plot_curves(measure(make_agent("random", "metarl/Navigation2D-v0"), tasks=2, episodes=2), "curve.png")
+
     Args:
         curves: what to draw; each keeps its colour by position.
         path: the picture; its suffix chooses the format.

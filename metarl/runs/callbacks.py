@@ -58,7 +58,16 @@ class Training:
 
 
 class Callback:
-    """Watches a training; inherit from it and write the methods that are needed."""
+    """Watches a training; inherit from it and write the methods that are needed.
+
+    >>> class StopEarly(Callback):
+    ...     def on_iteration(self, metrics):
+    ...         return metrics["iteration"] < 2 and metrics["return/after"] < 0    # False stops
+    >>> small = {"iterations": 5, "tasks": 2, "episodes": 2}
+    >>> agent = train("maml-trpo", "metarl/Navigation2D-v0", out="run", callbacks=[StopEarly()], **small)
+    >>> len(Run.open("run").metrics())
+    3
+    """
 
     def on_start(self, training: Training) -> None:
         """The first iteration is about to begin."""

@@ -50,6 +50,10 @@ from metarl.runs.record import (
 class Run:
     """One training run and its folder; made by `create`, `open` or `resume`.
 
+    >>> run = Run.open(runs / "navigation")
+    >>> run.learner, run.seed, run.source["name"], len(run.metrics())
+    ('maml-trpo', 0, 'metarl/Navigation2D-v0', 1)
+
     Attributes:
         folder: where it lives.
         learner: the learner's name.

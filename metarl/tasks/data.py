@@ -24,6 +24,10 @@ DECIMALS = 9  # of a frozen number: exp, log and powers differ in their last bit
 class Tasks(Sequence[Task]):
     """A frozen batch of T tasks.
 
+    >>> goals = Tasks({"goal": [[0.0, 0.5], [0.3, -0.2], [1.0, 0.0]]})
+    >>> len(goals), goals[1]["goal"].tolist(), goals[:2].arrays["goal"].shape
+    (3, [0.3, -0.2], (2, 2))
+
     Each task has a place: the split it is of and its index there. Random streams are named by places, so a task
     meets the same luck alone, in any batch, in any chunk and on any number of processes, and tasks of other
     splits meet other luck.

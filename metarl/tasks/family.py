@@ -34,6 +34,15 @@ class TaskFamily(ABC):
     A concrete family is a frozen dataclass: its fields are its options (and, on the command line,
     its flags). Two families with equal fields are the same family.
 
+    >>> family = make_family("metarl/Navigation2D-v0")     # one of those below it
+    >>> isinstance(family, TaskFamily), family.horizon, family.splits
+    (True, 100, ('train', 'validation', 'test', 'ood'))
+    >>> unseen = family.fixed("test", 40)                  # frozen, never trained on
+    >>> env = family.make(unseen[0])                       # one Gymnasium environment
+    >>> vec = family.make_vec(unseen, replicas=20)         # 800 stepped at once
+    >>> vec.num_envs
+    800
+
     Attributes:
         preset: which source's definition is used; see the family's `presets`.
     """

@@ -21,6 +21,14 @@ from metarl.tasks.data import LARGEST, Array, Tasks, within_float32
 class TaskVectorEnv(VectorEnv[Any, Any, Any], ABC):
     """T tasks x E replicas stepped together; environment i runs task i // E.
 
+    >>> family = make_family("metarl/Navigation2D-v0")
+    >>> env = family.make_vec(family.fixed("train", 3), replicas=2)
+    >>> isinstance(env, TaskVectorEnv), env.reset(seed=0)[0].shape
+    (True, (6, 2))
+    >>> obs, rewards, terminated, truncated, infos = env.step(np.zeros((6, 2)))
+    >>> rewards.shape
+    (6,)
+
     No autoreset: an episode that ends stays ended until `reset(options={"reset_mask": mask})`.
     Stepping an ended environment is allowed and yields reward 0 and no new end. `infos` holds the
     terms of the reward, each `(N,)`; their names, and no others, begin with `reward_`, and they sum to the
