@@ -1,18 +1,24 @@
 """What results/ holds can be made again: its description fits, committed runs load, numbers come out the same."""
 
+import dataclasses
+import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 from metarl import registry
+from metarl.cli import main
+from metarl.cli.training import understood
+from metarl.runs.record import as_of_today
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import recompute  # noqa: E402 - a script, found by the line above
-from reproduction import description, extras  # noqa: E402
+from reproduction import curves, description, extras, known_answers, training  # noqa: E402
 
 RESULTS = ROOT / "results"
 CURVES = description.tables("curves")
@@ -39,12 +45,35 @@ def test_every_committed_run_belongs_to_its_table(name):
             assert file.parent == RESULTS / name
 
 
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run.parents[1].name}-{run.name}")
-def test_every_committed_run_loads(run):
+def needs_data(run):
     if run.parents[1].name in DATA and not os.environ.get("METARL_DATA"):
         pytest.skip("needs the development data")
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run.parents[1].name}-{run.name}")
+def test_every_committed_run_loads(run):
+    needs_data(run)
     agent = registry.open_run(run).load()
     assert callable(agent.curve)
+
+
+def asked_for():
+    """Every committed run whose table says how it was trained, and the words for that."""
+    for name in CURVES:
+        table = description.Table.of(name)
+        for agent in table.agents:
+            if (run := RESULTS / name / "runs" / f"{agent.name}-0").exists():
+                yield run, [agent.name, *table.source.split(), *(agent.train or "").split()]
+    for name, problem in known_answers.PROBLEMS.items():
+        yield RESULTS / "rl2" / "runs" / name, ["rl2", *problem.words.split(), *problem.train.split()]
+
+
+@pytest.mark.parametrize(("run", "words"), [pytest.param(*one, id="-".join(one[0].parts[-3:])) for one in asked_for()])
+def test_the_description_asks_for_the_config_of_the_run(run, words):
+    needs_data(run)
+    config = understood([*words, "--out", "runs/new"]).config
+    committed = as_of_today(type(config), json.loads((run / "config.json").read_text())["config"])
+    assert json.loads(json.dumps(dataclasses.asdict(config))) == committed
 
 
 @pytest.mark.parametrize(("table", "cell"), [("bandit", "greedy n=10 k=5"), ("bandit", "gittins n=10 k=5")])
@@ -68,3 +97,41 @@ def test_few_are_of_many_kinds():
     picked = recompute.of_different_kinds(every, 8)
     assert len({one.table for one in picked}) >= 6
     assert len({(one.table, one.agent) for one in picked}) == 8
+
+
+def test_a_table_is_made_from_its_description(tmp_path, monkeypatch):
+    def metarl(*words, minutes=None):  # without a process of its own
+        assert main(list(words)) == 0
+        return "metarl " + " ".join(words)
+
+    words = {
+        "kind": "curves",
+        "source": "--dataset glyphs",
+        "evaluate": "--tasks 2",
+        "agents": [{"name": "protonet", "train": "--iterations 1 --log-every 1", "published": "150"}],
+        "about": "A table of one run.",
+        "settings": {"5-way": "", "3-way": "--ways 3"},
+    }
+    monkeypatch.setitem(description.DESCRIPTIONS, "small", words)
+    monkeypatch.chdir(tmp_path)
+    for module in (curves, training, description):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    for module in (curves, training):
+        monkeypatch.setattr(module, "metarl", metarl)
+    monkeypatch.setattr(curves, "RESULTS", tmp_path / "results")
+    curves.reproduce("small", None, None, (), again=False)
+    out = tmp_path / "results" / "small"
+    files = {"README.md", "5-way.png", "3-way.png", "5-way-protonet-0.json", "3-way-protonet-0.json", "runs"}
+    assert {path.name for path in out.iterdir()} == files
+    assert (out / "runs/protonet-0/checkpoints/latest.json").exists()
+    text = (out / "README.md").read_text()
+    assert "|protonet, seed 0|1|150|" in text
+    assert (
+        "metarl train protonet --dataset glyphs --iterations 1 --log-every 1 --seed 0 --out runs/small-protonet-0"
+        in text
+    )
+    assert text.count("## ") >= 2
+    shutil.rmtree(out)
+    shutil.rmtree(tmp_path / "runs")
+    with pytest.raises(SystemExit, match="no run to judge"):
+        curves.reproduce("small", None, 0, (), again=False)
