@@ -16,6 +16,7 @@ from metarl.evaluation import comparison, merging
 from metarl.evaluation.curve import AdaptationCurve, load_curves
 from metarl.evaluation.measure import frozen_tasks
 from metarl.evaluation.measure import measure as measure_agent
+from metarl.learning import presets
 from metarl.learning.brought import check_brought
 from metarl.learning.contract import Budget, Source
 from metarl.parallel import has_device
@@ -316,13 +317,11 @@ def _source(source: Source | str) -> Source:
 
 
 def _config(agent: str, learner: Any, source: Source, preset: str | None, options: dict[str, Any]) -> Any:
-    named = getattr(learner, "DEFAULTS", {})
-    if preset is None:
-        config = named.get(source.name) or learner.Config()
-    elif preset in named:
-        config = named[preset]
-    else:
+    named = presets.presets(learner)
+    if preset is not None and preset not in named:
         raise unknown(f"preset of {agent}", preset, named)
+    fitting = preset or presets.preset_for(learner, source)
+    config = named[fitting] if fitting is not None else presets.plain_config(learner)
     fields = {field.name for field in dataclasses.fields(learner.Config)}
     for name, value in options.items():
         if name not in fields:
@@ -330,7 +329,7 @@ def _config(agent: str, learner: Any, source: Source, preset: str | None, option
         if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
             options = options | {name: f"{value.__module__}:{value.__qualname__}"}
     try:
-        return dataclasses.replace(config, **options)
+        return learner.Config(**options) if config is None else dataclasses.replace(config, **options)
     except (TypeError, ValueError) as error:
         raise UserError(f"{agent} cannot be trained with {shown(options)}: {error}") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
 from metarl import registry
 from metarl.cli.options import Group, asks_for_help, parse
@@ -11,6 +12,8 @@ from metarl.cli.seeds import train_seeds
 from metarl.cli.terminal import complain, say
 from metarl.cli.training import Training, TrainOptions, check_device, understood
 from metarl.errors import UserError
+from metarl.learning.brought import blame
+from metarl.naming import resolve
 from metarl.plugins import plugins
 
 
@@ -32,11 +35,12 @@ def train_one(training: Training) -> int:
     from metarl.runs.run import Run
 
     name, learner, options, config, source, _ = training
-    device = check_device(options.device)
+    device, callbacks = check_device(options.device), _callbacks(options)
     begin = Run.resume if options.resume else Run.create
     run = begin(options.out, learner=name, config=config, source=source, seed=options.seed, device=device)
     if (root := getattr(source, "data_root", None)) is not None:
         run.remember("data_root", str(root.resolve()))  # a hint for `evaluate`, no part of the source's identity
+    run.attach(callbacks, lambda now: learner.load(now, source))
     try:
         learner.train(config, source, run)
     except KeyboardInterrupt as stopped:
@@ -46,8 +50,33 @@ def train_one(training: Training) -> int:
         if not options.resume:
             run.withdraw()
         raise
+    except Exception as error:
+        from metarl.runs.callbacks import RAISED
+
+        if (
+            culprit := next((note for note in getattr(error, "__notes__", ()) if note.startswith(RAISED)), None)
+        ) is None:
+            raise
+        raise UserError(f"{culprit}: {blame(error)}; metarl train --resume {shlex.quote(str(options.out))}") from error
     say(f"trained {name} into {options.out}; measure it with: metarl evaluate {shlex.quote(str(options.out))}")
     return 0
+
+
+def _callbacks(options: TrainOptions) -> list[Any]:
+    """What watches the training: the user's own, then trackers, which see what those add."""
+    from metarl.integrations.trackers import TRACKERS
+    from metarl.runs.callbacks import check_callbacks
+
+    made = []
+    for name in options.callback:
+        value = resolve(name, "--callback")
+        try:
+            made.append(value() if isinstance(value, type) else value)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"--callback {name} cannot be made: {blame(error)}") from error
+    return [*check_callbacks(made), *(TRACKERS[name]() for name in options.track)]
 
 
 def _after(stopped: KeyboardInterrupt) -> str:

@@ -39,6 +39,8 @@ class TrainOptions:
             data set, which is said.
         config: options from a file: YAML or JSON (option: value), or a run's folder or config.json; what is given
             here wins.
+        callback: what watches the training and may stop it, your own as module:Name (metarl.Callback); may be repeated.
+        track: a tracker of experiments that gets the numbers too; may be repeated.
     """
 
     out: Path
@@ -52,6 +54,8 @@ class TrainOptions:
     resume: bool = False
     preset_config: Name = None
     config: File = None
+    callback: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME"), tyro.conf.UseAppendAction] = ()
+    track: Annotated[tuple[Literal["wandb", "trackio"], ...], tyro.conf.UseAppendAction] = ()
 
 
 class Training(NamedTuple):

@@ -29,6 +29,7 @@ from metarl.errors import UserError, shown
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+RAISED = "raised in "  # how the note on what a callback raised begins
 HOOKS = ("on_start", "on_iteration", "on_checkpoint", "on_end")
 
 
@@ -165,7 +166,11 @@ def _call(callback: Any, hook: str, *args: Any) -> Any:
     method = getattr(callback, hook, None)
     if method is None and hook == "on_iteration" and callable(callback):
         method = callback  # a function of the metrics
-    return method(*args) if method is not None else None
+    try:
+        return method(*args) if method is not None else None
+    except Exception as error:
+        error.add_note(f"{RAISED}{hook} of the callback {name_of(callback)}")
+        raise
 
 
 def _check_added(callback: Any, before: Mapping[str, Any], seen: Mapping[Any, Any]) -> None:
