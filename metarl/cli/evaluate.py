@@ -68,7 +68,8 @@ def evaluate(words: Sequence[str]) -> int:
     """Measure a run, or an agent that needs no training."""
     if asks_for_help(words):
         names = ", ".join([*registry.untrained(), *plugins("agents")])
-        say("RUN is a run folder; its curve.json and curve.png are written into it.")
+        say("RUN is a run folder; its curve.json and curve.png are written into it, and tasks.png, with a dot a task,")
+        say("where one or two numbers tell tasks apart.")
         say(f"AGENT is one of {names}, or your own as module:Name, and needs --family or --dataset.\n")
         parse("metarl evaluate RUN|AGENT", ["--help"], Group("command", EvaluateOptions))
     target, rest = first(words, "RUN|AGENT", "evaluate")
@@ -129,9 +130,13 @@ def evaluate_run(folder: Path, options: EvaluateOptions) -> None:
 
         if options.split in source.splits:
             check_unseen(run, source, options.split)
+    from metarl.evaluation.task_arrays import task_numbers
+
     config = dataclasses.asdict(run.config)
     curve = _measure(opened.load(), run.learner, source, options, seed=run.seed, config=config)
     files = {"json": folder / f"{stem}.json", "plot": folder / f"{stem}.png"}
+    if not curve.few_tasks and task_numbers(curve) is not None:
+        files["tasks"] = folder / f"tasks{_apart(options)}.png"
     _report(curve, files)
     _report(curve, {"json": options.json, "csv": options.csv, "plot": options.plot}, table=False)
 
@@ -198,10 +203,11 @@ def _report(curve: AdaptationCurve, files: Mapping[str, Path | None], *, table: 
     for kind, path in files.items():
         if path is None:
             continue
-        if kind == "plot":
-            from metarl.reporting.plots import plot_curves
+        if kind in ("plot", "tasks"):
+            from metarl.reporting.plots import plot_curves, plot_tasks
 
-            plot_curves(curve, path)
+            draw = plot_curves if kind == "plot" else plot_tasks
+            draw([curve], path)
         else:
             curve.save(path)
         say(f"wrote {path}")

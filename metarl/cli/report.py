@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metarl.cli.options import Group, asks_for_help, check_output, fail, first, parse
-from metarl.cli.targets import saved_curves
+from metarl.cli.targets import evaluated_splits, saved_curves
 from metarl.cli.terminal import say
 
 
@@ -44,8 +44,8 @@ def report(words: Sequence[str]) -> int:
     subjects = []
     for word in dict.fromkeys(words[:end]):
         folder = Path(word) if Path(word).is_dir() else None
-        evaluated = folder is None or (folder / "curve.json").exists()
-        curves = tuple(saved_curves(Path(word))) if evaluated else ()
+        splits = ["test"] if folder is None else evaluated_splits(folder)
+        curves = tuple(curve for split in splits for curve in saved_curves(Path(word), split))
         subjects.append(Subject(word, None if folder is None else Run.open(folder), curves))
     command = shlex.join(["metarl", "report", *words])
     say(f"wrote {write_report(subjects, options.out, command=command)}")

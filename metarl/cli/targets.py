@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from metarl.learning.contract import Source
 
 
+CURVE = "curve.json"  # of a run folder, on its test tasks
+
+
 def source_group(kind: Kind | None, agent: str, words: Words) -> Group:
     """The family or data set that the words name for an agent, as a group of options."""
     family, dataset = words.peek("--family"), words.peek("--dataset")
@@ -76,14 +79,22 @@ def saved_curve(path: Path) -> AdaptationCurve:
     return curves[0]
 
 
-def saved_curves(path: Path) -> list[AdaptationCurve]:
-    """The curves of a run folder, of a curve's JSON, or of a comparison's."""
+def saved_curves(path: Path, split: str = "test") -> list[AdaptationCurve]:
+    """The curves of a run folder on a split, of a curve's JSON, or of a comparison's."""
     from metarl.evaluation.curve import load_curves
 
     if not path.exists():
         fail(f"there is no run or curve {str(path)!r}")
     if path.is_dir():
-        if not (path / "curve.json").exists():
-            fail(f"{path} has no curve.json yet: metarl evaluate {shlex.quote(str(path))}")
-        path = path / "curve.json"
+        name = CURVE if split == "test" else CURVE.replace(".", f"-{split}.")
+        if not (path / name).exists():
+            asked = "" if split == "test" else f" --split {split}"
+            fail(f"{path} has no {name} yet: metarl evaluate {shlex.quote(str(path))}{asked}")
+        path = path / name
     return load_curves(path)
+
+
+def evaluated_splits(folder: Path) -> list[str]:
+    """The splits of which a run folder holds a curve."""
+    files = {"test": CURVE} | {split: CURVE.replace(".", f"-{split}.") for split in ("validation", "ood", "train")}
+    return [split for split, name in files.items() if (folder / name).exists()]

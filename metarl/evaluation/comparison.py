@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from metarl.errors import UserError
 from metarl.evaluation import statistics
 from metarl.evaluation.axes import PULLS, common_axis, consumed, first_reaching
 from metarl.evaluation.curve import UNITS, AdaptationCurve
 from metarl.evaluation.merging import comparable, labels
-from metarl.evaluation.pulls import Pulls, each_pull
+from metarl.evaluation.pulls import Pulls, counted_pulls, each_pull
 from metarl.evaluation.references import with_common_references
 from metarl.evaluation.statistics import Interval, Values
 from metarl.evaluation.storage import finite_or_none
@@ -167,9 +166,7 @@ def compare(
     comparable(curves)
     curves = with_common_references(curves)
     axis = axis or common_axis(curves)
-    pulls: Sequence[Pulls | None] | None = each_pull(curves)
-    if axis == PULLS and pulls is None:
-        raise UserError("these agents do not all count the same pulls of a bandit; draw them against another axis")
+    pulls: Sequence[Pulls | None] | None = counted_pulls(curves) if axis == PULLS else each_pull(curves)
     reference = curves[against]
     other = reference.better[..., -1]
     why = [None if i == against else without_p(curve, reference) for i, curve in enumerate(curves)]

@@ -41,11 +41,11 @@ def comparable(curves: Sequence[AdaptationCurve]) -> None:
     first = curves[0]
     for other in curves[1:]:
         for field, meaning in IDENTITY.items():
-            _same(first, other, meaning, getattr(first, field), getattr(other, field))
+            same(first, other, meaning, getattr(first, field), getattr(other, field))
         if None not in (first.task_of, other.task_of) and first.task_of != other.task_of:
             raise UserError(f"cannot compare {first.agent} with {other.agent}: they differ in which rows are one task")
     for one, other in itertools.combinations(curves, 2):
-        _same(one, other, "budget", *_budgets(one, other))
+        same(one, other, "budget", *_budgets(one, other))
     horizon = next((curve.horizon for curve in curves if curve.horizon is not None), None)
     budget = next((budget for curve in curves if (budget := binding(curve)) is not None), None)
     for curve in curves:
@@ -64,7 +64,12 @@ def binding(curve: AdaptationCurve) -> Budget | None:
     return curve.budget if curve.adapts and curve.gradient_steps is not None else None
 
 
-def _same(one: AdaptationCurve, other: AdaptationCurve, what: str, mine: Any, theirs: Any) -> None:
+def same(one: AdaptationCurve, other: AdaptationCurve, what: str, mine: Any, theirs: Any) -> None:
+    """Check that two curves agree in something.
+
+    Raises:
+        UserError: they do not; the message names it, and both values.
+    """
     if mine != theirs:
         raise UserError(f"cannot compare {one.agent} with {other.agent}: {what} {_shown(mine)} is not {_shown(theirs)}")
 

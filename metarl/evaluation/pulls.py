@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from metarl.errors import UserError
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.statistics import Values
 
@@ -22,6 +23,18 @@ class Pulls:
 
     regret: Values
     reward: Values | None
+
+
+def counted_pulls(curves: Sequence[AdaptationCurve]) -> list[Pulls]:
+    """The pulls of every curve.
+
+    Raises:
+        UserError: one of them has none.
+    """
+    pulls = each_pull(curves)
+    if pulls is None:
+        raise UserError("these agents do not all count the same pulls of a bandit; draw them against another axis")
+    return pulls
 
 
 def each_pull(curves: Sequence[AdaptationCurve]) -> list[Pulls] | None:

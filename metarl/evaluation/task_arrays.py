@@ -12,6 +12,7 @@ from metarl import registry
 from metarl.errors import UserError
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.distinct import FEW_TASKS, NAMED, PLACED
+from metarl.evaluation.statistics import Values
 from metarl.learning.contract import ScoreKind
 from metarl.tasks import Tasks
 
@@ -33,6 +34,17 @@ def told(tasks: Tasks, kind: ScoreKind) -> Mapping[str, Any] | None:
 
 def _numbers(arrays: Mapping[str, Any]) -> int:
     return sum(values[0].size for values in arrays.values())
+
+
+def task_numbers(curve: AdaptationCurve) -> Mapping[str, Values] | None:
+    """One or two numbers `(D,)` that tell each task, by their names; None where there are none."""
+    columns: dict[str, Values] = {}
+    for name, values in (curve.task_arrays or {}).items():
+        flat = np.asarray(values, dtype=np.float64).reshape(curve.tasks, -1)
+        alone = flat.shape[1] == 1
+        columns |= {name if alone else f"{name}[{i}]": column for i, column in enumerate(flat.T)}
+    telling = {name: column for name, column in columns.items() if np.ptp(column) > 0 and np.isfinite(column).all()}
+    return telling if len(telling) in (1, 2) else None
 
 
 def with_task_arrays(curves: Sequence[AdaptationCurve]) -> list[AdaptationCurve]:

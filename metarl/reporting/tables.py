@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from metarl.evaluation.axes import PULLS
 from metarl.evaluation.comparison import Comparison
@@ -20,6 +20,8 @@ from metarl.reporting.wording import (
     p_value,
     percent,
     problem,
+    ratio,
+    setting,
     with_ends,
 )
 
@@ -91,7 +93,7 @@ def summary_table(comparison: Comparison) -> Table:
         row += [f"{entry.pulls.regret.sum():.2f}"] if pulls and entry.pulls is not None else []
         row += [anywhere(float(entry.area.value))] * shared
         if normalised and curve.normalised is not None:
-            row.append(mean_with("{:.3f}".format, curve.diverged[-1])(curve.normalised[-1]))
+            row.append(mean_with(ratio, curve.diverged[-1])(curve.normalised[-1]))
         if reference:
             row += [NONE] * (2 + tested) * (not alone)
         else:
@@ -101,6 +103,33 @@ def summary_table(comparison: Comparison) -> Table:
             row.append(_reached(comparison, entry.curve, entry.reached))
         rows.append(tuple(row))
     return Table(tuple(head), tuple(rows), problem(curves), tuple(explanations(comparison)))
+
+
+def split_table(comparisons: Sequence[Comparison]) -> Table:
+    """A row an agent: its last score on each split, beside each other, and normalised where that is known."""
+    first = comparisons[0].curves[0]
+    number = formatter(first)
+    heads = [f"{each.curves[0].split} ({each.curves[0].tasks:,} tasks)" for each in comparisons]
+    normalised = any(curve.normalised is not None for each in comparisons for curve in each.curves)
+    rows = []
+    for label in dict.fromkeys(label for each in comparisons for label in each.labels):
+        curves = [dict(zip(each.labels, each.curves, strict=True)).get(label) for each in comparisons]
+        scores = [NONE if curve is None else _last_score(number, curve) for curve in curves]
+        scales = [NONE if curve is None else _last_scale(curve) for curve in curves]
+        rows.append((label, *scores, *scales * normalised))
+    head = ("agent", *heads, *[f"normalised, {each.curves[0].split}" for each in comparisons] * normalised)
+    what = f"Last {HEADINGS[first.score]}, with 95 % intervals. The splits are other tasks: their scores have no pairs."
+    notes = (what, *left_out([curve for each in comparisons for curve in each.curves]))
+    return Table(head, tuple(rows), f"{setting(first)}\nSplits beside each other", notes)
+
+
+def _last_score(number: Callable[[float], str], curve: AdaptationCurve) -> str:
+    return f"{mean_with(number, curve.diverged[-1])(curve.mean[-1])} {ends(number, curve.interval, -1)}"
+
+
+def _last_scale(curve: AdaptationCurve) -> str:
+    scale = curve.normalised
+    return NONE if scale is None else mean_with(ratio, curve.diverged[-1])(scale[-1])
 
 
 def _scores(curves: Sequence[AdaptationCurve], names: Sequence[str]) -> Table:
@@ -131,7 +160,7 @@ def _scores(curves: Sequence[AdaptationCurve], names: Sequence[str]) -> Table:
             else:
                 row += ["", ""] * gains
             if normalised:
-                marked = mean_with("{:.3f}".format, share)
+                marked = mean_with(ratio, share)
                 row.append("" if curve.normalised is None else marked(curve.normalised[k]))
             rows.append(tuple(row))
     return Table(tuple(head), tuple(rows), keys=1 + gains)

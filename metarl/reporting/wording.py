@@ -20,8 +20,8 @@ LEFT_OUT = "*"  # marks a mean of the finite scores alone
 SCORE = {"return": "return", "accuracy": "accuracy", "mse": "mean squared error"}  # of an axis
 
 
-def problem(curves: Sequence[AdaptationCurve]) -> str:
-    """The problem, and how many tasks and seeds were measured, on two lines."""
+def problem(curves: Sequence[AdaptationCurve], *, interval: bool = True) -> str:
+    """The problem, and how many tasks and seeds were measured (and that intervals are shown), on two lines."""
     first = curves[0]
     counts = {len(curve.seeds) for curve in curves if curve.trained}
     seeds = str(min(counts, default=1)) if len(counts) < 2 else f"{min(counts)} to {max(counts)}"
@@ -31,7 +31,8 @@ def problem(curves: Sequence[AdaptationCurve]) -> str:
         tasks += f" in {rows:,} rows"
     reused = "" if first.unseen else " (tasks reused, not unseen)"
     over = " over tasks" if max(counts, default=1) == 1 else ""
-    return f"{setting(first)}\n{tasks}{reused}{trained}, mean and 95 % interval{over}"
+    shown = f"mean and 95 % interval{over}" if interval else "mean"
+    return f"{setting(first)}\n{tasks}{reused}{trained}, {shown}"
 
 
 def setting(curve: AdaptationCurve) -> str:
@@ -69,6 +70,11 @@ def formatter(curve: AdaptationCurve) -> Callable[[float], str]:
         return text.removeprefix("-") if float(text) == 0 else text
 
     return number
+
+
+def ratio(value: float) -> str:
+    """A normalised score, to three digits."""
+    return f"{value:.3f}".removeprefix("-") if abs(value) < 0.0005 else f"{value:.3f}"
 
 
 def mean_with(number: Callable[[float], str], share: float) -> Callable[[float], str]:

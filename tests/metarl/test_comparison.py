@@ -14,9 +14,17 @@ from metarl.evaluation.axes import FINAL, common_axis, first_reaching
 from metarl.evaluation.comparison import Comparison, compare, profiles
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.references import with_common_references
+from metarl.evaluation.splits import compare_splits
 from metarl.learning.contract import Budget
 from metarl.reporting.table import Table
-from metarl.reporting.tables import evaluation_table, protocol_table, score_table, summary_table, task_table
+from metarl.reporting.tables import (
+    evaluation_table,
+    protocol_table,
+    score_table,
+    split_table,
+    summary_table,
+    task_table,
+)
 from metarl.reporting.wording import formatter
 
 
@@ -127,6 +135,19 @@ def test_all_diverged_is_a_word_and_no_number() -> None:
     row = dict(zip(summary_table(found).head, summary_table(found).rows[1], strict=True))
     assert {row["return"], row["IQM"].partition(" ")[0], row["area"]} == {"diverged"}
     assert (row["diverged"], row["P(better)"]) == ("100 %", "0.00")
+
+
+def test_the_worst_tenth_is_shown_of_ten_tasks_and_more() -> None:
+    last = np.arange(20.0)[::-1]
+    ours = curve(0.0, 1.0, per_task=np.stack([np.zeros(20), last], -1)[None])
+    table = summary_table(compare([ours]))
+    assert dict(zip(table.head, table.rows[0], strict=True))["worst tenth"].startswith("0.50 [")
+    error = curve(0.0, 1.0, per_task=ours.per_task, score="mse")
+    (entry,) = compare([error]).entries
+    assert float(entry.worst.value) == 18.5  # the worst error is the largest
+    assert entry.worst.low <= entry.worst.value <= entry.worst.high
+    assert any("Worst tenth: mean of the worst tenth of the scores (CVaR 10 %)." in note for note in table.notes)
+    assert "worst tenth" not in summary_table(compare([curve(0.0, 1.0)])).head
 
 
 def test_few_seeds_are_said_beside_their_intervals() -> None:
@@ -249,6 +270,46 @@ def test_the_axis_is_what_every_curve_climbs() -> None:
 def test_another_axis_must_be_counted() -> None:
     with pytest.raises(UserError, match="rl2 consumes no gradient steps"):
         compare([curve(0.0, 1.0), curve(0.0, 1.0, agent="rl2", gradient_steps=None)], axis="gradient_steps")
+
+
+# Several splits
+
+
+def on_splits() -> list[AdaptationCurve]:
+    test = [curve(0.0, 5.0, noise=1.0), curve(1.0, 3.0, agent="rl2", gradient_steps=None, noise=1.0)]
+    far = {"split": "ood", "task_hash": "cd" * 32}
+    return [*test, curve(-9.0, -2.0, noise=2.0, **far), curve(0.0, -7.0, agent="b", noise=2.0, **far)]
+
+
+def test_splits_are_compared_within_and_shown_beside_each_other() -> None:
+    curves = on_splits()
+    test, ood = compare_splits(curves, against=1)
+    assert [test.labels, ood.labels] == [["maml", "rl2"], ["maml", "b"]]
+    assert [test.against, ood.against] == [1, 0]  # ood lacks rl2
+    alone = compare(curves[:2], against=1)
+    assert [entry.to_dict() for entry in test.entries] == [entry.to_dict() for entry in alone.entries]
+    table = split_table([test, ood])
+    assert table.head == ("agent", "test (4 tasks)", "ood (4 tasks)")
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert [cell.partition(" ")[0] for cell in rows["maml"]] == ["6.50", "1.00"]
+    assert rows["maml"][0] == "6.50 [5.50, 7.50]"
+    assert (rows["rl2"][1], rows["b"][0]) == ("–", "–")
+    assert len(compare_splits(curves[:2])) == 1
+
+
+def test_splits_of_other_problems_are_refused() -> None:
+    for change, message in (
+        ({"preset": "pearl"}, "preset maml2017 is not pearl"),
+        ({"family": "metarl/Other-v0"}, "family metarl/Navigation2D-v0 is not metarl/Other-v0"),
+        ({"score": "mse"}, "kind of score return is not mse"),
+        ({"options": {"steps": 1}}, "family options"),
+    ):
+        with pytest.raises(UserError, match=message):
+            compare_splits([curve(0.0), curve(0.0, split="ood", **change)])
+    with pytest.raises(UserError, match="tasks abab"):
+        compare_splits([curve(0.0), curve(0.0, task_hash="ef" * 32)])
+    with pytest.raises(UserError, match="nothing to compare"):
+        compare_splits([])
 
 
 def test_references_are_common() -> None:

@@ -20,9 +20,10 @@ from metarl.evaluation.curve import UNITS, AdaptationCurve
 from metarl.evaluation.merging import labels
 from metarl.reporting.figures.layout import (
     INSIDE,
-    LINE,
     add_title,
     blank,
+    fit,
+    grow,
     legend_below,
     legend_beside,
     legend_inside,
@@ -33,6 +34,8 @@ from metarl.reporting.wording import SCORE, problem, with_share
 
 PLOT = (5.2, 3.2)  # inches, of a figure of one plot
 PANEL = (2.6, 2.1)  # inches, of one of several
+TITLE = 0.6  # inches of a panel that its title, which begins at its axis, has not
+LINE_HEIGHT = 0.125  # inches of a title of one line, which `PANEL` has room for
 ACROSS = 4  # panels at most side by side
 APART = 20  # agents whose budgets differ by more are drawn on a logarithmic axis
 
@@ -68,7 +71,7 @@ def curves_against(curves: Sequence[AdaptationCurve], axis: str) -> Figure:
         return figure
     panels = [
         Panel(task, {name: curve.of_task(d) for name, curve in by_name.items()}, look, {})
-        for d, task in enumerate(readable(curves[0].task_names, LINE))
+        for d, task in enumerate(readable(curves[0].task_names))
     ]
     return panels_against([whole, *panels], axis, problem(curves))
 
@@ -77,18 +80,19 @@ def panels_against(panels: Sequence[Panel], axis: str, title: str) -> Figure:
     """A panel each, with one scale of scores and one legend."""
     columns = min(ACROSS, len(panels))
     rows = -(-len(panels) // columns)
-    lines = max(panel.title.count("\n") for panel in panels)
-    figure = blank(PANEL[0] * columns, (PANEL[1] + 0.14 * lines) * rows)
+    figure = blank(PANEL[0] * columns, PANEL[1] * rows)
+    extra = 0.0
     shared: Axes | None = None
     handles: dict[str, Line2D] = {}
     for i, panel in enumerate(panels):
         ax = figure.add_subplot(rows, columns, i + 1, sharey=shared)
         shared = shared or ax
         handles = draw_panel(ax, panel, axis) | handles
-        ax.set_title(panel.title, loc="left")
+        extra = max(extra, fit(figure, ax.set_title(panel.title, loc="left"), PANEL[0] - TITLE))
         ax.tick_params(axis="x", labelsize=7)
         if i % columns:
             ax.set_ylabel("")
+    grow(figure, height=rows * (extra - LINE_HEIGHT))
     legend_below(figure, list(handles.values()), [str(line.get_label()) for line in handles.values()])
     add_title(figure, title)
     return figure

@@ -13,10 +13,12 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from metarl.reporting.table import clean
 
 LINE = 30  # letters of a name on one line
+SHORTEST = 6  # letters of a line that is not broken further
 LONGEST = 90  # letters of a name that are drawn; of longer ones the middle is left out
 INSIDE = 3  # entries of a legend that still fit into the plot
 MARGIN = 0.12  # inches
@@ -37,6 +39,25 @@ def _shortened(name: str) -> str:
 
 def _wrapped(text: str, line: int) -> str:
     return "\n".join(textwrap.wrap(text, line, break_on_hyphens=False))
+
+
+def fit(figure: Figure, text: Text, bound: float) -> float:
+    """Break a text into lines of at most so many inches; the height of them all."""
+    parts = [clean(part) for part in text.get_text().splitlines()]
+    text.set_text("\n".join(parts))
+    width, height = _length_and_height(figure, text)
+    line = max(map(len, parts), default=0)
+    while width > bound and line > SHORTEST:
+        line = max(SHORTEST, min(line - 1, int(line * bound / width)))
+        text.set_text("\n".join(_wrapped(part, line) for part in parts))
+        width, height = _length_and_height(figure, text)
+    return height
+
+
+def _length_and_height(figure: Figure, text: Text) -> tuple[float, float]:
+    """The inches of a text along its lines, and across them."""
+    width, height = inches(figure, text)
+    return (height, width) if text.get_rotation() == 90 else (width, height)
 
 
 def blank(width: float, height: float) -> Figure:
@@ -83,11 +104,6 @@ def legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -
 
 def add_title(figure: Figure, text: str) -> None:
     """A title flush left, on as many lines as it needs; the last thing to add, for the figure's width is its bound."""
-    bound = figure.get_size_inches()[0] - 2 * MARGIN
-    title = figure.suptitle("", x=MARGIN / figure.get_size_inches()[0], ha="left", fontsize=9)
-    for line in range(120, 10, -2):
-        title.set_text("\n".join(_wrapped(clean(part), line) for part in text.splitlines()))
-        width, height = inches(figure, title)
-        if width <= bound:
-            break
+    title = figure.suptitle(text, x=MARGIN / figure.get_size_inches()[0], ha="left", fontsize=9)
+    height = fit(figure, title, figure.get_size_inches()[0] - 2 * MARGIN)
     grow(figure, height=height + MARGIN)

@@ -9,10 +9,13 @@ from metarl.errors import UserError
 from metarl.evaluation.comparison import Comparison, compare
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.merging import comparable, merge_seeds
+from metarl.evaluation.task_arrays import task_numbers, with_task_arrays
 from metarl.learning.contract import Budget
 from metarl.reporting import plots
 from metarl.reporting.figures.profile import profile_figure
+from metarl.reporting.figures.tasks import tasks_figure
 from metarl.reporting.page.markup import Section, definitions, details, figure
+from metarl.reporting.table import clean
 from metarl.reporting.tables import protocol_table, score_table, summary_table, task_table
 from metarl.reporting.wording import formatter, setting
 
@@ -60,6 +63,10 @@ def problem_section(comparison: Comparison) -> Section:
         words = "Share of tasks and seeds that end with a better score than each threshold. Shading: 95 % interval."
         profile = figure(lambda: profile_figure(curves), f"Performance profiles. {words}", words)
         body.append(details("Performance profiles", profile))
+    placed = with_task_arrays(curves)
+    if not first.few_tasks and (numbers := task_numbers(placed[0])) is not None:
+        words = f"The score of each task, against {' and '.join(map(clean, numbers))}, before and after adaptation."
+        body.append(details("Task by task", figure(lambda: tasks_figure(placed), words, words)))
     told = definitions({name: value for name, value in facts.items() if value})
     body.append(details("Tasks, seeds and protocol", told + protocol_table(comparison).html()))
     return Section(f"{setting(first)}: {first.split} tasks", "".join(body))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 
 from metarl.evaluation.comparison import Comparison
-from metarl.evaluation.statistics import Interval
-from metarl.reporting.page.markup import Section
-from metarl.reporting.table import Table
-from metarl.reporting.wording import HEADINGS, NONE, formatter, setting, with_ends
+from metarl.reporting.figures.splits import splits_figure
+from metarl.reporting.page.markup import Section, figure
+from metarl.reporting.tables import split_table
+from metarl.reporting.wording import setting
 
 
 def split_sections(comparisons: Sequence[Comparison]) -> list[Section]:
-    """A table for each setting that was measured on more than one split: a row an agent, a column a split."""
+    """A figure and a table for each setting that was measured on more than one split."""
     settings: dict[str, list[Comparison]] = {}
     for comparison in comparisons:
         first = comparison.curves[0]
@@ -23,16 +24,8 @@ def split_sections(comparisons: Sequence[Comparison]) -> list[Section]:
 
 
 def _section(group: Sequence[Comparison]) -> Section:
-    first = group[0].curves[0]
-    number, names = formatter(first), dict.fromkeys(label for one in group for label in one.labels)
-    reached = [{entry.label: with_ends(number, _last(entry.curve.interval)) for entry in one.entries} for one in group]
-    head = [f"{one.curves[0].split} ({one.curves[0].tasks:,} tasks)" for one in group]
-    rows = tuple((name, *(column.get(name, NONE) for column in reached)) for name in names)
-    what = f"Last {HEADINGS[first.score]}, with 95 % intervals. The splits are other tasks: their scores have no pairs."
-    table = Table(("agent", *head), rows, notes=(what,))
+    first, table = group[0].curves[0], split_table(group)
     splits = dict.fromkeys(one.curves[0].split for one in group)
-    return Section(f"{setting(first)}: {' beside '.join(splits)}", table.html())
-
-
-def _last(interval: Interval) -> Interval:
-    return Interval(interval.value[-1], interval.low[-1], interval.high[-1])
+    words = f"The same agents on {' and '.join(splits)} tasks; the numbers are in the table below."
+    body = figure(lambda: splits_figure(group), words, "") + dataclasses.replace(table, title="").html()
+    return Section(f"{setting(first)}: {' beside '.join(splits)}", body)

@@ -74,7 +74,6 @@ def test_compare_against_a_run_as_typed(trained: Path, still: Path, tmp_path: Pa
 
 OTHER_PROBLEMS = {
     "--tasks=2": "tasks ",
-    "--split=validation": "split test is not validation",
     "--preset=pearl": "preset maml2017 is not pearl",
     "--family=metarl/GridNavigation-v0": "family metarl/Navigation2D-v0 is not metarl/GridNavigation-v0",
 }
@@ -99,6 +98,37 @@ def test_budgets_that_change_nothing_forbid_no_comparison(trained: Path, tmp_pat
     said = metarl("compare", trained / "0", *others, "--out", tmp_path / "all.png")
     assert said.code == 0, said.err
     assert max(map(len, said.out.splitlines())) <= 80  # a pipe has a width of its own
+
+
+def test_splits_stand_beside_each_other(trained: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.json"
+    said = metarl("evaluate", "oracle", "--family", NAVIGATION, *QUICK, "--split", "ood", "--json", other)
+    assert said.code == 0, said.err
+    numbers, text = tmp_path / "all.json", tmp_path / "all.md"
+    words = ("--out", tmp_path / "all.png", "--json", numbers, "--markdown", text)
+    said = metarl("compare", trained / "0", other, *words)
+    assert said.code == 0, said.err
+    assert said.out.startswith("Navigation2D-v0\nSplits beside each other\n")
+    document = json.loads(numbers.read_text())
+    assert [[agent["agent"] for agent in each["agents"]] for each in document["comparisons"]] == [
+        ["maml-trpo"],
+        ["oracle"],
+    ]
+    assert "| maml-trpo |" in text.read_text()
+    again = metarl("compare", numbers, "--out", tmp_path / "again.png", "--axis", "final")
+    assert again.code == 0, again.err
+    error = refused(metarl("compare", numbers, "--out", tmp_path / "x.png", "--per-task", tmp_path / "y.png"))
+    assert "--profile and --per-task draw one split" in error
+    lacking = refused(metarl("compare", trained / "0", "--splits", "test", "ood", "--out", tmp_path / "x.png"))
+    assert f"{trained / '0'} has no curve-ood.json yet: metarl evaluate {trained / '0'} --split ood" in lacking
+
+
+def test_each_task_is_drawn(trained: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "tasks.svg"
+    said = metarl("compare", trained / "0", "--out", tmp_path / "all.png", "--per-task", picture)
+    assert said.code == 0, said.err
+    assert f"wrote {picture}" in " ".join(said.out.split("\n"))
+    assert "goal[0]" in picture.read_text()
 
 
 BAD: list[tuple[list[str], str]] = [
