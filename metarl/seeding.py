@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random, getstate, setstate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
 
 Part = int | str
 PLACE = 2**128  # counts of the generator from one place of a stream to the next
@@ -82,6 +84,8 @@ class Key:
 
     def torch(self, device: torch.device | str = "cpu") -> torch.Generator:
         """A torch generator at the start of the stream."""
+        import torch  # where it is needed: families and lists do without
+
         return torch.Generator(device).manual_seed(self.integer())
 
     def uniforms(self) -> Callable[[tuple[int, ...]], NDArray[np.float64]]:
@@ -152,6 +156,8 @@ def keyed_globals(key: Key) -> Iterator[None]:
         key: of NumPy's, torch's (the CPU's, and CUDA's once it is in use) and Python's global generators
             within the block. They belong to the process, so one thread at a time may borrow them.
     """
+    import torch
+
     numpys, pythons = np.random.get_state(), getstate()  # noqa: NPY002 - kept, to be put back
     in_use: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     devices = range(torch.cuda.device_count() if in_use else 0)
@@ -177,6 +183,8 @@ def draws(function: Callable[[], object]) -> bool:
 
 
 def _global_states() -> tuple[object, ...]:
+    import torch
+
     numpys: Any = np.random.get_state(legacy=False)  # noqa: NPY002 - to compare
     words = numpys["state"]["key"].tobytes(), numpys["state"]["pos"], numpys["has_gauss"]
     return (*words, torch.get_rng_state().numpy().tobytes(), getstate())

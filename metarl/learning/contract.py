@@ -8,15 +8,17 @@ never switch on a learner's name.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
-from metarl.runs.run import Run
-from metarl.sampling.recording import Recording
 from metarl.tasks import Tasks
+
+if TYPE_CHECKING:  # they load torch, which families and data sets do without
+    from metarl.runs.run import Run
+    from metarl.sampling.recording import Recording
 
 ScoreKind = Literal["return", "accuracy", "mse"]
 

@@ -20,7 +20,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-import matplotlib
 import numpy as np
 from fontTools import unicodedata as scripts  # type: ignore[import-untyped]  # fontTools ships no types
 from fontTools.pens.recordingPen import DecomposingRecordingPen  # type: ignore[import-untyped]  # as above
@@ -82,6 +81,8 @@ class Glyphs(ImageSource):
 
 def face_file(face: str) -> Path:
     """The font file of a face."""
+    import matplotlib  # slow, and only its fonts are needed
+
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{face}.ttf"
 
 

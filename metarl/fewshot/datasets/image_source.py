@@ -17,14 +17,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
-from metarl.fewshot.batch import Batch
 from metarl.fewshot.datasets.archives import some
 from metarl.fewshot.datasets.images import Images
 from metarl.fewshot.datasets.pictures import Preparation
@@ -32,6 +30,11 @@ from metarl.fewshot.datasets.sampling import Index, choose, spread
 from metarl.learning.contract import ScoreKind
 from metarl.seeding import Key
 from metarl.tasks import Tasks, Uniform
+
+if TYPE_CHECKING:
+    import torch
+
+    from metarl.fewshot.batch import Batch
 
 SPLITS = ("train", "validation", "test")
 
@@ -183,6 +186,10 @@ class ImageSource(ABC):
         Raises:
             ValueError: the tasks belong to other data.
         """
+        import torch  # no earlier than tensors are needed
+
+        from metarl.fewshot.batch import Batch
+
         a = tasks.arrays
         if (a["data"] != self.images.fingerprint).any():
             raise ValueError(f"these tasks index other images than those of {self.name}")

@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 
 from metarl.errors import UserError
-from metarl.fewshot.batch import Batch
 from metarl.learning.contract import ScoreKind
 from metarl.seeding import Key
 from metarl.tasks import Tasks, Uniform
+
+if TYPE_CHECKING:
+    import torch
+
+    from metarl.fewshot.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,10 @@ class Sinusoid:
 
     def batch(self, tasks: Tasks, device: torch.device | str = "cpu") -> Batch:
         """Inputs `(T, K, 1)` and targets `(T, K, 1)`, support and query, float32."""
+        import torch  # no earlier than tensors are needed
+
+        from metarl.fewshot.batch import Batch
+
         arrays = tasks.arrays
         amplitude, phase = arrays["amplitude"][:, None], arrays["phase"][:, None]
 

@@ -11,15 +11,34 @@ from command_line import NAVIGATION, metarl, refused
 from metarl.cli import dispatch
 from metarl.version import __version__
 
+HEAVY = {"torch", "mujoco", "matplotlib", "sklearn", "stable_baselines3", "tensorboard", "imageio"}
+LOADED = """
+import sys
+from metarl.cli import main
+def loaded(*words):
+    assert main(words) == 0, words
+    return sorted(HEAVY & set(sys.modules))
+print()
+print("none:", sorted(HEAVY & set(sys.modules) | {"tyro", "gymnasium", "rich"} & set(sys.modules)))
+print("help:", loaded("--help"))
+print("agents:", loaded("list", "agents"))
+import metarl.registry
+print("families:", loaded("list", "families"))
+print("datasets:", loaded("list", "datasets"))
+for agent in ("maml-trpo", "rl2"):
+    print(f"{agent}:", loaded("train", agent, "--help"))
+print("family:", loaded("train", "maml-trpo", "--family", "metarl/HalfCheetahVelocity-v0", "--help"))
+"""
 
-def test_help_is_quick_and_loads_no_torch() -> None:
-    program = (
-        "import sys; from metarl.cli import main; code = main(['--help'])\n"
-        "heavy = {'torch', 'matplotlib', 'gymnasium', 'scipy', 'tyro'} & set(sys.modules)\n"
-        "sys.exit(f'loaded {heavy}' if heavy else code)"
-    )
+
+def test_what_is_heavy_loads_no_earlier_than_it_is_needed() -> None:
+    program = f"HEAVY = {HEAVY!r}\n{LOADED}"
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert said.returncode == 0, said.stderr
+    told = dict(line.split(": ", 1) for line in said.stdout.splitlines() if line.endswith("]") and ": [" in line)
+    lists = {name: told.pop(name) for name in ("none", "help", "agents", "families", "datasets")}
+    assert lists == dict.fromkeys(lists, "[]")
+    assert told == dict.fromkeys(("maml-trpo", "rl2", "family"), "['torch']")
     assert all(name in said.stdout for name in dispatch.COMMANDS)
 
 
