@@ -227,9 +227,7 @@ def test_the_rule_of_named_modules_itself():
 
 LONGEST_FILE, LONGEST_AGENT = 350, 200
 # Files that were longer when the rule came. A number may only shrink; a file within the bounds leaves the list.
-STILL_LONGER = {
-    "scripts/benchmark_fewshot.py": 488,
-}
+STILL_LONGER: dict[str, int] = {}
 
 
 def too_long(sizes: dict[str, int], still_longer: dict[str, int]) -> list[str]:
