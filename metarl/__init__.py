@@ -26,18 +26,16 @@ if TYPE_CHECKING:
     from metarl.errors import UserError
     from metarl.evaluation.curve import AdaptationCurve
     from metarl.evaluation.merging import merge_seeds
-    from metarl.experiments import (
-        compare,
+    from metarl.experiments.catalogue import (
         list_agents,
         list_datasets,
         list_families,
-        load,
         make_agent,
         make_dataset,
         make_family,
-        measure,
-        train,
     )
+    from metarl.experiments.judging import compare, film, measure
+    from metarl.experiments.training import load, train
     from metarl.fewshot.classifier import FewShotClassifier
     from metarl.learning.contract import Budget
     from metarl.meta.inner import Rule, adapt
@@ -48,9 +46,10 @@ if TYPE_CHECKING:
     from metarl.tasks import TaskFamily, Tasks, TaskVectorEnv
 
 _NAMES = {  # where each public name lies
-    **dict.fromkeys(("make_family", "make_dataset", "make_agent"), "metarl.experiments"),
-    **dict.fromkeys(("list_families", "list_datasets", "list_agents"), "metarl.experiments"),
-    **dict.fromkeys(("train", "load", "measure", "compare"), "metarl.experiments"),
+    **dict.fromkeys(("make_family", "make_dataset", "make_agent"), "metarl.experiments.catalogue"),
+    **dict.fromkeys(("list_families", "list_datasets", "list_agents"), "metarl.experiments.catalogue"),
+    **dict.fromkeys(("train", "load"), "metarl.experiments.training"),
+    **dict.fromkeys(("measure", "compare", "film"), "metarl.experiments.judging"),
     "AdaptationCurve": "metarl.evaluation.curve",
     "Budget": "metarl.learning.contract",
     "Callback": "metarl.runs.callbacks",
@@ -83,6 +82,7 @@ __all__ = [
     "__version__",
     "adapt",
     "compare",
+    "film",
     "list_agents",
     "list_datasets",
     "list_families",

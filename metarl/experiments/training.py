@@ -1,0 +1,134 @@
+"""Agents trained into run folders, and taken out of them again."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from metarl import registry
+from metarl.errors import UserError, shown, unknown
+from metarl.experiments.origin import marked, origin_of, source_named
+from metarl.learning import presets
+from metarl.learning.contract import Source
+from metarl.parallel import has_device
+from metarl.runs.run import Run
+
+
+def train(
+    agent: str,
+    source: Source | str,
+    *,
+    out: str | Path,
+    seed: int = 0,
+    device: str = "cpu",
+    preset: str | None = None,
+    callbacks: Sequence[Any] = (),
+    resume: bool = False,
+    **options: Any,
+) -> Any:
+    """Train an agent into a run folder; what `load` gives for it.
+
+    >>> agent = train("maml-trpo", "metarl/Navigation2D-v0", out="run", iterations=1, tasks=2, episodes=2)
+    >>> agent.adapt({"goal": [0.3, -0.2]}, steps=1, episodes=2).steps
+    1
+
+    Args:
+        agent: one of `list_agents()` that is trained, or your own as `mypackage.module`.
+        source: a family or data set, or its name.
+        out: the run folder; absent or empty, or the interrupted run with `resume`.
+        seed: names every random stream.
+        device: a torch device.
+        preset: a named set of defaults; by default the one that fits the source.
+        callbacks: what watches the training and may stop it; see `metarl.Callback`.
+        resume: go on with the run in `out`, all else being as before; `iterations` may be raised.
+        options: fields of the agent's `Config`. Where one names something of yours as `module:Name`, the class or
+            function itself may be given; a `torch.nn.Module` goes to the learner as it is (`network=`, `encoder=`),
+            and must be given to its `load` again.
+
+    Raises:
+        UserError: a mistake in what was given, in one line.
+        NonFiniteError: the training diverged.
+    """
+    learner, source = registry.learner(agent), source_named(source)
+    modules = _modules(learner, options)
+    options = {name: value for name, value in options.items() if name not in modules}
+    config = _config(agent, learner, source, preset, options)
+    if not has_device(device):
+        raise UserError(f"this machine has no device {device!r}; 'cpu' always works")
+    begin = Run.resume if resume else Run.create
+    run = begin(out, learner=agent, config=config, source=source, seed=seed, device=device)
+    try:
+        run.attach(callbacks, lambda now: learner.load(now, source, **modules))
+        if (root := getattr(source, "data_root", None)) is not None:
+            run.remember("data_root", str(Path(root).resolve()))
+        learner.train(config, source, run, **modules)
+    except UserError:
+        if not resume:
+            run.withdraw()
+        raise
+    return _usable(registry.Opened(learner, run, source), learner.load(run, source, **modules), **modules)
+
+
+def load(folder: str | Path) -> Any:
+    """The trained agent of a run, its family or data set made anew; of a few-shot run on images, a classifier.
+
+    >>> agent = load(runs / "navigation")
+    >>> action, state = agent.adapt({"goal": [0.3, -0.2]}, steps=1, episodes=2).predict([0.0, 0.0])
+    >>> action.shape
+    (2,)
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        What the learner gives: `curve` judges it on many tasks, `adapt` and `predict` put it on one
+        (`metarl.learning.acting`). Or a `FewShotClassifier`, with `fit` and `predict`.
+
+    Raises:
+        UserError: there is no run, it has no checkpoint yet, or it names what is not here.
+    """
+    opened = registry.open_run(folder)
+    return _usable(opened, opened.load())
+
+
+def _usable(opened: registry.Opened, agent: Any, **modules: Any) -> Any:
+    """The loaded agent as users meet it: marked with its origin, or a classifier."""
+    if hasattr(opened.source, "ways"):
+        from metarl.fewshot import LEARNERS
+        from metarl.fewshot.classifier import FewShotClassifier
+
+        if opened.run.learner in LEARNERS:
+            return FewShotClassifier(agent if modules else str(opened.run.folder))
+    return marked(agent, origin_of(opened))
+
+
+def _modules(learner: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are no fields of the config but arguments of the learner's `train`: modules of the user's."""
+    fields = {field.name for field in dataclasses.fields(learner.Config)}
+    more = list(inspect.signature(learner.train).parameters)[3:]
+    return {
+        name: value
+        for name, value in options.items()
+        if name in more and not (name in fields and (isinstance(value, (str, type)) or hasattr(value, "__qualname__")))
+    }
+
+
+def _config(agent: str, learner: Any, source: Source, preset: str | None, options: dict[str, Any]) -> Any:
+    named = presets.presets(learner)
+    if preset is not None and preset not in named:
+        raise unknown(f"preset of {agent}", preset, named)
+    fitting = preset or presets.preset_for(learner, source)
+    config = named[fitting] if fitting is not None else presets.plain_config(learner)
+    fields = {field.name for field in dataclasses.fields(learner.Config)}
+    for name, value in options.items():
+        if name not in fields:
+            raise unknown(f"option of {agent}", name, sorted(fields))
+        if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
+            options = options | {name: f"{value.__module__}:{value.__qualname__}"}
+    try:
+        return learner.Config(**options) if config is None else dataclasses.replace(config, **options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{agent} cannot be trained with {shown(options)}: {error}") from None
