@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,13 @@ MODULES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("
 MODULES = [path for path in MODULES if not {"envs", "agents"} & set(path.relative_to(ROOT).parts[1:-1])]
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """The syntax of a file, parsed once for all tests."""
+    return ast.parse(path.read_text())
+
+
+@cache
 def name_of(path: Path) -> str:
     """The import name of a file of the tree."""
     folder, *parts = path.relative_to(ROOT).with_suffix("").parts
@@ -111,9 +119,10 @@ def named(tree: ast.AST) -> list[tuple[str, int]]:
     return [(node.value, node.lineno) for node in texts if pattern.fullmatch(node.value)]
 
 
+@cache
 def arrows() -> dict[str, set[str]]:
     """Every module's imports of modules of this project, wherever in the file they stand."""
-    modules = {name_of(path): ast.parse(path.read_text()) for path in MODULES}
+    modules = {name_of(path): tree_of(path) for path in MODULES}
     graph: dict[str, set[str]] = {}
     for name, tree in modules.items():
         graph[name] = set()
@@ -147,7 +156,7 @@ def test_the_floors_are_those_that_contributing_draws():
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_imports_point_one_way(path):
-    name, tree = name_of(path), ast.parse(path.read_text())
+    name, tree = name_of(path), tree_of(path)
     assert wrong_way(name, tree) == []
     if room_of(name) not in ("envs", "agents") and name not in (REGISTRY, FACE):
         assert named(tree) == []
@@ -320,7 +329,7 @@ def public_without_docstring(tree: ast.Module) -> list[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_everything_public_says_what_it_is(path):
-    assert public_without_docstring(ast.parse(path.read_text())) == []
+    assert public_without_docstring(tree_of(path)) == []
 
 
 GLOBAL_STATE = {
@@ -349,7 +358,7 @@ def global_randomness(tree: ast.AST) -> list[tuple[str, int]]:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_no_global_random_state(path):
-    used = {called for called, _ in global_randomness(ast.parse(path.read_text()))}
+    used = {called for called, _ in global_randomness(tree_of(path))}
     assert used - LENDERS.get(name_of(path), set()) == set()
 
 
@@ -381,7 +390,7 @@ def empty_names(tree: ast.AST) -> list[tuple[str, int]]:
 
 @pytest.mark.parametrize("path", [*MODULES, *sorted((ROOT / "scripts").rglob("*.py"))], ids=lambda path: path.stem)
 def test_variables_are_named_after_what_they_are(path):
-    assert empty_names(ast.parse(path.read_text())) == []
+    assert empty_names(tree_of(path)) == []
 
 
 def test_the_rule_of_names_itself():
@@ -457,7 +466,7 @@ INNER_LOOP = {  # the one inner loop, and the meta-gradient that differentiates 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_there_is_one_inner_loop(path):
     """No other module holds what differentiating through a parameter update takes."""
-    places = differentiable_updates(ast.parse(path.read_text()))
+    places = differentiable_updates(tree_of(path))
     assert {what for what, _ in places} <= INNER_LOOP.get(name_of(path), set()), places
 
 
