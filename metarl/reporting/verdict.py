@@ -95,8 +95,11 @@ def _points(curve: AdaptationCurve, interval: Interval, unit: str = "points") ->
 
 
 def _consumed(curve: AdaptationCurve) -> str:
+    """What the last score took; nothing of a single score that says neither."""
+    if curve.regret is not None:
+        return f" in {len(curve.regret):,} pulls"
     if not curve.adapts:
-        return " without adapting"
+        return " without adapting" * (curve.steps > 0)
     last = curve.along(curve.axis)[-1]
     unit = UNITS[curve.axis]
     return f" after {last:,} {unit.removesuffix('s') if last == 1 and unit.endswith('s') else unit}"
@@ -115,8 +118,11 @@ def _tasks(curve: AdaptationCurve) -> str:
 
 
 def _seeds(curves: list[AdaptationCurve]) -> str:
-    counts = sorted({len(curve.seeds) for curve in curves if curve.trained})
-    if not counts:
+    trained = [curve for curve in curves if curve.trained]
+    if not trained:
         return ""
+    counts = sorted({len(curve.seeds) for curve in trained})
     number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f", {number} training seed{'s' * (number != '1')}{' each' * (len(curves) > 1)}"
+    of = "" if len(curves) == 1 else " each" if len(trained) == len(curves) else " of each trained agent"
+    of = f" of {trained[0].agent}" if len(trained) == 1 < len(curves) else of
+    return f", {number} training seed{'s' * (number != '1')}{of}"

@@ -98,6 +98,22 @@ def test_an_agent_that_does_not_adapt_has_no_gain() -> None:
     assert "without adapting on mine/Family-v0; measured" in said.sentence
 
 
+def test_a_single_score_is_not_said_to_be_of_an_agent_that_does_not_adapt() -> None:
+    one = {"gradient_steps": None, "env_steps": (0,), "per_task": TASKS[None, :, None]}
+    assert ": return 4.50 [" in verdict(compare([curve("a", TASKS, **one), curve("b", TASKS - 1)])).sentence
+    said = verdict(compare([curve("rl2", TASKS, **one, regret=(0.5,) * 12)]))
+    assert "] in 12 pulls on mine/Family-v0; measured" in said.sentence
+
+
+def test_seeds_are_those_of_trained_agents() -> None:
+    untrained = [curve("ucb1", TASKS + 1, trained=False), curve("psrl", TASKS - 1, trained=False)]
+    assert verdict(compare(untrained)).sentence.endswith("measured on 10 unseen test tasks.")
+    said = verdict(compare([*untrained, curve("rl2", TASKS)])).sentence
+    assert said.endswith("measured on 10 unseen test tasks, 1 training seed of rl2.")
+    said = verdict(compare([*untrained, curve("rl2", TASKS), curve("maml", TASKS - 4, 2)])).sentence
+    assert said.endswith("1 to 2 training seeds of each trained agent.")
+
+
 def test_who_diverged_least_comes_first() -> None:
     broken = np.where(TASKS == 3, np.nan, TASKS + 100)
     said = verdict(compare([curve("broken", broken), curve("whole", TASKS)]))
