@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, NoReturn
+from typing import Annotated, Any, NamedTuple, NoReturn, get_type_hints
 
 import tyro
 
@@ -78,7 +78,7 @@ def parse(prog: str, words: Sequence[str] | Words, *groups: Group) -> list[Any]:
     """
     words = words if isinstance(words, Words) else Words(words)
     spelling = _spelling(groups)
-    parsed = _ask_tyro(prog, _translated(words, spelling), groups, spelling)
+    parsed = _ask_tyro(prog, _translated(words, spelling, groups), groups, spelling)
     return [getattr(parsed, group.name) for group in groups]
 
 
@@ -88,7 +88,7 @@ def parse_last(prog: str, words: Words, *groups: Group) -> Any:
     own = {spelling[f"--{last.name}.{flag[2:]}"] for flag in flags(last.kind, pairs=True)}
     tokens: list[str] = []
     mine = False
-    for token in _translated(words, spelling):
+    for token in _translated(words, spelling, groups):
         if token.startswith("--"):
             mine = token.partition("=")[0] in own
         tokens += [token] if mine else []
@@ -108,19 +108,28 @@ def _spelling(groups: Sequence[Group]) -> dict[str, str]:
     return spelling
 
 
-def _translated(words: Words, spelling: Mapping[str, str]) -> list[str]:
+def _translated(words: Words, spelling: Mapping[str, str], groups: Sequence[Group]) -> list[str]:
     """The words, and those of the file that the command line does not say otherwise, with flags as tyro knows them."""
     known = dict(spelling) | {"--help": "--help"}
     typed = [_translate(word, known) for word in words.typed]
     said = {_positive(word.partition("=")[0]) for word in typed if word.startswith("--")}
+    repeated = {spelling[f"--{group.name}.{name}"] for group in groups for name in _repeatable(group.kind)}
     of_file: list[str] = []
     for flag, values in words.file.items():
         if flag not in known:
             names = sorted(name.removeprefix("--") for name in spelling if "." not in name)
             raise unknown(f"option in {words.where}", flag.removeprefix("--"), names)
         if _positive(known[flag]) not in said:
-            of_file += [known[flag], *values]
+            again = [word for value in values for word in (known[flag], value)]
+            of_file += again if known[flag] in repeated else [known[flag], *values]
     return [*of_file, *typed]
+
+
+def _repeatable(kind: type) -> list[str]:
+    """The options that are given once for each of their values."""
+    hints = get_type_hints(kind, include_extras=True)
+    append = tyro.conf.UseAppendAction
+    return [name.replace("_", "-") for name, hint in hints.items() if append in getattr(hint, "__metadata__", ())]
 
 
 def _positive(flag: str) -> str:

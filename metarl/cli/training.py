@@ -109,6 +109,8 @@ def _agent_and_words(words: Sequence[str]) -> tuple[str, Words]:
     if (run := _run_to_resume(typed)) is not None:
         if peek(typed, "--config") is not None or peek(typed, "--out") is not None:
             fail("--resume RUN takes its options from the run: give neither --config nor --out with it")
+        if peek(typed, "--seeds") is not None:
+            fail("--resume RUN goes on with one run: give no --seeds with it (--seeds ... --resume goes on with each)")
         file = run_options(Path(run))
     elif (path := peek(typed, "--config")) is not None:
         file = read_options(Path(path))

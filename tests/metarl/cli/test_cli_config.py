@@ -75,8 +75,18 @@ def test_files_that_are_not_there_are_refused(tmp_path: Path) -> None:
     assert "there is no config nothing.yaml" in refused(metarl("train", "--config", "nothing.yaml", "--out", "x"))
     assert "there is no config " in refused(metarl("train", "--config", tmp_path, "--out", "x"))
     assert "holds no run" in refused(metarl("train", "--resume", tmp_path))
+    said = refused(metarl("train", "--resume", tmp_path, "--seeds", "1"))
+    assert "--resume RUN goes on with one run: give no --seeds with it" in said
     said = refused(metarl("train", "--resume", tmp_path, "--out", "x"))
     assert "--resume RUN takes its options from the run: give neither --config nor --out with it" in said
+
+
+def test_what_may_be_repeated_is_a_list_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text(f"{FILE}track: [wandb, trackio]\ncallback: []\n")
+    options = understood(["--config", str(path), "--out", "x"]).options
+    assert (options.track, options.callback) == (("wandb", "trackio"), ())
+    assert understood(["--config", str(path), "--out", "x", "--track", "wandb"]).options.track == ("wandb",)
 
 
 @pytest.mark.parametrize("name", registry.agents())
