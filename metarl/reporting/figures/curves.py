@@ -19,14 +19,13 @@ from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 from metarl.evaluation.curve import UNITS, AdaptationCurve
 from metarl.evaluation.merging import labels
 from metarl.reporting.figures.layout import (
-    INSIDE,
+    FEW,
     add_title,
     blank,
     fit,
     grow,
     legend_below,
     legend_beside,
-    legend_inside,
     readable,
 )
 from metarl.reporting.figures.style import GREY, REFERENCE_DASHES, Look, looks
@@ -99,11 +98,11 @@ def panels_against(panels: Sequence[Panel], axis: str, title: str) -> Figure:
 
 
 def add_legend(figure: Figure, ax: Axes) -> None:
-    """The legend of a figure of one plot: in it where few short names leave room, else beside it."""
+    """The legend of a figure of one plot: below it where it is short, else beside it; never on the data."""
     handles = ax.get_lines()
     names = [str(line.get_label()) for line in handles]
-    if len(names) <= INSIDE and not any("\n" in name for name in names):
-        legend_inside(ax, handles, names)
+    if len(names) <= FEW and not any("\n" in name for name in names):
+        legend_below(figure, handles, names)
     else:
         legend_beside(figure, handles, names)
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.artist import Artist
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -20,7 +19,7 @@ from metarl.reporting.table import clean
 LINE = 30  # letters of a name on one line
 SHORTEST = 6  # letters of a line that is not broken further
 LONGEST = 90  # letters of a name that are drawn; of longer ones the middle is left out
-INSIDE = 3  # entries of a legend that still fit into the plot
+FEW = 3  # entries of a legend that stand below a plot, where more stand beside it
 MARGIN = 0.12  # inches
 
 
@@ -77,11 +76,6 @@ def grow(figure: Figure, width: float = 0.0, height: float = 0.0) -> None:
     """Make a figure larger by so many inches."""
     before = figure.get_size_inches()
     figure.set_size_inches(before[0] + width, before[1] + height)
-
-
-def legend_inside(ax: Axes, handles: Sequence[Any], names: Sequence[str]) -> None:
-    """A legend where it hides least: for few short names."""
-    ax.legend(handles, list(names), loc="best")
 
 
 def legend_beside(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
