@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,11 +32,38 @@ class Recording:
     task: str = ""
 
 
+class Frames(Sequence[NDArray[np.uint8]]):
+    """Pictures `(height, width, 3)`, kept compressed: about a tenth of the memory, in a few milliseconds each."""
+
+    def __init__(self, packed: Sequence[tuple[tuple[int, ...], bytes]] = ()) -> None:
+        self._packed = list(packed)
+
+    def append(self, picture: NDArray[np.uint8]) -> None:
+        """Keep one more."""
+        self._packed.append((picture.shape, zlib.compress(picture.tobytes(), level=1)))
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.uint8]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Frames: ...
+    def __getitem__(self, index: int | slice) -> NDArray[np.uint8] | Frames:
+        if isinstance(index, slice):
+            return Frames(self._packed[index])
+        shape, packed = self._packed[index]
+        return np.frombuffer(zlib.decompress(packed), np.uint8).reshape(shape)
+
+    def __add__(self, other: Frames) -> Frames:
+        return Frames([*self._packed, *other._packed])
+
+
 class Recorder:
     """Watches the first row of an environment; give it to a rollout as `watch`."""
 
     def __init__(self) -> None:
-        self._frames: list[NDArray[np.uint8]] = []
+        self._frames = Frames()
         self._rewards: list[float] = []
         self._task = ""
 
@@ -52,8 +80,9 @@ class Recorder:
         """
         last = len(self._frames) - 1
         stop = last if stop is None else stop
-        end = self._frames[stop] if stop == last else self._frames[stop - 1]
-        return Recording(title, [*self._frames[start:stop], end], self._rewards[start + 1 : stop + 1], self._task)
+        end = stop if stop == last else stop - 1
+        frames = self._frames[start:stop] + self._frames[end : end + 1]
+        return Recording(title, frames, self._rewards[start + 1 : stop + 1], self._task)
 
 
 def task_in_words(task: Mapping[str, Any]) -> str:
@@ -61,5 +90,9 @@ def task_in_words(task: Mapping[str, Any]) -> str:
     arrays = {name: np.asarray(value) for name, value in task.items()}
     if sum(array.size for array in arrays.values()) > NAMED:
         return ""
-    numbers = {name: ", ".join(f"{number:.4g}" for number in array.ravel()) for name, array in arrays.items()}
+    numbers = {name: ", ".join(map(_shortly, array.ravel().tolist())) for name, array in arrays.items()}
     return ", ".join(f"{name}=({words})" if arrays[name].ndim else f"{name}={words}" for name, words in numbers.items())
+
+
+def _shortly(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageDraw
 
 from metarl.agents import maml_trpo, rl2
@@ -19,7 +20,7 @@ from metarl.learning.memory_adaptation import MemoryAgent
 from metarl.reporting import films
 from metarl.reporting.films import side_by_side, write
 from metarl.runs.run import Run
-from metarl.sampling.recording import Recorder, Recording, task_in_words
+from metarl.sampling.recording import Frames, Recorder, Recording, task_in_words
 from metarl.seeding import Key
 from metarl.tasks import Tasks, TaskVectorEnv
 
@@ -236,9 +237,33 @@ def test_no_title_is_cut(titles):
             assert y + letters.size <= strip
 
 
+@given(
+    pictures=st.lists(arrays(np.uint8, st.tuples(st.integers(1, 4), st.integers(1, 4), st.just(3))), max_size=5),
+    start=st.integers(-6, 6),
+    stop=st.integers(-6, 6),
+)
+def test_frames_come_back_as_they_were(pictures, start, stop):
+    kept = Frames()
+    for picture in pictures:
+        kept.append(picture)
+    assert len(kept) == len(pictures)
+    for back, picture in zip([*kept[start:stop], *(kept + kept)], [*pictures[start:stop], *pictures * 2], strict=True):
+        np.testing.assert_array_equal(back, picture)
+
+
+def test_a_long_episode_takes_a_fraction_of_its_pictures_memory():
+    kept = Frames()
+    for _ in range(20):
+        kept.append(np.full((360, 480, 3), 7, np.uint8))
+    assert sum(len(packed) for _, packed in kept._packed) < 20 * 360 * 480 * 3 / 50
+
+
 def test_a_task_in_words():
     assert task_in_words({"goal": np.array([0.25, -1.0])}) == "goal=(0.25, -1)"
     assert task_in_words({"length": np.array(0.5), "mass": 2.0}) == "length=0.5, mass=2"
+    assert (
+        task_in_words({"seed": np.array(1234567), "wet": np.array([True, False])}) == "seed=1234567, wet=(True, False)"
+    )
     assert task_in_words({"transition": np.ones((3, 2, 3))}) == ""
 
 
