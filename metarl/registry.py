@@ -129,7 +129,8 @@ def learner(name: str, what: str = "agent") -> Learner:
     """
     agent = find_agent(name, what)
     if agent is None:
-        raise unknown(what, name, [*agents(), *plugins("agents")])
+        error = unknown(what, name, [*agents(), *plugins("agents")])
+        raise UserError(f"{error}; or go where the module {name} lies") if name.isidentifier() else error
     if agent.learner is None:
         raise UserError(f"{name} needs no training")
     return agent.learner

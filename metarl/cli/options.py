@@ -159,7 +159,7 @@ def _ask_tyro(prog: str, tokens: Sequence[str], groups: Sequence[Group], spellin
         if done.code:
             fail(_unboxed(errors.getvalue()))
         raise
-    except UserError:
+    except (UserError, BrokenPipeError):
         raise
     except Exception as error:
         brought = [group.kind for group in groups if group.kind.__module__.partition(".")[0] != "metarl"]

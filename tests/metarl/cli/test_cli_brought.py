@@ -152,12 +152,18 @@ def test_a_family_of_ones_own_is_trained_on_evaluated_and_filmed(folder: Path, m
     assert "what ../run was trained on is worlds:Far; there is no module worlds, installed or in the current" in told
 
 
-def test_agents_of_ones_own(folder: Path) -> None:
+def test_agents_of_ones_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, name in enumerate(("minds", "minds:Learner")):
         run = f"run{number}"
         assert metarl("train", name, "--family", NAVIGATION, "--out", run, "--size", "0.25").code == 0
         assert (Run.open(run).learner, Run.open(run).config) == (name, {"iterations": 3, "size": 0.25})
         assert metarl("evaluate", run, *QUICK).code == 0
+    with monkeypatch.context() as elsewhere:
+        (folder / "elsewhere").mkdir()
+        elsewhere.chdir(folder / "elsewhere")
+        told = refused(metarl("train", "--resume", "../run0"))
+    assert "unknown agent in ../run0/config.json 'minds'; " in told
+    assert told.endswith("; or go where the module minds lies\n")
     assert metarl("evaluate", "minds:Still", "--family", "worlds:Far", *QUICK, "--json", "a.json").code == 0
     assert AdaptationCurve.load("a.json").agent == "minds:Still"
     said = refused(metarl("train", "minds:Still", "--family", NAVIGATION, "--out", "x"))
