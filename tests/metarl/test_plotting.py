@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -233,6 +234,10 @@ def test_a_dark_page_has_its_own_colours() -> None:
     assert "#333333" not in dark
     assert "#d5d8dc" in dark
     assert light == render(lambda: figure(curve()), "svg").decode()
+    many = [curve(agent=f"agent {i}") for i in range(8)]
+    light, dark = (render(lambda: figure(many), "svg", dark=dark).decode() for dark in (False, True))
+    assert "#444444" in light
+    assert not {"#444444", "#0072b2"} & set(re.findall("#[0-9a-f]{6}", dark))  # they could not be seen
 
 
 def test_global_state_is_untouched(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def _logarithmic(ax: Axes, positions: Sequence[int], unit: str) -> None:
     ax.set_xticks([0, *(10**n for n in range(math.ceil(math.log10(first)), math.floor(math.log10(last)) + 1))])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter("{x:,.0f}")
-    ax.set_xlim(left=-0.1 * first)
+    ax.set_xlim(-0.1 * first, 1.15 * last)
     ax.set_xlabel(f"{unit} (logarithmic from {first:,})")
 
 

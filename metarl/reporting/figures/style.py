@@ -16,6 +16,7 @@ from metarl.errors import UserError
 
 FORMATS = (".png", ".svg", ".pdf")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8c564b", "#444444")  # Okabe & Ito
+ON_DARK = {"#0072b2": "#7b93ff", "#8c564b": "#c49c94", "#444444": "#c7c7c7"}  # too dark there
 MARKERS = "os^Dv<>P"
 DASHES: Any = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 REFERENCE_DASHES: Any = {"oracle": (0, (5, 2)), "random": (0, (1, 1.5))}
@@ -100,11 +101,16 @@ class Look(NamedTuple):
 
 
 def looks(n: int) -> list[Look]:
-    """A look for each of n curves."""
-    return [Look(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)]) for i in range(n)]
+    """A look for each of n curves, on the page that `render` draws for."""
+    colours = [ON_DARK.get(colour, colour) for colour in COLOURS] if _is_dark() else COLOURS
+    return [Look(colours[i % len(colours)], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)]) for i in range(n)]
+
+
+def _is_dark() -> bool:
+    return bool(mpl.rcParams["text.color"] == DARK["text.color"])
 
 
 def house() -> Any:
     """The house style, in the text colours that `render` may have chosen."""
-    chosen = {name: mpl.rcParams[name] for name in DARK} if mpl.rcParams["text.color"] == DARK["text.color"] else {}
+    chosen = {name: mpl.rcParams[name] for name in DARK} if _is_dark() else {}
     return STYLE | chosen
