@@ -37,7 +37,7 @@ from metarl.meta import inner
 from metarl.meta.outer import sum_in_order
 from metarl.meta.shards import on_threads
 from metarl.meta.trust_region_step import Local, TrustRegion, trust_region_step
-from metarl.nets.params import Params, flatten, unflatten
+from metarl.nets.params import Params, flatten, on, unflatten
 from metarl.nets.policies import Policy
 from metarl.ops import trust_region
 from metarl.ops.surrogates import importance_ratio
@@ -148,10 +148,10 @@ def meta_step(policy: Policy, params: Params, data: MetaBatch, config: Config) -
 def train(config: Config, source: TaskFamily, run: Run) -> None:
     """Train until `config.iterations`, from the run's last checkpoint if there is one."""
     key, policy = Key(run.seed)("maml-trpo"), config.policy(source)
-    params = policy.init(key("init").torch())
+    params = on(policy.init(key("init").torch()), run.device)
     restored = run.restore()
     if restored is not None:
-        params = policy.project(restored[1]["params"])
+        params = policy.project(on(restored[1]["params"], run.device))
     batches = MetaBatches(config, source, policy, key)
     with run.loop(
         config.iterations, checkpoint_every=config.checkpoint_every, state=lambda: {"params": params}

@@ -14,12 +14,13 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from metarl.ambient import plain_torch
 from metarl.envs.wrappers.task_observed import TaskObserved
 from metarl.integrations import sb3_ppo as ppo
 from metarl.learning.non_adaptive import Controller, Fixed
-from metarl.nets.params import Params
+from metarl.nets.params import Params, device_of
 from metarl.nets.policies import CategoricalPolicy, GaussianPolicy
 from metarl.runs.run import Run
 from metarl.seeding import Key
@@ -63,7 +64,14 @@ class Oracle(Fixed):
 
     def controller(self, tasks: Tasks, episodes: int, key: Key) -> Controller:
         """The most likely actions."""
-        return lambda obs, t: self.policy.distribution(self.params, torch.from_numpy(obs)).mode().numpy()
+        device = device_of(self.params)
+
+        def act(obs: Array, t: int) -> Array:
+            likeliest: Tensor = self.policy.distribution(self.params, torch.from_numpy(obs).to(device)).mode()
+            actions: Array = likeliest.cpu().numpy()
+            return actions
+
+        return act
 
 
 @plain_torch()

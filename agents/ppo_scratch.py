@@ -13,6 +13,7 @@ from metarl.integrations import sb3_ppo as ppo
 from metarl.learning.fine_tuning import FineTuning
 from metarl.learning.gradient_adaptation import Adapting
 from metarl.learning.settings import check_range
+from metarl.nets.params import on
 from metarl.runs.run import Run
 from metarl.seeding import Key
 from metarl.tasks import TaskFamily
@@ -42,7 +43,7 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
     with run.loop(config.iterations, checkpoint_every=1, state=lambda: {"policy": state}) as loop:
         for _ in loop:
             loop.log({}, {})
-    config.choose(config.policy(source), config.params(state), source, run)
+    config.choose(config.policy(source), on(config.params(state), run.device), source, run)
 
 
 @plain_torch()

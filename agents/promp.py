@@ -37,7 +37,7 @@ from metarl.learning.settings import check_range
 from metarl.meta import inner
 from metarl.meta.outer import sum_in_order
 from metarl.meta.shards import on_threads, total
-from metarl.nets.params import Params, flatten, unflatten
+from metarl.nets.params import Params, flatten, on, unflatten
 from metarl.nets.policies import Policy
 from metarl.ops import finite
 from metarl.ops.surrogates import adapted_penalty, clipped_surrogate, importance_ratio
@@ -136,7 +136,7 @@ def meta_update(
     Raises:
         NonFiniteError: a loss, its gradient or a parameter is not finite.
     """
-    rule, n_tasks, weights = config.rule(policy), len(data), theta.new_tensor(penalties)
+    rule, n_tasks, weights = config.rule(policy), len(data), torch.tensor(penalties).to(theta)
     with on_threads(config.threads) as each:
         shards = [Objective(policy, rule, shard, like, n_tasks) for shard in data.shards()]
         for _ in range(config.updates):
@@ -165,10 +165,10 @@ def meta_update(
 def train(config: Config, source: TaskFamily, run: Run) -> None:
     """Train until `config.iterations`, from the run's last checkpoint if there is one."""
     key, policy = Key(run.seed)("promp"), config.policy(source)
-    params, penalties = policy.init(key("init").torch()), [config.kl_penalty] * config.inner_steps
+    params, penalties = on(policy.init(key("init").torch()), run.device), [config.kl_penalty] * config.inner_steps
     restored = run.restore()
     if restored is not None:
-        params, penalties = policy.project(restored[1]["params"]), restored[1]["penalties"]
+        params, penalties = policy.project(on(restored[1]["params"], run.device)), restored[1]["penalties"]
     theta = flatten(params).requires_grad_()
     adam = Adam([theta], config.step_size)
     if restored is not None:

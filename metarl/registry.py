@@ -226,21 +226,23 @@ class Opened(NamedTuple):
         return self.learner.load(self.run, self.source)
 
 
-def open_run(folder: str | Path, data_root: Path | None = None) -> Opened:
+def open_run(folder: str | Path, data_root: Path | None = None, device: str = "cpu") -> Opened:
     """A run, its learner and its source, to read.
 
     Args:
         folder: of the run.
         data_root: the folder that holds the data sets; by default that of the training.
+        device: where the agent is to compute, wherever it was trained; see `metarl.parallel.choose_device`.
 
     Raises:
-        UserError: there is no run, it is damaged, or it names what is not here.
+        UserError: there is no run, this machine has no such device, it is damaged, or it names what is not here.
     """
-    from metarl.runs.run import Run  # loads torch, which names alone do not need
+    from metarl.parallel import choose_device  # loads torch, which names alone do not need
+    from metarl.runs.run import Run
 
     name = Run.open(folder).learner
     module = learner(name, f"agent in {folder}")
-    run = Run.open(folder, module.Config)
+    run = Run.open(folder, module.Config, choose_device(device))
     return Opened(module, run, source_of(run, **_place(run, data_root)))
 
 

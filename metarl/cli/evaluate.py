@@ -12,7 +12,7 @@ import tyro
 
 from metarl import registry
 from metarl.cli.options import Count, File, Group, Id, Name, Words, asks_for_help, check_output, fail, first, parse
-from metarl.cli.targets import existing_run, saved_curve, source_group, usable
+from metarl.cli.targets import chosen_device, existing_run, saved_curve, source_group, usable
 from metarl.cli.terminal import say
 from metarl.plugins import plugins
 
@@ -34,6 +34,7 @@ class EvaluateOptions:
         steps: K, the bits of adaptation.
         episodes: fresh episodes a bit of adaptation may use, and as many that judge each score.
         seed: names the streams of the evaluation.
+        device: where a run computes, as for train; by default the CPU, wherever it was trained.
         oracle: an evaluated ppo-oracle run (or its curve's JSON) whose mean is the reference line; by default
             the optimum, where it is known in closed form.
         json: write the curve here too.
@@ -53,6 +54,7 @@ class EvaluateOptions:
     steps: int = 3
     episodes: int = 40
     seed: int = 0
+    device: str = "cpu"
     oracle: File = None
     json: File = None
     csv: File = None
@@ -87,6 +89,8 @@ def evaluate(words: Sequence[str]) -> int:
         fail(f"{target} must be trained first (metarl train {target} ...); then give the run folder")
     group = source_group(agent.source, target, Words(rest))
     options, source = parse(f"metarl evaluate {target}", rest, command, group)
+    if options.device not in ("cpu", "auto"):
+        fail(f"{target} needs no training and computes on the CPU alone: leave --device {options.device} out")
     source = _asked_for(usable(source, options.family or options.dataset), options)
     _check_outputs(options)
     curve = _measure(agent.make(source), target, source, options, trained=False)
@@ -119,7 +123,7 @@ def _apart(options: EvaluateOptions) -> str:
 
 def evaluate_run(folder: Path, options: EvaluateOptions) -> None:
     """Measure a run and write the curve into its folder."""
-    opened = registry.open_run(folder, options.data_root)
+    opened = registry.open_run(folder, options.data_root, chosen_device(options.device))
     run = opened.run
     source = _asked_for(opened.source, options)
     stem = "curve" + _apart(options)

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from metarl.cli.options import File, Group, asks_for_help, check_output, fail, first, parse
+from metarl.cli.targets import chosen_device
 from metarl.cli.terminal import complain, say
 
 
@@ -22,12 +23,14 @@ class PredictOptions:
         query: pictures to classify.
         json: write the probabilities of all classes here too.
         batch_norm: what pictures are normalised with, unless as in training: transductive or support.
+        device: where it computes, as for train; by default the CPU, wherever it was trained.
     """
 
     support: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     query: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")]
     json: File = None
     batch_norm: Literal["transductive", "support"] | None = None
+    device: str = "cpu"
 
 
 def predict(words: Sequence[str]) -> int:
@@ -48,7 +51,7 @@ def predict(words: Sequence[str]) -> int:
     from metarl.fewshot.loading import load_run
     from metarl.files import write_atomically
 
-    run, learner = load_run(target, options.batch_norm)
+    run, learner = load_run(target, options.batch_norm, chosen_device(options.device))
     from metarl.fewshot.datasets.archives import some
 
     known = [label for label in files if label in (run.recall("trained_on") or {}).get("classes", ())]

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metarl.cli.targets import chosen_device
 from metarl.cli.terminal import complain, say
-from metarl.cli.training import Training, TrainOptions, check_device
+from metarl.cli.training import Training, TrainOptions
 from metarl.errors import UserError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def check(training: Training) -> None:
         raise UserError(f"--jobs is {options.jobs}; it must be at least 1")
     if any(word.partition("=")[0] == "--seed" for word in training.words.typed):
         raise UserError("give --seed or --seeds, not both")
-    check_device(options.device)
+    chosen_device(options.device)
     for folder in (seed_folder(options, seed) for seed in options.seeds):
         if (folder / CONFIG).exists() and not options.resume:
             raise UserError(f"{folder} already holds a run; --resume continues it, or choose another --out")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from metarl import registry
 from metarl.cli.options import Group, Words, fail
+from metarl.cli.terminal import say
 from metarl.errors import UserError, unknown
 from metarl.learning.brought import Kind, check_brought
 from metarl.plugins import plugins
@@ -69,6 +70,20 @@ def existing_run(target: str, instead: Iterable[str] = ()) -> Path:
 def source_flag(kind: Kind | None) -> str:
     """How an agent is told where its tasks come from."""
     return {"family": "--family ID", "dataset": "--dataset NAME", None: "--family ID (or --dataset NAME)"}[kind]
+
+
+def chosen_device(name: str) -> str:
+    """The device that --device names; which one `auto` has taken is said.
+
+    Raises:
+        UserError: this machine has no such device.
+    """
+    from metarl.parallel import choose_device  # loads torch
+
+    device = choose_device(name)
+    if name == "auto":
+        say(f"--device auto: {device}")
+    return device
 
 
 def saved_curve(path: Path) -> AdaptationCurve:

@@ -9,8 +9,9 @@ from typing import Any
 from metarl import registry
 from metarl.cli.options import Group, asks_for_help, parse
 from metarl.cli.seeds import train_seeds
+from metarl.cli.targets import chosen_device
 from metarl.cli.terminal import complain, say
-from metarl.cli.training import Training, TrainOptions, check_device, understood
+from metarl.cli.training import Training, TrainOptions, understood
 from metarl.errors import UserError
 from metarl.learning.brought import blame
 from metarl.naming import resolve
@@ -35,7 +36,7 @@ def train_one(training: Training) -> int:
     from metarl.runs.run import Run
 
     name, learner, options, config, source, _ = training
-    device, callbacks = check_device(options.device), _callbacks(options)
+    device, callbacks = chosen_device(options.device), _callbacks(options)
     begin = Run.resume if options.resume else Run.create
     run = begin(options.out, learner=name, config=config, source=source, seed=options.seed, device=device)
     if (root := getattr(source, "data_root", None)) is not None:

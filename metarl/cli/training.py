@@ -32,7 +32,7 @@ class TrainOptions:
         seeds: train each of these, into --out with the seed behind it: runs/x-0, runs/x-1, ...
         jobs: how many of the seeds at a time.
         measure_on: tasks that the seeds are measured on at the end, for one table: validation, test or none.
-        device: a torch device, such as cpu or cuda.
+        device: where it computes: cpu, cuda, cuda:1, ..., or auto, the first that there is of cuda, mps and cpu.
         resume: continue the run in --out with the options as before (--iterations may be raised);
             --resume RUN alone does so with all that the run was made with.
         preset_config: a named set of defaults for the agent's options; by default the one that fits the family or
@@ -172,12 +172,3 @@ def _said(agent: Agent, preset: str, source: Any) -> str:
     others = ", ".join(name for name in named if name != preset)
     what = purpose(agent.learner, preset)
     return f"{source.name}: preset {preset} of {agent.name} ({what}){time}; --preset-config takes {others} instead"
-
-
-def check_device(name: str) -> str:
-    """The name of a device that this machine has."""
-    from metarl.parallel import has_device
-
-    if not has_device(name):
-        fail(f"this machine has no device {name!r}; --device cpu always works")
-    return name

@@ -11,7 +11,7 @@ import tyro
 
 from metarl import registry
 from metarl.cli.options import Group, asks_for_help, check_output, fail, first, parse
-from metarl.cli.targets import existing_run
+from metarl.cli.targets import chosen_device, existing_run
 from metarl.cli.terminal import say
 from metarl.errors import unknown
 
@@ -31,6 +31,7 @@ class VideoOptions:
         steps: K, the bits of adaptation before the second episode.
         episodes: fresh episodes a bit of adaptation may use.
         seed: names the streams of adaptation and of the filmed episodes.
+        device: where the agent computes, as for train; by default the CPU, wherever it was trained.
         fps: pictures a second; by default 20, or fewer so that a short episode lasts five seconds.
     """
 
@@ -41,6 +42,7 @@ class VideoOptions:
     steps: int = 3
     episodes: int = 40
     seed: int = 0
+    device: str = "cpu"
     fps: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
 
 
@@ -65,7 +67,7 @@ def video(words: Sequence[str]) -> int:
     budget = Budget(options.steps, options.episodes)
     check_output(check_film(options.out))
     draw_without_display()
-    opened = registry.open_run(existing_run(target))
+    opened = registry.open_run(existing_run(target), device=chosen_device(options.device))
     run, source = opened.run, opened.source
     if options.split not in source.splits:
         raise unknown(f"split of {source.name}", options.split, source.splits)

@@ -13,7 +13,7 @@ from metarl.errors import UserError, shown, unknown
 from metarl.experiments.origin import marked, origin_of, source_named
 from metarl.learning import presets
 from metarl.learning.contract import Source
-from metarl.parallel import has_device
+from metarl.parallel import choose_device
 from metarl.runs.run import Run
 
 
@@ -40,7 +40,7 @@ def train(
         source: a family or data set, or its name.
         out: the run folder; absent or empty, or the interrupted run with `resume`.
         seed: names every random stream.
-        device: a torch device.
+        device: where it computes: cpu, cuda, cuda:1, ..., or auto, the first that there is of cuda, mps and cpu.
         preset: a named set of defaults; by default the one that fits the source.
         callbacks: what watches the training and may stop it; see `metarl.Callback`.
         resume: go on with the run in `out`, all else being as before; `iterations` may be raised.
@@ -56,8 +56,7 @@ def train(
     modules = _modules(learner, options)
     options = {name: value for name, value in options.items() if name not in modules}
     config = _config(agent, learner, source, preset, options)
-    if not has_device(device):
-        raise UserError(f"this machine has no device {device!r}; 'cpu' always works")
+    device = choose_device(device)
     begin = Run.resume if resume else Run.create
     run = begin(out, learner=agent, config=config, source=source, seed=seed, device=device)
     try:
@@ -72,7 +71,7 @@ def train(
     return _usable(registry.Opened(learner, run, source), learner.load(run, source, **modules), **modules)
 
 
-def load(folder: str | Path) -> Any:
+def load(folder: str | Path, *, device: str = "cpu") -> Any:
     """The trained agent of a run, its family or data set made anew; of a few-shot run on images, a classifier.
 
     >>> agent = load(runs / "navigation")
@@ -82,15 +81,16 @@ def load(folder: str | Path) -> Any:
 
     Args:
         folder: of the run.
+        device: where it computes, as for `train`, wherever it was trained.
 
     Returns:
         What the learner gives: `curve` judges it on many tasks, `adapt` and `predict` put it on one
         (`metarl.learning.acting`). Or a `FewShotClassifier`, with `fit` and `predict`.
 
     Raises:
-        UserError: there is no run, it has no checkpoint yet, or it names what is not here.
+        UserError: there is no such run or device, it has no checkpoint yet, or it names what is not here.
     """
-    opened = registry.open_run(folder)
+    opened = registry.open_run(folder, device=device)
     return _usable(opened, opened.load())
 
 
@@ -101,7 +101,7 @@ def _usable(opened: registry.Opened, agent: Any, **modules: Any) -> Any:
         from metarl.fewshot.classifier import FewShotClassifier
 
         if opened.run.learner in LEARNERS:
-            return FewShotClassifier(agent if modules else str(opened.run.folder))
+            return FewShotClassifier(agent if modules else str(opened.run.folder), device=opened.run.device)
     return marked(agent, origin_of(opened))
 
 

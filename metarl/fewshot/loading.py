@@ -17,27 +17,28 @@ from metarl.fewshot.inputs import InputError
 from metarl.fewshot.learners.embedding import TrainedEmbedding
 from metarl.fewshot.learners.initialisation import TrainedInitialisation
 from metarl.fewshot.networks.batch_norm import BatchNormMode
-from metarl.parallel import has_device
+from metarl.parallel import choose_device
 from metarl.runs.run import Run
 
 Trained = TrainedEmbedding | TrainedInitialisation
 
 
-def load_run(folder: str | Path, batch_norm: BatchNormMode | None = None) -> tuple[Run, Trained]:
+def load_run(folder: str | Path, batch_norm: BatchNormMode | None = None, device: str = "cpu") -> tuple[Run, Trained]:
     """A few-shot run and its trained learner, from its last checkpoint; the data set itself is not read.
 
     Args:
         folder: of the run.
         batch_norm: another mode than the run's: `transductive` and `support` may stand for each other.
+        device: where it computes, wherever it was trained; see `metarl.parallel.choose_device`.
 
     Raises:
-        UserError: there is no such run, it has no checkpoint, or it does not classify images.
+        UserError: there is no such run or device, it has no checkpoint, or it does not classify images.
     """
     name = Run.open(folder).learner
     if name not in LEARNERS:
         raise UserError(f"{folder} is a run of {name}, which classifies no images; give one of {', '.join(LEARNERS)}")
     learner = importlib.import_module(LEARNERS[name][0])
-    run = Run.open(folder, learner.Config)
+    run = Run.open(folder, learner.Config, choose_device(device))
     try:
         source = make_dataset(run.source["name"], **run.source["options"])
     except (KeyError, TypeError, ValueError) as error:
@@ -59,10 +60,7 @@ def moved(model: Any, device: str | torch.device | None) -> Any:
     """
     if device is None:
         return model
-    if not has_device(device):
-        raise InputError(f"this machine has no device {str(device)!r}; device='cpu' always works")
-    if isinstance(model, TrainedInitialisation):
-        model.network.to(str(device))
-        return replace(model, params={name: value.to(device) for name, value in model.params.items()})
-    (model.network if isinstance(model, TrainedEmbedding) else model).to(device)
-    return model
+    try:
+        return model.to(choose_device(device))
+    except UserError as error:
+        raise InputError(str(error)) from None

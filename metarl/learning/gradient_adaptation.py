@@ -19,7 +19,7 @@ from metarl.learning.contract import Budget, Scores, mean_steps
 from metarl.learning.places import Place, Where, episodes_in, place
 from metarl.learning.policy_gradient import Experience, loss, prepare
 from metarl.meta import inner
-from metarl.nets.params import Params
+from metarl.nets.params import Params, device_of
 from metarl.nets.policies import Policy
 from metarl.ops.finite import finite_rows
 from metarl.parallel import intra_op_threads
@@ -156,9 +156,9 @@ class Adapting(Acts):
             if k and not whole.all():  # act with the first parameters in place of those that cannot
                 params = {name: torch.where(_like(whole, value), value, start[name]) for name, value in params.items()}
             episodes = play(params, k)
-            means.append(torch.where(whole, episodes.returns().mean(1), torch.nan))
+            means.append(torch.where(whole.cpu(), episodes.returns().mean(1), torch.nan))
             steps_taken.append(episodes.valid.sum((1, 2)))
-            return prepare(episodes, self.gamma, self.gae_lambda)
+            return prepare(episodes, self.gamma, self.gae_lambda).to(device_of(params))
 
         def task_losses(params: Params, experience: Experience) -> Tensor:
             return loss(self.policy, params, experience)

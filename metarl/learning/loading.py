@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 
 from metarl.errors import UserError
-from metarl.nets.params import Params
+from metarl.nets.params import Params, on
 from metarl.runs.run import Run
 from metarl.seeding import Key
 
@@ -32,7 +32,7 @@ def params_in(state: Mapping[str, Any]) -> Params:
 def load_params(
     run: Run, policy: Parameterised, source: str, params_of: Callable[[Mapping[str, Any]], Params] = params_in
 ) -> Params:
-    """The parameters of a run's last checkpoint, within the policy's bounds.
+    """The parameters of a run's last checkpoint, within the policy's bounds, on the run's device.
 
     Args:
         run: trained with such a policy.
@@ -56,4 +56,4 @@ def load_params(
         raise misfit from None
     if shapes != expected:
         raise misfit
-    return policy.project(params)
+    return policy.project(on(params, run.device))

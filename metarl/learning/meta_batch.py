@@ -12,8 +12,8 @@ from metarl.errors import NonFiniteError
 from metarl.learning import policy_gradient
 from metarl.learning.policy_gradient import Experience
 from metarl.meta import inner
-from metarl.meta.shards import slices
-from metarl.nets.params import Params, unflatten
+from metarl.meta.shards import SHARD, slices
+from metarl.nets.params import Params, device_of, unflatten
 from metarl.nets.policies import Policy
 from metarl.ops import finite
 from metarl.sampling.blocks import Blocks
@@ -39,8 +39,9 @@ class MetaBatch:
         return [*self.support, self.query]
 
     def shards(self) -> list[MetaBatch]:
-        """The tasks a few at a time."""
-        return [self._select(tasks) for tasks in slices(len(self))]
+        """The tasks a few at a time; all together on an accelerator, which has its own ways to divide work."""
+        size = SHARD if self.query.weights.device.type == "cpu" else len(self)
+        return [self._select(tasks) for tasks in slices(len(self), size)]
 
     def _select(self, tasks: slice) -> MetaBatch:
         iterates = [{name: value[tasks] for name, value in params.items()} for params in self.iterates]
@@ -126,7 +127,7 @@ def adapt_to_tasks(
     Args:
         env: T tasks.
         policy: called with stacked parameters.
-        params: one set, where every task starts.
+        params: one set, where every task starts; the data of the steps lie on its device.
         rule: the inner loop.
         key: names the streams.
         gamma: discount.
@@ -136,6 +137,7 @@ def adapt_to_tasks(
         NonFiniteError: an inner step led to parameters that are not finite; their tasks are named.
     """
     support: list[Experience] = []
+    device = device_of(params)
 
     def check(current: Params) -> None:
         try:
@@ -146,7 +148,7 @@ def adapt_to_tasks(
     def collect(current: Params, k: int) -> Experience:
         check(current)
         episodes = rollout(env, policy, current, key("support", k))
-        support.append(policy_gradient.prepare(episodes, gamma, gae_lambda))
+        support.append(policy_gradient.prepare(episodes, gamma, gae_lambda).to(device))
         return support[-1]
 
     def loss(values: Params, experience: Experience) -> Tensor:
@@ -156,7 +158,7 @@ def adapt_to_tasks(
     iterates = inner.adapt(inner.stack(params, len(env.tasks)), loss, collect, first_order)
     check(iterates[-1])
     episodes = rollout(env, policy, iterates[-1], key("query"))
-    return MetaBatch(support, iterates, policy_gradient.prepare(episodes, gamma, gae_lambda))
+    return MetaBatch(support, iterates, policy_gradient.prepare(episodes, gamma, gae_lambda).to(device))
 
 
 def _with_episodes(error: NonFiniteError, gathered: Sequence[Experience], tasks: Tasks) -> NonFiniteError:

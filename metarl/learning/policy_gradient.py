@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
+import torch
 from torch import Tensor
 
 from metarl.nets.params import Params
@@ -30,6 +31,15 @@ class Experience:
         """The mean of `values (T, E, H)` over the valid steps of every task, `(T,)`."""
         return (values * self.weights).sum((1, 2))
 
+    def to(self, device: torch.device | str) -> Experience:
+        """The same on another device."""
+        return replace(
+            self,
+            episodes=self.episodes.to(device),
+            advantages=self.advantages.to(device),
+            weights=self.weights.to(device),
+        )
+
     def select(self, index: slice | tuple[slice, ...]) -> Experience:
         """Some of the tasks, or of their episodes."""
         episodes = Episodes(**{f.name: getattr(self.episodes, f.name)[index] for f in fields(Episodes)})
@@ -42,7 +52,7 @@ class Experience:
 
 
 def prepare(episodes: Episodes, gamma: float, gae_lambda: float) -> Experience:
-    """Advantages by the linear feature baseline, normalised per task."""
+    """Advantages by the linear feature baseline, normalised per task; in double precision, so on the CPU."""
     rewards, valid = episodes.rewards.double(), episodes.valid
     targets = returns.discounted_returns(rewards, valid, gamma)
     values = baselines.fit_linear_baseline(episodes.obs, targets, valid)

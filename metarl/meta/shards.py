@@ -25,16 +25,20 @@ class Each(Protocol):
         """The results, in the order of the shards."""
 
 
-def slices(n_tasks: int) -> list[slice]:
+def slices(n_tasks: int, size: int = SHARD) -> list[slice]:
     """The shards of a batch of tasks."""
-    return [slice(i, min(i + SHARD, n_tasks)) for i in range(0, n_tasks, SHARD)]
+    return [slice(i, min(i + size, n_tasks)) for i in range(0, n_tasks, size)]
 
 
 @contextmanager
 def on_threads(n: int) -> Iterator[Each]:
     """Work on shards with n threads of one intra-op thread each; what comes out does not depend on n."""
-    with intra_op_threads(1), ThreadPoolExecutor(n) as pool:
-        yield lambda function, parts: list(pool.map(function, parts))
+    with intra_op_threads(1):
+        if n == 1:
+            yield lambda function, parts: list(map(function, parts))
+            return
+        with ThreadPoolExecutor(n) as pool:
+            yield lambda function, parts: list(pool.map(function, parts))
 
 
 def total(what: str, parts: Sequence[Tensor], n_tasks: int) -> Tensor:
@@ -43,7 +47,7 @@ def total(what: str, parts: Sequence[Tensor], n_tasks: int) -> Tensor:
     Raises:
         NonFiniteError: a shard's part is not finite; its tasks are named.
     """
-    for part, tasks in zip(parts, slices(n_tasks), strict=True):
+    for part, tasks in zip(parts, slices(n_tasks, -(-n_tasks // len(parts))), strict=True):
         check(part, what, range(n_tasks)[tasks], n_tasks)
     return sum_in_order(parts)
 

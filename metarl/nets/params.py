@@ -8,6 +8,16 @@ from torch import Tensor
 Params = dict[str, Tensor]
 
 
+def on(params: Params, device: torch.device | str) -> Params:
+    """The parameters on a device."""
+    return {name: value.to(device) for name, value in params.items()}
+
+
+def device_of(params: Params) -> torch.device:
+    """Where they lie."""
+    return next(iter(params.values())).device
+
+
 def flatten(params: Params) -> Tensor:
     """All parameters in one vector `(P,)`."""
     return torch.cat([value.reshape(-1) for value in params.values()])

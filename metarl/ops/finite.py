@@ -53,7 +53,7 @@ def check_tensors(tensors: Mapping[str, Tensor], what: str, infinite: Collection
     """
     checked = {name: value.detach() for name, value in tensors.items() if name not in infinite and value.numel()}
     checked = {name: value for name, value in checked.items() if value.is_floating_point()}
-    if checked and not torch.stack([value.abs().amax().double() for value in checked.values()]).isfinite().all():
+    if checked and not torch.stack([value.abs().amax() for value in checked.values()]).isfinite().all():
         for name, value in checked.items():
             if (broken := value[~value.isfinite()]).numel():
                 raise NonFiniteError(f"{what}{name} is {float(broken[0])}")

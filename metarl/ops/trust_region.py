@@ -39,24 +39,27 @@ def conjugate_gradient(product: Product, b: Tensor, iterations: int = 10, tolera
         product: v -> A v.
         b: `(P,)`.
         iterations: at most this many products.
-        tolerance: stop when the squared residual falls below this.
+        tolerance: x moves no more once the squared residual has fallen below this.
     """
     x = torch.zeros_like(b)
     r = b.clone()
     p = b.clone()
     rr = r @ r
-    done = 0
-    while done < iterations and rr > tolerance:
+    products = 0
+    for _ in range(iterations):
+        going = rr > tolerance
+        if rr.device.type == "cpu" and not going:  # an accelerator would have to be waited for: there x stays
+            break
         ap = product(p)
-        done += 1
-        alpha = rr / (p @ ap)
+        products += 1
+        alpha = torch.where(going, rr / (p @ ap), 0)
         x = x + alpha * p
         r = r - alpha * ap
         rr_next = r @ r
-        p = r + (rr_next / rr) * p
+        p = r + torch.where(going, rr_next / rr, 0) * p
         rr = rr_next
     norm = float(b.norm())
-    return Solution(x, float(x @ (b - r)), float(r.norm()) / norm if norm else 0.0, done)
+    return Solution(x, float(x @ (b - r)), float(r.norm()) / norm if norm else 0.0, products)
 
 
 def gauss_newton_product(description: tuple[Tensor, ...], theta: Tensor, middle: Middle) -> Product:

@@ -201,4 +201,4 @@ def _palette(pictures: Sequence[Image.Image]) -> Image.Image:
     together = Image.new("RGB", (width, height * len(pictures)))
     for i, picture in enumerate(pictures):
         together.paste(picture, (0, i * height))
-    return together.quantize(GIF_COLOURS, Image.Quantize.FASTOCTREE)  # keeps rare colours, which words and arrows are
+    return together.quantize(GIF_COLOURS)

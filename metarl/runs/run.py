@@ -60,16 +60,16 @@ class Run:
         config: the learner's config; a dict if the run was opened without a config class.
         source: `{"name": ..., "options": {...}}`, where its tasks come from.
         seed: of every stream.
-        device: where it trains.
+        device: where it computes: where it trains, and where `load` puts what it loads.
     """
 
-    def __init__(self, folder: Path, record: dict[str, Any], config: Any, *, writable: bool) -> None:
+    def __init__(self, folder: Path, record: dict[str, Any], config: Any, *, writable: bool, device: str) -> None:
         self.folder = folder
         self.config = config
         self.learner: str = record["learner"]
         self.source: dict[str, Any] = record["source"]
         self.seed: int = record["seed"]
-        self.device: str = record["device"]
+        self.device = device
         self._record = record
         self._writable = writable
         self._manifest = checkpoints.latest(folder / "checkpoints")
@@ -102,15 +102,16 @@ class Run:
             write_record(folder, record)
         except OSError as error:
             raise UserError(f"{folder} cannot hold a run: {error.strerror}; choose another folder") from None
-        return Run(folder, record, config, writable=True)
+        return Run(folder, record, config, writable=True, device=device)
 
     @staticmethod
-    def open(folder: str | Path, config_class: type | None = None) -> Run:
+    def open(folder: str | Path, config_class: type | None = None, device: str = "cpu") -> Run:
         """An existing run, to read: nothing in the folder is created or changed.
 
         Args:
             folder: of the run.
             config_class: the learner's config dataclass; without it `config` is a dict.
+            device: where it is to compute, wherever it was trained.
 
         Raises:
             UserError: there is no run, or its config.json is damaged or does not fit the class.
@@ -120,7 +121,7 @@ class Run:
         config = record["config"]
         if config_class is not None:
             config = build(config_class, config, f"config of {folder / CONFIG}")
-        return Run(folder, record, config, writable=False)
+        return Run(folder, record, config, writable=False, device=device)
 
     @staticmethod
     def resume(
@@ -146,7 +147,7 @@ class Run:
             old["config"] = as_of_today(type(config), old["config"])
         check_identity(folder, old, new, may_grow=getattr(config, "iterations_may_grow", True))
         changed = {"config": new["config"], "device": device}
-        run = Run(folder, {**old, **changed}, config, writable=True)
+        run = Run(folder, {**old, **changed}, config, writable=True, device=device)
         run._rewind()
         if any(old[name] != value for name, value in changed.items()):
             write_record(folder, run._record)
@@ -301,7 +302,7 @@ class Run:
         """
         if self._load is None:
             raise ValueError("give attach() a `load`: how the learner of a run is loaded")
-        now = Run(self.folder, self._record, self.config, writable=False)
+        now = Run(self.folder, self._record, self.config, writable=False, device=self.device)
         now._snapshot = (
             iteration,
             torch.load(io.BytesIO(checkpoints.pack(state)), map_location="cpu", weights_only=True),

@@ -198,13 +198,7 @@ class ImageSource(ABC):
         turns = np.concatenate(
             [np.take_along_axis(a["rotation"], a[f"{s}_label"], 1).ravel() for s in ("support", "query")]
         )
-        pixels = torch.from_numpy(np.take(self.images.pixels, index, axis=0))
-        for quarter in (1, 2, 3):
-            rows = np.flatnonzero(turns == quarter)
-            if len(rows):
-                at = torch.from_numpy(rows)
-                pixels[at] = pixels[at].rot90(quarter, (2, 3))
-        values = pixels.to(device).float().div_(255)
+        values = self.images.gather(index, turns, device)
         cut = a["support"].size
         support_x, query_x = (
             part.view(*shape, *values.shape[1:])

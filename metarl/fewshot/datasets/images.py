@@ -1,4 +1,4 @@
-"""Labelled images held in memory."""
+"""Labelled images held in memory, and on the device that learns from them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from metarl.fewshot.datasets.sampling import Index
 
@@ -50,3 +52,31 @@ class Images:
         """63 bits that identify the classes and their sizes; tasks carry it, so they fit no other data."""
         text = json.dumps([self.classes, self.counts])
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+    @cached_property
+    def _moved(self) -> dict[torch.device, Tensor]:
+        return {}
+
+    def gather(self, index: Index, turns: NDArray[np.integer], device: torch.device | str = "cpu") -> Tensor:
+        """Images `(B, channels, height, width)` float32 in [0, 1] on a device.
+
+        All images move there once, as bytes, so a batch sends indices alone; on the CPU they stay where they are.
+
+        Args:
+            index: `(B,)`, which.
+            turns: `(B,)`, quarter turns of each.
+            device: where.
+        """
+        device = torch.device(device)
+        if device.type == "cpu":
+            pixels = torch.from_numpy(np.take(self.pixels, index, axis=0))
+        else:
+            if device not in self._moved:
+                self._moved[device] = torch.from_numpy(np.ascontiguousarray(self.pixels)).to(device)
+            pixels = self._moved[device][torch.from_numpy(index).to(device)]
+        for quarter in (1, 2, 3):
+            rows = np.flatnonzero(turns == quarter)
+            if len(rows):
+                at = torch.from_numpy(rows).to(device)
+                pixels[at] = pixels[at].rot90(quarter, (2, 3))
+        return pixels.float().div_(255)

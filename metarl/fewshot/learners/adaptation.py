@@ -21,11 +21,11 @@ from metarl.seeding import Key
 from metarl.tasks import Tasks
 
 
-def seeds(network: Network, key: Key, tasks: Tasks, device: str) -> Tensor | None:
-    """A seed for each task `(T,)`, by its index; None where the network draws nothing."""
+def seeds(network: Network, key: Key, tasks: Tasks) -> Tensor | None:
+    """A seed for each task `(T,)`, by its index, on the CPU, where it is read; None where the network draws nothing."""
     if not network.draws:
         return None
-    return torch.tensor([key(int(index)).integer() for index in tasks.indices], device=device)
+    return torch.tensor([key(int(index)).integer() for index in tasks.indices])
 
 
 def learn(network: Network, aux: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -12,8 +12,9 @@ from metarl.ambient import plain_torch
 from metarl.fewshot.batch import Batch
 from metarl.fewshot.datasets.image_source import ImageSource
 from metarl.fewshot.networks import chunks
+from metarl.fewshot.networks.distances import exact
 from metarl.fewshot.networks.embedding import EmbeddingNetwork
-from metarl.fewshot.networks.encoders import normalised_by
+from metarl.fewshot.networks.encoders import named_tensors, normalised_by
 from metarl.fewshot.networks.scores import accuracy
 from metarl.learning.contract import Budget, Scores
 from metarl.ops import finite
@@ -49,12 +50,11 @@ class TrainedEmbedding:
         chunk = self._tasks_together(tasks)
         rows, key = [], Key(seed)("embedding", "evaluate")
         for start in range(0, len(tasks), chunk):
-            batch = self.source.batch(some := tasks[start : start + chunk])
+            batch = self.source.batch(some := tasks[start : start + chunk], self.device)
             keys = [key(*some.place(t)) for t in range(len(some))]
             shown = shots_shown(batch, ways)
-            columns = [torch.full((len(batch),), 1 / ways, dtype=torch.float64)]
-            columns += self._accuracies(batch, ways, shown[1:], keys)
-            rows.append(torch.stack(columns, 1))
+            judged = torch.stack(self._accuracies(batch, ways, shown[1:], keys), 1).cpu().double()
+            rows.append(torch.cat([torch.full((len(batch), 1), 1 / ways, dtype=torch.float64), judged], 1))
         values = torch.cat(rows)
         finite.check_rows({"accuracy": values}, "a class probability", tasks)
         return Scores(
@@ -65,6 +65,16 @@ class TrainedEmbedding:
             kind="accuracy",
             protocol=f"{ways}-way, {self.rule}, without support images chance; batch norm: {norm}",
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes; the CPU where there are no numbers to learn."""
+        return next((value.device for value in named_tensors(self.network).values()), torch.device("cpu"))
+
+    def to(self, device: torch.device | str) -> TrainedEmbedding:
+        """The same on a device; its network is moved itself."""
+        self.network.to(device)
+        return self
 
     def _tasks_together(self, tasks: Tasks) -> int:
         """How many tasks are judged together within `chunks.BYTES`."""
@@ -80,7 +90,7 @@ class TrainedEmbedding:
         """Of each task `(T,)`, with the first k support images of each class, for every k shown."""
 
         def score(log_probabilities: Tensor) -> Tensor:
-            return accuracy(log_probabilities.double(), batch.query_y)
+            return accuracy(exact(log_probabilities), batch.query_y)
 
         def at(k: int) -> list[Key]:
             return [key("shots", k) for key in keys]

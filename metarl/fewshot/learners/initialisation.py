@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -73,13 +74,13 @@ class TrainedInitialisation:
         with torch.no_grad():
             together = self._tasks_together(tasks)
             for start in range(0, len(tasks), together):
-                batch = self.source.batch(tasks[start : start + together])
+                batch = self.source.batch(tasks[start : start + together], self.device)
                 if isinstance(self.network, Classifier):  # adapted convolutions in one batch are slow on a CPU
                     scores += [one(batch[i])[None] for i in range(len(batch))]
                 else:
                     scores.append(torch.func.vmap(one)(batch))
         shots, protocol = self._protocol(batch)
-        values = torch.cat(scores).double()
+        values = torch.cat(scores).cpu().double()
         finite.check_rows({"score": values[:, :1]}, "the score before adaptation", tasks)
         return Scores(
             values=values.numpy(),
@@ -88,6 +89,21 @@ class TrainedInitialisation:
             shots=tuple(shots if k else 0 for k in range(budget.steps + 1)),
             kind=self.source.kind,
             protocol=protocol,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(iter(self.params.values())).device
+
+    def to(self, device: torch.device | str) -> TrainedInitialisation:
+        """The same on a device; its network is moved itself."""
+        sizes = self.rule.step_size
+        if isinstance(sizes, Mapping):
+            sizes = {name: value.to(device) for name, value in sizes.items()}
+        params = {name: value.to(device) for name, value in self.params.items()}
+        return replace(
+            self, network=self.network.to(str(device)), params=params, rule=replace(self.rule, step_size=sizes)
         )
 
     def _tasks_together(self, tasks: Tasks) -> int:
@@ -140,4 +156,4 @@ def restored(network: Network, run: Run, source: SupervisedSource) -> TrainedIni
     model = {name: value for name, value in tensors.items() if not name.startswith("rule/")}
     training.put_back(params | network.still, model, run)
     rule = inner.Rule(learned or config.inner_step_size, TEST_STEPS, config.moves, 1)
-    return TrainedInitialisation(network, params, rule, source)
+    return TrainedInitialisation(network, params, rule, source).to(run.device)

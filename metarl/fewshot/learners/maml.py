@@ -184,7 +184,7 @@ def train(config: Config, source: SupervisedSource, run: Run, encoder: nn.Module
     goal = objective(network, rule, lean=config.lean)
 
     def data(tasks: Tasks, of: Key) -> tuple[Data, Query]:
-        return pairs(source.batch(tasks, run.device), seeds(network, of, tasks, run.device))
+        return pairs(source.batch(tasks, run.device), seeds(network, of, tasks))
 
     first = data(source.fixed("train", config.tasks), key("first"))
     plan = choose_plan(run, config.strategy, goal, meta, first, network.draws)

@@ -101,10 +101,10 @@ def train(config: Config, source: ImageSource, run: Run, network: EmbeddingNetwo
 
 
 def restored(network: EmbeddingNetwork, run: Run) -> EmbeddingNetwork:
-    """The network with the tensors of the run's last checkpoint, in evaluation mode.
+    """The network with the tensors of the run's last checkpoint, in evaluation mode, on the run's device.
 
     Raises:
         UserError: the run has no checkpoint yet, or it does not fit.
     """
     training.put_back(named_tensors(network), training.saved(run), run)
-    return network.eval()
+    return network.eval().to(run.device)

@@ -172,7 +172,7 @@ def train(config: Config, source: Any, run: Run, encoder: nn.Module | None = Non
 
     def data(tasks: Tasks, of: Key) -> Task:
         order = torch.tensor(tasks.arrays["minibatches"], device=run.device)
-        drawn = seeds(network, of, tasks, run.device)
+        drawn = seeds(network, of, tasks)
         return (source.batch(tasks, run.device), order, *(() if drawn is None else (drawn,)))
 
     first = data(with_order(source.fixed("train", config.tasks), key("first").numpy()), key("first draws"))

@@ -84,7 +84,8 @@ def fit(
     """
 
     def watched(iteration: int, data: Any) -> dict[str, float]:
-        numbers = {name: float(value.detach()) for name, value in step(iteration, data).items()}
+        scalars = step(iteration, data)
+        numbers = dict(zip(scalars, torch.stack([v.detach() for v in scalars.values()]).tolist(), strict=True))
         finite.check_numbers(numbers)
         finite.check_gradient(what.tensors())
         return numbers

@@ -120,20 +120,15 @@ class BaseClasses:
         """Labels there are."""
         return len(self.ids) * (QUARTERS if self.source.rotations else 1)
 
-    def draw(self, n: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Images `(n, C, H, W)` float32 in [0, 1] and labels `(n,)`: a class, then an image of it."""
+    def draw(self, n: int, rng: np.random.Generator, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """Images `(n, C, H, W)` float32 in [0, 1] and labels `(n,)` on a device: a class, then an image of it."""
         images = self.source.images
         label = rng.integers(len(self.ids), size=n)
         ids = self.ids[label]
         index = images.starts[ids] + (rng.random(n) * images.sizes[ids]).astype(np.int64)
-        pixels = torch.from_numpy(np.take(images.pixels, index, axis=0))
-        if self.source.rotations:
-            turns = rng.integers(QUARTERS, size=n)
-            for quarter in range(1, QUARTERS):
-                at = torch.from_numpy(np.flatnonzero(turns == quarter))
-                pixels[at] = pixels[at].rot90(quarter, (2, 3))
-            label = label + len(self.ids) * turns
-        return pixels.float().div_(255), torch.from_numpy(label)
+        turns = rng.integers(QUARTERS, size=n) if self.source.rotations else np.zeros(n, np.int64)
+        label = label + len(self.ids) * turns
+        return images.gather(index, turns, device), torch.from_numpy(label).to(device)
 
 
 def make_encoder(config: Config, source: ImageSource, seed: int) -> nn.Module:
@@ -167,11 +162,11 @@ def train(
     adam = torch.optim.Adam(network.parameters(), lr=config.step_size)
 
     def draw(iteration: int) -> dict[str, Tensor]:
-        images, labels = base.draw(config.minibatch, key("images", iteration).numpy())
+        images, labels = base.draw(config.minibatch, key("images", iteration).numpy(), run.device)
         return {"images": images, "labels": labels}
 
     def step(iteration: int, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
-        x, y = drawn["images"].to(run.device), drawn["labels"].to(run.device)
+        x, y = drawn["images"], drawn["labels"]
         with keyed_globals(key("draws", iteration)):
             scores = head(features(encoder, x))
             loss = F.cross_entropy(scores, y)
@@ -206,7 +201,7 @@ def load(
         if name.startswith("encoder.")
     }
     training.put_back(named_tensors(encoder), mine, run)
-    return TrainedEmbedding(network(encoder, config.batch_norm).eval(), source, rule)
+    return TrainedEmbedding(network(encoder, config.batch_norm).eval(), source, rule).to(run.device)
 
 
 @dataclass(frozen=True)
@@ -258,10 +253,10 @@ class FittedHead(EmbeddingNetwork):
             dampening=config.momentum,
             weight_decay=config.weight_decay,
         )
-        orders = [key("order").numpy() for key in keys]
+        rngs = [key("order").numpy() for key in keys]
+        orders = torch.from_numpy(np.stack([[r.permutation(images) for r in rngs] for _ in range(config.epochs)]))
         with torch.enable_grad():
-            for _ in range(config.epochs):
-                order = torch.from_numpy(np.stack([rng.permutation(images) for rng in orders])).to(device)
+            for order in orders.to(device):
                 for rows in torch.split(order, config.head_minibatch, 1):
                     scores = logits(support.take_along_dim(rows[..., None], 1), weight, other, self.scale)
                     # A sum over tasks: each head sees the mean loss of its own task.
