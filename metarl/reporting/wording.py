@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from metarl import registry
+from metarl.errors import UserError
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.evaluation.statistics import Interval
 from metarl.evaluation.storage import finite_or_none
+from metarl.plugins import plugins
 
 HEADINGS = {"return": "return", "accuracy": "accuracy, %", "mse": "mean squared error"}
 NONE = "–"  # nothing to say here
@@ -49,12 +51,13 @@ def setting(curve: AdaptationCurve) -> str:
 
 
 def _defaults(source: str) -> Mapping[str, Any]:
-    """The default options of a family or data set that is known by name; none of another."""
-    if source not in registry.families() | registry.datasets():
-        return {}
+    """The default options of a family or data set that is installed; none of another."""
+    own = {*registry.families(), *registry.datasets()}
+    if source not in own | plugins("families").keys() | plugins("datasets").keys():
+        return {}  # the name of a module in a file is no reason to run it
     try:
         fields = dataclasses.fields(registry.source_class(source))
-    except (ImportError, TypeError):  # of an extension that is no longer whole
+    except (UserError, TypeError):  # of a package that is broken: then all options are shown
         return {}
     return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
 

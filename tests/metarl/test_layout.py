@@ -75,10 +75,10 @@ def cut_off(made: Figure) -> list[str]:
     return [text for text, box in boxes if box.x0 < -1 or box.y0 < -1 or box.x1 > width + 1 or box.y1 > height + 1]
 
 
-@settings(max_examples=3, deadline=None, phases=[Phase.explicit, Phase.generate])
+@settings(max_examples=2, deadline=None, phases=[Phase.explicit, Phase.generate])
 @example(ODD[:5], "x" * 200, "y" * 200)
 @example(ODD[5:], "word " * 40, "W" * 99)
-@given(st.lists(NAMES, min_size=1, max_size=5), NAMES, NAMES)
+@given(st.lists(NAMES, min_size=1, max_size=3), NAMES, NAMES)
 def test_no_name_is_cut_off_or_breaks_a_picture(agents: list[str], family: str, task: str) -> None:
     shared = {"family": family, "options": {task: family}}
     curves = [curve(agent, float(i), **shared) for i, agent in enumerate(agents)]
@@ -97,11 +97,10 @@ def test_no_name_is_cut_off_or_breaks_a_picture(agents: list[str], family: str, 
 
 
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
-@pytest.mark.parametrize("name", ODD)
-def test_every_format_takes_every_name(name: str, kind: str) -> None:
+def test_every_format_takes_every_name(kind: str) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        assert len(render(lambda: figure([curve(name), curve("other")]), kind)) > 1000
+        warnings.simplefilter("ignore")  # letters that the font lacks
+        assert len(render(lambda: figure([curve(name) for name in ODD]), kind)) > 1000
 
 
 @given(st.lists(NAMES, max_size=6, unique=True))

@@ -17,7 +17,7 @@ from metarl.learning.contract import Budget
 from metarl.reporting.figures.profile import profile_figure
 from metarl.reporting.figures.style import render
 from metarl.reporting.plots import figure, plot_curves, plot_profiles
-from metarl.reporting.wording import problem
+from metarl.reporting.wording import problem, setting
 
 
 def curve(**changes: Any) -> AdaptationCurve:
@@ -186,6 +186,23 @@ def test_the_title_says_what_was_measured() -> None:
     )
     assert "2 test tasks in 5 rows, " in problem([curve(task_of=(0, 0, 2, 0, 2))])
     assert ", 1 to 2 seeds, " in problem([curve(), curve(agent="b", seeds=(3,), per_task=np.zeros((1, 5, 3)))])
+
+
+@pytest.mark.parametrize(
+    ("family", "preset", "options", "title"),
+    [
+        ("omniglot", "vinyals", {"ways": 5, "shots": 1, "queries": 15, "min_ways": None}, "omniglot, 5-way 1-shot"),
+        ("omniglot", "lake", {"ways": 20, "shots": 1, "queries": 2}, "omniglot, lake, 20-way 1-shot, queries=2"),
+        ("sinusoid", None, {"shots": 10, "queries": 10}, "sinusoid"),
+        ("sinusoid", None, {"shots": 5, "queries": 10}, "sinusoid, shots=5"),
+        ("metarl/BernoulliBandit-v0", "duan2016", {"arms": 5, "pulls": 100}, "BernoulliBandit-v0, pulls=100"),
+        ("metarl/Navigation2D-v0", "maml2017", {}, "Navigation2D-v0"),
+        ("antigravity:Family", "own", {"mass": 2.0}, "antigravity:Family, own, mass=2.0"),  # not imported for a title
+    ],
+)
+def test_titles_leave_defaults_out(family: str, preset: str | None, options: dict[str, Any], title: str) -> None:
+    assert setting(curve(family=family, preset=preset, options=options)) == title
+    assert "antigravity" not in sys.modules
 
 
 def test_scores_that_are_not_finite_are_drawn_as_gaps(tmp_path: Path) -> None:
