@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from metarl.agents.solvers.acting_bandit import ActingBandit
 from metarl.agents.solvers.bandit_belief import Belief
 from metarl.agents.solvers.bandit_strategies import (
     UCB1,
@@ -34,7 +35,9 @@ from metarl.agents.solvers.bandit_strategies import (
 )
 from metarl.agents.solvers.streams import choice_streams, in_parts
 from metarl.errors import UserError
+from metarl.learning.acting import Acts, check_counts
 from metarl.learning.contract import Budget, Scores
+from metarl.learning.places import Place, Where, place
 from metarl.seeding import Key
 from metarl.tasks import Tasks, TaskVectorEnv
 
@@ -106,7 +109,7 @@ class Play:
 
 
 @dataclass(frozen=True)
-class BanditSolver:
+class BanditSolver(Acts):
     """A strategy on a family of bandits.
 
     Attributes:
@@ -116,6 +119,17 @@ class BanditSolver:
 
     family: BanditFamily
     strategy: Strategy
+
+    def adapt(self, where: Where, steps: int | None = None, *, episodes: int = 40, seed: int = 0) -> ActingBandit:
+        """The strategy on one bandit, at the start of a trial: all adapting is within. See `Acts.adapt`."""
+        check_counts(steps or 0, episodes)
+        family: Any = self.family
+        return ActingBandit(place(family, where), self.strategy, family, Key(seed)("bandit solver", "act"))
+
+    def unadapted(self) -> ActingBandit:
+        """The same: at the start of a trial nothing is known."""
+        family: Any = self.family
+        return ActingBandit(Place(family, None, None), self.strategy, family, Key(0)("bandit solver", "act"))
 
     def play(self, tasks: Tasks, trials: int, key: Key) -> Play:
         """Play `trials` trials of each task, each beginning with the prior.

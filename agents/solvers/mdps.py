@@ -33,6 +33,7 @@ from metarl.agents.solvers.mdp_strategies import (
 )
 from metarl.agents.solvers.streams import choice_streams, in_parts
 from metarl.errors import UserError
+from metarl.learning.acting import PlansTrials
 from metarl.learning.contract import Budget, Scores
 from metarl.seeding import Key
 from metarl.tasks import Tasks, TaskVectorEnv
@@ -81,7 +82,7 @@ class MDPFamily(Protocol):
 
 
 @dataclass(frozen=True)
-class MDPSolver:
+class MDPSolver(PlansTrials):
     """A strategy on a family of tabular MDPs.
 
     Attributes:

@@ -162,6 +162,22 @@ class Acts(ABC):
         return self._unadapted.predict(observation, state, episode_start, deterministic, reward=reward)
 
 
+class PlansTrials(Acts):
+    """An agent that plays whole trials of a family at once, and says that it cannot be used step by step."""
+
+    def adapt(self, where: Where, steps: int | None = None, *, episodes: int = 40, seed: int = 0) -> Adapted:
+        """Refused.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(f"{type(self).__name__} plans whole trials and does not act step by step; it has a curve")
+
+    def unadapted(self) -> Adapted:
+        """Refused, as `adapt`."""
+        return self.adapt(None)
+
+
 def check_counts(steps: Any, episodes: Any = 1) -> None:
     """Check how much an agent is to adapt.
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 
+from metarl import registry
 from metarl.agents import rl2
 from metarl.agents.baselines import Oracle, Random, StandStill
 from metarl.agents.ppo_oracle import Oracle as PPOOracle
@@ -310,6 +311,41 @@ def test_stable_baselines_judges_agents_as_its_own():
     assert np.isfinite(mean)
     mean, _ = evaluation.evaluate_policy(remembering(PEARL), RL2Env(PEARL, 2, GOAL[0]), 2, warn=False)
     assert np.isfinite(mean)
+
+
+# Solvers
+
+
+@pytest.mark.parametrize("name", ["gittins", "thompson", "ucb1", "bayes-optimum"])
+def test_a_bandit_solver_driven_in_a_loop_scores_what_its_curve_says(name):
+    family = make_family("metarl/BernoulliBandit-v0", arms=3, pulls=8)
+    solver, tasks = registry.make_untrained(name, family), family.fixed("test", 3)[2:]
+    expected = solver.curve(tasks, Budget(0, 2000), 0).values.mean()
+    env, returns = family.make(tasks[0]), []
+    adapted = solver.adapt(env, steps=0)
+    for trial in range(150):
+        obs, _ = env.reset(seed=trial)
+        state, reward, over, total = None, None, False, 0.0
+        while not over:
+            arm, state = adapted.predict(obs, state, reward=reward)
+            assert env.action_space.contains(arm)
+            obs, reward, over, truncated, _ = env.step(arm)
+            total, over = total + reward, over or truncated
+        returns.append(total)
+    spread = np.std(returns, ddof=1) / math.sqrt(len(returns))
+    assert abs(np.mean(returns) - expected) < 4 * spread
+    with pytest.raises(UserError, match="has 8 pulls; begin another with state=None"):
+        adapted.predict(obs, state, reward=reward)
+    _, state = solver.predict(obs)
+    with pytest.raises(UserError, match="a solver learns from rewards"):
+        solver.predict(obs, state)
+
+
+def test_who_plans_whole_trials_says_so():
+    family = make_family("metarl/TabularMDP-v0", states=3, actions=2, steps=3, episodes=3)
+    for call in (lambda one: one.adapt(family.fixed("test", 1)), lambda one: one.predict(np.zeros(3))):
+        with pytest.raises(UserError, match="MDPSolver plans whole trials and does not act step by step"):
+            call(registry.make_untrained("psrl", family))
 
 
 # Behaviours that do not adapt
