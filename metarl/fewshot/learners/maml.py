@@ -85,6 +85,9 @@ class Config:
     """Images: the encoder (cbfinn/maml: strided for Omniglot, pooled for mini-ImageNet)."""
     width: int = 64
     """Images: filters a layer (cbfinn/maml: 64, mini-ImageNet 32)."""
+    encoder: str | None = None
+    """Images: an encoder of your own in place of the backbone, as mypackage.module:Name; called with `image_shape`,
+    (channels, height, width), it gives a torch.nn.Module from images (B, C, H, W) to features (B, F)."""
     batch_norm: Literal["transductive", "support"] = "transductive"
     """Images: what query images are normalised with (cbfinn/maml: each other, so transductive)."""
     norm_scale: bool = False
@@ -94,6 +97,7 @@ class Config:
     sums over 75 query images and divides by the shots, so 10/75 here for 1 shot, 10/15 for 5)."""
 
     def __post_init__(self) -> None:
+        encoder_choice.check_encoder_name(self.encoder)
         counts = ("iterations", "tasks", "inner_steps", "checkpoint_every", "log_every", "width", "halve_every")
         check_range(self, *counts, "train_queries", least=1)
         check_range(self, "inner_step_size", "outer_step_size", "clip", above=0)
@@ -174,7 +178,7 @@ def train(config: Config, source: SupervisedSource, run: Run, encoder: nn.Module
     """
     remember_classes(run, source)
     key = Key(run.seed)("maml")
-    encoder = encoder_choice.to_train(run, source, encoder, config.batch_norm)
+    encoder = encoder_choice.to_train(run, config, source, encoder)
     network = make_network(config, source, key, encoder).to(run.device)
     if config.train_queries is not None and isinstance(source, ImageSource):
         source = replace(source, queries=config.train_queries)
@@ -215,5 +219,5 @@ def load(run: Run, source: SupervisedSource, encoder: nn.Module | None = None) -
         UserError: the run has no checkpoint yet.
     """
     config: Config = run.config
-    encoder = encoder_choice.to_judge(run, source, encoder, config.batch_norm)
+    encoder = encoder_choice.to_judge(run, source, encoder)
     return restored(make_network(config, source, Key(run.seed)("maml"), encoder), run, source)

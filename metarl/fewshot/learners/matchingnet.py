@@ -131,7 +131,7 @@ def train(config: Config, source: ImageSource, run: Run, encoder: nn.Module | No
         run: where it is logged and saved.
         encoder: a module to start from, in place of the config's backbone; see `user_encoders`.
     """
-    encoder = encoder_choice.to_train(run, source, encoder, config.batch_norm)
+    encoder = encoder_choice.to_train(run, config, source, encoder)
     metric.train(config, source, run, make(config, source, run.seed, encoder), Key(run.seed)("matchingnet"))
 
 
@@ -142,7 +142,7 @@ def load(run: Run, source: ImageSource, encoder: nn.Module | None = None) -> Tra
     Raises:
         UserError: the run has no checkpoint yet.
     """
-    encoder = encoder_choice.to_judge(run, source, encoder, run.config.batch_norm)
+    encoder = encoder_choice.to_judge(run, source, encoder)
     network = metric.restored(make(run.config, source, run.seed, encoder), run)
     rule = "attention over support images" + (" in full context" if run.config.full_context else "")
     return TrainedEmbedding(network, source, rule)

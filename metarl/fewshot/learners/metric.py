@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from metarl.errors import UserError
 from metarl.fewshot.datasets.image_source import ImageSource
-from metarl.fewshot.learners import training
+from metarl.fewshot.learners import encoder_choice, training
 from metarl.fewshot.learners.trained_classes import remember_classes
 from metarl.fewshot.learners.training import halving
 from metarl.fewshot.networks.backbones import Backbone, make_backbone
@@ -43,6 +43,9 @@ class Config:
     """The encoder (Snell et al. 2017: four convolutions, pooled)."""
     width: int = 64
     """Filters a layer (Snell et al. 2017: 64)."""
+    encoder: str | None = None
+    """An encoder of your own in place of the backbone, as mypackage.module:Name; called with `image_shape`,
+    (channels, height, width), it gives a torch.nn.Module from images (B, C, H, W) to features (B, F)."""
     batch_norm: BatchNormMode = "running"
     """What images are normalised with at test time (Snell et al. 2017: running averages)."""
     checkpoint_every: int = 500
@@ -51,6 +54,7 @@ class Config:
     """Iterations between lines of metrics.jsonl, which hold means over them."""
 
     def __post_init__(self) -> None:
+        encoder_choice.check_encoder_name(self.encoder)
         counts = ("iterations", "tasks", "train_queries", "halve_every", "width", "checkpoint_every", "log_every")
         check_range(self, *counts, least=1)
         check_range(self, "step_size", above=0)

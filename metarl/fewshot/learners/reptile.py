@@ -74,12 +74,16 @@ class Config:
     """Images: the encoder (openai/supervised-reptile: strided for Omniglot, pooled for mini-ImageNet)."""
     width: int = 64
     """Images: filters a layer (Nichol et al. 2018: 64, mini-ImageNet 32)."""
+    encoder: str | None = None
+    """Images: an encoder of your own in place of the backbone, as mypackage.module:Name; called with `image_shape`,
+    (channels, height, width), it gives a torch.nn.Module from images (B, C, H, W) to features (B, F)."""
     batch_norm: Literal["transductive", "support"] = "transductive"
     """Images: what query images are normalised with."""
     norm_scale: bool = True
     """Images: whether batch normalisation has a scale beside its shift."""
 
     def __post_init__(self) -> None:
+        encoder_choice.check_encoder_name(self.encoder)
         counts = (
             "iterations",
             "tasks",
@@ -154,7 +158,7 @@ def train(config: Config, source: Any, run: Run, encoder: nn.Module | None = Non
     """
     remember_classes(run, source)
     key = Key(run.seed)("reptile")
-    encoder = encoder_choice.to_train(run, source, encoder, config.batch_norm)
+    encoder = encoder_choice.to_train(run, config, source, encoder)
     network = make_network(config, source, key, encoder).to(run.device)
     wanted: dict[str, Any] = {"shots": config.train_shots}
     if isinstance(source, ImageSource):
@@ -201,6 +205,6 @@ def load(run: Run, source: Any, encoder: nn.Module | None = None) -> TrainedInit
     Raises:
         UserError: the run has no checkpoint yet.
     """
-    encoder = encoder_choice.to_judge(run, source, encoder, run.config.batch_norm)
+    encoder = encoder_choice.to_judge(run, source, encoder)
     loaded = restored(make_network(run.config, source, Key(run.seed)("reptile"), encoder), run, source)
     return replace(loaded, rule=replace(loaded.rule, steps=TEST_STEPS))

@@ -46,6 +46,9 @@ class Config:
     """The encoder (Chen et al. 2019: four convolutions, pooled)."""
     width: int = 64
     """Filters a layer (Chen et al. 2019: 64)."""
+    encoder: str | None = None
+    """An encoder of your own in place of the backbone, as mypackage.module:Name; called with `image_shape`,
+    (channels, height, width), it gives a torch.nn.Module from images (B, C, H, W) to features (B, F)."""
     batch_norm: BatchNormMode = "running"
     """What images are normalised with at test time (Chen et al. 2019: running averages)."""
     checkpoint_every: int = 500
@@ -54,6 +57,7 @@ class Config:
     """Iterations between lines of metrics.jsonl, which hold means over them."""
 
     def __post_init__(self) -> None:
+        encoder_choice.check_encoder_name(self.encoder)
         counts = ("iterations", "minibatch", "width", "checkpoint_every", "log_every")
         check_range(self, *counts, least=1)
         check_range(self, "step_size", above=0)
@@ -152,7 +156,7 @@ def train(
     """
     remember_classes(run, source)
     key, base = Key(run.seed)("transfer"), BaseClasses.of(source)
-    encoder = encoder_choice.to_train(run, source, encoder, config.batch_norm)
+    encoder = encoder_choice.to_train(run, config, source, encoder)
     if encoder is None:
         encoder = make_encoder(config, source, run.seed)
     size = feature_size(encoder, source.image_shape)
@@ -192,7 +196,7 @@ def load(
         UserError: the run has no checkpoint yet.
     """
     config: Config = run.config
-    encoder = encoder_choice.to_judge(run, source, encoder, config.batch_norm)
+    encoder = encoder_choice.to_judge(run, source, encoder)
     if encoder is None:
         encoder = make_encoder(config, source, run.seed)
     mine = {
