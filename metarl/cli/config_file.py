@@ -21,6 +21,7 @@ class FileOptions(NamedTuple):
     path: Path
     agent: str | None
     flags: dict[str, list[str]]  # "--iterations": ["5"]
+    complete: bool = False  # whether it says all of the agent's config
 
 
 def read_options(path: Path) -> FileOptions:
@@ -91,7 +92,7 @@ def _of_run(file: Path, record: Mapping[str, Any]) -> FileOptions:
         for key, value in options.items():
             flag, words = _typed(f"--{part}.{key}", value, file)
             flags[flag] = words
-    return FileOptions(file, record["learner"], flags)
+    return FileOptions(file, record["learner"], flags, complete=True)
 
 
 def _typed(flag: str, value: Any, file: Path) -> tuple[str, list[str]]:

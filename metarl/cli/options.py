@@ -55,6 +55,7 @@ class Words(NamedTuple):
     typed: Sequence[str]
     file: Mapping[str, Sequence[str]] = {}  # flag -> the words after it
     where: str = ""  # the file
+    complete: bool = False  # whether the file leaves nothing of the agent's config to presets
 
     def peek(self, flag: str) -> str | None:
         """The value of a flag that decides which others exist."""

@@ -87,7 +87,7 @@ def understood(words: Sequence[str]) -> Training:
     if preset is not None and preset not in named:
         raise unknown(f"config preset of {name}", preset, named)
     before = None if preset else _config_before(typed, learner)
-    unasked = preset is None and before is None
+    unasked = preset is None and before is None and not typed.complete
     if unasked and len(groups) > 2:
         source = parse_last(f"metarl train {name}", typed, *groups)
         preset = preset_for(learner, usable(source, typed.peek("--family") or typed.peek("--dataset") or name))
@@ -118,7 +118,7 @@ def _agent_and_words(words: Sequence[str]) -> tuple[str, Words]:
     if name is None:
         first([], "AGENT", "train")
         raise AssertionError
-    return name, Words(typed, file.flags if file else {}, str(file.path) if file else "")
+    return name, Words(typed, file.flags, str(file.path), file.complete) if file else Words(typed)
 
 
 def _run_to_resume(typed: list[str]) -> str | None:

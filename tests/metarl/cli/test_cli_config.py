@@ -40,7 +40,8 @@ def test_options_come_from_a_file_and_what_is_typed_wins(tmp_path: Path) -> None
     assert (run.source["options"], run.config["hidden"], run.config["tasks"]) == ({"preset": "promp"}, [3], 2)
     (tmp_path / "my.json").write_text(json.dumps({"family": NAVIGATION, "iterations": 1, "tasks": 2, "episodes": 2}))
     assert metarl("train", "maml-trpo", "--config", tmp_path / "my.json", "--out", tmp_path / "c").code == 0
-    assert metarl("train", "--config", tmp_path / "a", "--out", tmp_path / "d", "--seed", 7).code == 0
+    said = metarl("train", "--config", tmp_path / "a", "--out", tmp_path / "d", "--seed", 7)
+    assert (said.code, "preset" in said.out) == (0, False)  # the run says all
     again = Run.open(tmp_path / "d")
     assert (again.config, again.seed) == (Run.open(tmp_path / "a").config, 7)
 
