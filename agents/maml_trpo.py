@@ -145,9 +145,12 @@ def meta_step(policy: Policy, params: Params, data: MetaBatch, config: Config) -
 
 
 @plain_torch()
-def train(config: Config, source: TaskFamily, run: Run) -> None:
-    """Train until `config.iterations`, from the run's last checkpoint if there is one."""
-    key, policy = Key(run.seed)("maml-trpo"), config.policy(source)
+def train(config: Config, source: TaskFamily, run: Run, network: Any = None) -> None:
+    """Train until `config.iterations`, from the run's last checkpoint if there is one.
+
+    `network` is one's own in Python for the policy (`metarl.nets.module.make_network`); `load` wants it again.
+    """
+    key, policy = Key(run.seed)("maml-trpo"), meta_policy_gradient.begin(config, source, run, network)
     params = on(policy.init(key("init").torch()), run.device)
     restored = run.restore()
     if restored is not None:
@@ -167,6 +170,6 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
             loop.log(metrics, timings)
 
 
-def load(run: Run, source: TaskFamily) -> Adapting:
+def load(run: Run, source: TaskFamily, network: Any = None) -> Adapting:
     """The agent of a run, from its last checkpoint; see `metarl.learning.meta_policy_gradient.load`."""
-    return meta_policy_gradient.load(run, source)
+    return meta_policy_gradient.load(run, source, network)

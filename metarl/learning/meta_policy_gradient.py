@@ -8,23 +8,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from metarl.ambient import plain_torch
 from metarl.errors import NonFiniteError, UserError
+from metarl.learning.brought_network import check_adapts, check_same, remember
 from metarl.learning.contract import Budget
 from metarl.learning.gradient_adaptation import Adapting, validation_metrics
 from metarl.learning.loading import load_params
 from metarl.learning.meta_batch import MetaBatch, adapt_to_tasks
 from metarl.learning.settings import check_range
 from metarl.meta import inner
+from metarl.naming import is_name
+from metarl.nets.module import make_network
 from metarl.nets.params import Params
-from metarl.nets.policies import Policy, mlp_policy
+from metarl.nets.policies import Policy, make_policy, mlp_policy
 from metarl.runs.run import Run
 from metarl.sampling.blocks import Blocks
 from metarl.seeding import Key
 from metarl.tasks import TaskFamily
 
+MLP = "mlp"  # the network that is ours
 VALIDATION = Budget(steps=1, episodes=20)
 
 
@@ -51,6 +55,9 @@ class Settings:
     is for actions in tenths of the bound: here that is 0.001 for the last layer, 0.1 for the others and log_std."""
     order: Literal[1, 2] = 2
     """2 differentiates through the adaptation, 1 ignores its curvature."""
+    network: str = "mlp"
+    """The policy's network: mlp, of the layers that follow, or in their place your own as mypackage.module:Name; called
+    with `inputs` and `outputs`, it gives a torch.nn.Module (see `metarl.nets.module`)."""
     hidden: tuple[int, ...] = (32, 32)
     """Widths of the policy's hidden layers (ProMP: 64 64; Finn et al. 2017: 100 100)."""
     activation: Literal["tanh", "relu"] = "tanh"
@@ -83,12 +90,28 @@ class Settings:
             raise UserError(f"--init-std is {self.init_std}; it must be at least --min-std, {self.min_std}")
         check_range(self, "gamma", "gae_lambda", least=0, most=1)
         check_range(self, "validate_every", least=0)
+        if self.network != MLP and not is_name(self.network):
+            raise UserError(f"--network is {self.network!r}; it is mlp, or your own as mypackage.module:Name")
 
-    def policy(self, family: TaskFamily) -> Policy:
-        """The policy for a family's spaces."""
-        return mlp_policy(
-            family.observation_space, family.action_space, self.hidden, self.activation, self.init_std, self.min_std
-        )
+    def policy(self, family: TaskFamily, network: Any = None) -> Policy:
+        """The policy for a family's spaces.
+
+        Args:
+            family: the family.
+            network: one's own in Python (`metarl.nets.module.make_network`), in place of that of the config.
+
+        Raises:
+            UserError: the spaces are of another kind, or the network cannot be used.
+        """
+        spaces, stds = (family.observation_space, family.action_space), (self.init_std, self.min_std)
+        if network is None and self.network == MLP:
+            return mlp_policy(*spaces, self.hidden, self.activation, *stds)
+        if network is not None and self.network != MLP:
+            raise UserError(f"--network is {self.network} and network=... is given too: leave one out")
+        flag, given = ("--network", self.network) if network is None else ("network=", network)
+        policy = make_policy(*spaces, lambda inputs, outputs: make_network(given, inputs, outputs, flag), *stds)
+        check_adapts(policy, policy.network.sizes[0], flag)
+        return policy
 
     def rule(self, policy: Policy) -> inner.Rule:
         """The inner loop."""
@@ -139,17 +162,31 @@ class MetaBatches:
         return validation_metrics(scores)
 
 
+def begin(settings: Settings, family: TaskFamily, run: Run, network: Any) -> Policy:
+    """The policy to train in a run, which remembers a network that was given in Python.
+
+    Raises:
+        UserError: the network cannot be used, or is not that of the run.
+    """
+    policy = settings.policy(family, network)
+    check_same(run, network, policy)
+    remember(run, network, policy)
+    return policy
+
+
 @plain_torch()
-def load(run: Run, source: TaskFamily) -> Adapting:
+def load(run: Run, source: TaskFamily, network: Any = None) -> Adapting:
     """The agent of a run, from its last checkpoint.
 
     Args:
         run: whose config is one of `Settings`, its checkpoint's parameters under `params`.
         source: the family that it was trained on.
+        network: that was given in training.
 
     Raises:
         UserError: the run has no checkpoint yet, or it does not fit the family.
     """
     settings: Settings = run.config
-    policy = settings.policy(source)
+    policy = settings.policy(source, network)
+    check_same(run, network, policy)
     return settings.adapting(policy, load_params(run, policy, source.name), source)

@@ -8,6 +8,8 @@ normalisation) are refused.
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -42,7 +44,8 @@ class ExplicitModule:
         self.module, again = (self._made(Key(0)("module", i)) for i in range(2))
         if not isinstance(self.module, nn.Module):
             raise UserError(f"{what}; it gives a {type(self.module).__name__} where a torch.nn.Module is expected")
-        self._call = _Call(self.module)
+        with failing(f"{what}; copying it failed"):
+            self._own = _Own(self.module)
         self._buffers = {torch.device("cpu"): {f"module.{n}": b for n, b in self.module.named_buffers()}}
         named = dict(self.module.named_parameters())
         self._axes = {n: p.ndim for n, p in named.items() if not isinstance(p, nn.UninitializedParameter)}
@@ -71,15 +74,22 @@ class ExplicitModule:
             buffers = self._buffers[torch.device("cpu")]
             self._buffers[device] = {name: value.to(device) for name, value in buffers.items()}
         values = {f"module.{name}": value for name, value in params.items()}
-        return torch.func.functional_call(self._call, (values, self._buffers[device]), (method, *args))
+        return torch.func.functional_call(self._own.call, (values, self._buffers[device]), (method, *args))
 
     def stacked(self, params: Params) -> bool:
         """Whether the parameters are one set a task, `(T, ...)`."""
-        return any(value.ndim > self._axes[name] for name, value in params.items())
+        return any(params[name].ndim > axes for name, axes in self._axes.items())
 
     def _made(self, key: Key) -> Any:
         with keyed_globals(key):
             return self._make()
+
+
+class _Own(threading.local):
+    """A thread's own copy of a module: `functional_call` changes one for a while."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.call = _Call(copy.deepcopy(module))
 
 
 class _Call(nn.Module):
@@ -156,12 +166,13 @@ class ModuleNetwork:
         return None
 
 
-def make_network(name: str, inputs: int, outputs: int, flag: str) -> ModuleNetwork:
-    """A user's network by name.
+def make_network(network: Any, inputs: int, outputs: int, flag: str) -> ModuleNetwork:
+    """A user's network.
 
     Args:
-        name: `module:Name`, called with the keywords `inputs` and `outputs`; it gives a `torch.nn.Module` from
-            `(B, inputs)` to `(B, outputs)`.
+        network: a class or function called with the keywords `inputs` and `outputs`, which gives a `torch.nn.Module`
+            from `(B, inputs)` to `(B, outputs)`; the name of one, `module:Name`; or such a module itself, whose
+            parameters are then the fresh ones.
         inputs: numbers a row.
         outputs: numbers a row that it gives.
         flag: what named it, for errors.
@@ -169,8 +180,19 @@ def make_network(name: str, inputs: int, outputs: int, flag: str) -> ModuleNetwo
     Raises:
         UserError: there is no such thing, or it is no such network.
     """
-    kind, what = resolve(name, flag), f"{flag} is {name}"
+    kind = resolve(network, flag) if isinstance(network, str) else network
+    what = f"{flag} is {network if isinstance(network, str) else name_of(network)}"
+    if isinstance(kind, nn.Module):
+        return ModuleNetwork(lambda: copy.deepcopy(kind), inputs, outputs, what)
+    if not callable(kind):
+        raise UserError(f"{what}; it is to be a torch.nn.Module, or a class or function that gives one")
     return ModuleNetwork(maker(kind, {"inputs": inputs, "outputs": outputs}, what), inputs, outputs, what)
+
+
+def name_of(network: Any) -> str:
+    """The name of a class or function, or of the class of a thing, with its module."""
+    kind = network if hasattr(network, "__qualname__") else type(network)
+    return f"{kind.__module__}:{kind.__qualname__}"
 
 
 def maker(kind: Any, sizes: dict[str, int], what: str) -> Callable[[], Any]:

@@ -9,7 +9,7 @@ tasks at once, and differentiation through the adaptation.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,9 +22,24 @@ from metarl.errors import UserError
 from metarl.nets.distributions import Categorical, Gaussian
 from metarl.nets.mlp import MLP, Activation
 from metarl.nets.params import Params
+from metarl.seeding import Key
 from metarl.tasks import Array
 
 MIN_STD = 1e-6  # of a Gaussian policy, unless told otherwise
+
+
+class Network(Protocol):
+    """A function of explicit parameters, from `(..., inputs)` to `(..., outputs)`: an `MLP`, or a `ModuleNetwork`."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Widths, the first that of the input and the last that of the output."""
+
+    def init(self, generator: torch.Generator) -> Params:
+        """Fresh parameters, one set."""
+
+    def __call__(self, params: Params, x: Tensor) -> Tensor:
+        """Outputs `(..., outputs)`; stacked parameters `(T, ...)` want `x: (T, ..., inputs)`."""
 
 
 class Policy(Protocol):
@@ -49,7 +64,7 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class GaussianPolicy:
-    """A normal around an MLP's output, its log-standard-deviation a parameter of its own.
+    """A normal around a network's output, its log-standard-deviation a parameter of its own.
 
     Actions are in units in which 1 is the action bound, so `init_std=1` explores the whole range.
 
@@ -59,7 +74,7 @@ class GaussianPolicy:
         min_std: the least standard deviation that `project` leaves.
     """
 
-    network: MLP
+    network: Network
     init_std: float = 1.0
     min_std: float = MIN_STD
 
@@ -88,9 +103,9 @@ class GaussianPolicy:
 
 @dataclass(frozen=True)
 class CategoricalPolicy:
-    """A softmax over an MLP's outputs."""
+    """A softmax over a network's outputs."""
 
-    network: MLP
+    network: Network
 
     def init(self, generator: torch.Generator) -> Params:
         """Fresh parameters."""
@@ -117,6 +132,39 @@ def project_std(params: Params, min_std: float) -> Params:
     return {**params, "log_std": params["log_std"].clamp(min=math.log(min_std))}
 
 
+def make_policy(
+    observation_space: gymnasium.Space[Any],
+    action_space: gymnasium.Space[Any],
+    network: Callable[[int, int], Network],
+    init_std: float = 1.0,
+    min_std: float = MIN_STD,
+) -> GaussianPolicy | CategoricalPolicy:
+    """The policy for a pair of spaces: Gaussian for Box actions, categorical for Discrete.
+
+    Args:
+        observation_space: what it sees.
+        action_space: what it does.
+        network: `(inputs, outputs)` to a network of as many.
+        init_std: initial standard deviation of Box actions.
+        min_std: their least standard deviation.
+
+    Raises:
+        UserError: the observation is not a flat Box, or the action neither a flat Box nor Discrete; or the network
+            has a parameter that the policy has too.
+    """
+    if not isinstance(observation_space, Box) or len(observation_space.shape) != 1:
+        raise UserError(f"a policy without memory needs a flat Box observation, got {observation_space}")
+    inputs = observation_space.shape[0]
+    if isinstance(action_space, Discrete):
+        return CategoricalPolicy(network(inputs, int(action_space.n)))
+    if isinstance(action_space, Box) and len(action_space.shape) == 1:
+        made = network(inputs, action_space.shape[0])
+        if "log_std" in made.init(Key(0).torch()):
+            raise UserError("the network has a parameter log_std, as the policy has: give it another name")
+        return GaussianPolicy(made, init_std, min_std)
+    raise UserError(f"a policy without memory needs a flat Box or a Discrete action space, got {action_space}")
+
+
 def mlp_policy(
     observation_space: gymnasium.Space[Any],
     action_space: gymnasium.Space[Any],
@@ -125,16 +173,9 @@ def mlp_policy(
     init_std: float = 1.0,
     min_std: float = MIN_STD,
 ) -> GaussianPolicy | CategoricalPolicy:
-    """The policy for a pair of spaces: Gaussian for Box actions, categorical for Discrete.
+    """The policy for a pair of spaces, around a multilayer perceptron; see `make_policy`."""
 
-    Raises:
-        UserError: the observation is not a flat Box, or the action neither a flat Box nor Discrete.
-    """
-    if not isinstance(observation_space, Box) or len(observation_space.shape) != 1:
-        raise UserError(f"an MLP policy needs a flat Box observation, got {observation_space}")
-    n_in = observation_space.shape[0]
-    if isinstance(action_space, Discrete):
-        return CategoricalPolicy(MLP((n_in, *hidden, int(action_space.n)), activation))
-    if isinstance(action_space, Box) and len(action_space.shape) == 1:
-        return GaussianPolicy(MLP((n_in, *hidden, action_space.shape[0]), activation), init_std, min_std)
-    raise UserError(f"an MLP policy needs a flat Box or a Discrete action space, got {action_space}")
+    def network(inputs: int, outputs: int) -> MLP:
+        return MLP((inputs, *hidden, outputs), activation)
+
+    return make_policy(observation_space, action_space, network, init_std, min_std)
