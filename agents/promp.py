@@ -21,7 +21,7 @@ of a task alike, as there.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -69,9 +69,11 @@ class Config(Settings):
         check_range(self, "kl_penalty", "kl_target", least=0)
 
 
+_WIDE = Config(hidden=(64, 64), step_size=1e-3)
 DEFAULTS = {
-    # The authors' script for half-cheetah directions (run_scripts/pro-mp_run_mujoco.py).
-    "mujoco": Config(iterations=1000, tasks=40, hidden=(64, 64), min_std=1e-6, step_size=1e-3, kl_target=0.0),
+    # On half-cheetah directions; and the authors' script for these (run_scripts/pro-mp_run_mujoco.py).
+    "mujoco": replace(_WIDE, iterations=250, tasks=10, inner_step_size=0.7, init_std=0.5, min_std=0.3, gae_lambda=0.9),
+    "paper": replace(_WIDE, iterations=1000, tasks=40, min_std=1e-6, kl_target=0.0),
 }
 
 
