@@ -14,8 +14,7 @@ KL is far from its target.
 
 Advantages, evaluation and units are those of MAML-TRPO. Deviations from the authors' code (jonasrothfuss/ProMP):
 actions are in units of their bound, there in tenths of it, so the inner step size and deviations mean other things
-(see `Config`); the deviation has a least value, to which every step is put back; means weigh tasks equally and steps
-of a task alike, as there.
+(see `Config`); the deviation has a least value, to which every step is put back; means weigh tasks equally.
 """
 
 from __future__ import annotations
