@@ -108,8 +108,8 @@ class Settings:
             return mlp_policy(*spaces, self.hidden, self.activation, *stds)
         if network is not None and self.network != MLP:
             raise UserError(f"--network is {self.network} and network=... is given too: leave one out")
-        flag, given = ("--network", self.network) if network is None else ("network=", network)
-        policy = make_policy(*spaces, lambda inputs, outputs: make_network(given, inputs, outputs, flag), *stds)
+        flag, own = ("--network", self.network) if network is None else ("network=", network)
+        policy = make_policy(*spaces, lambda inputs, outputs: make_network(own, inputs, outputs, flag), *stds)
         check_adapts(policy, policy.network.sizes[0], flag)
         return policy
 
