@@ -211,7 +211,7 @@ def test_a_checkpoint_with_smaller_deviations_than_the_least_is_put_back(tmp_pat
     run = trained("ppo-oracle", tmp_path / "run", min_std=0.5)
     step, state = run.restore()
     state["policy"]["log_std"].fill_(-3.0)
-    old = SimpleNamespace(folder=run.folder, restore=lambda: (step, state))
+    old = SimpleNamespace(device="cpu", folder=run.folder, restore=lambda: (step, state))
     params = ppo.load_actor(old, run.config, TaskObserved(family=NAVIGATION))
     assert params["log_std"].exp().tolist() == [pytest.approx(0.5)] * 2
 

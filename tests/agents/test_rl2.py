@@ -36,7 +36,9 @@ def test_a_checkpoint_with_smaller_deviations_than_the_least_is_put_back(tmp_pat
     run = trained(tmp_path / "run", config, family)
     step, state = run.restore()
     state["params"]["log_std"].fill_(-20.0)
-    agent = rl2.load(SimpleNamespace(folder=run.folder, config=config, restore=lambda: (step, state)), family)
+    agent = rl2.load(
+        SimpleNamespace(device="cpu", folder=run.folder, config=config, restore=lambda: (step, state)), family
+    )
     assert agent.params["log_std"].tolist() == [pytest.approx(MIN_STD_LOG)] * 2
 
 
