@@ -76,6 +76,8 @@ def check(training: Training) -> None:
 def _run(training: Training, folder: Path, logs: Mapping[int, Path], codes: dict[int, int]) -> bool:
     """Run the processes, `jobs` at a time, with files in a folder; whether Ctrl-C ended them."""
     options = training.options
+    if training.note is not None:
+        say(training.note)
     waiting, running, interrupted = list(options.seeds), dict[int, subprocess.Popen[bytes]](), False
     say(f"training {training.name} with seeds {', '.join(map(str, waiting))}, {options.jobs} at a time")
     while waiting or running:

@@ -35,12 +35,14 @@ def train_one(training: Training) -> int:
     """Train one seed."""
     from metarl.runs.run import Run
 
-    name, learner, options, config, source, _ = training
+    name, learner, options, config, source, _, note = training
     device, callbacks = chosen_device(options.device), _callbacks(options)
     begin = Run.resume if options.resume else Run.create
     run = begin(options.out, learner=name, config=config, source=source, seed=options.seed, device=device)
     if (root := getattr(source, "data_root", None)) is not None:
         run.remember("data_root", str(root.resolve()))  # a hint for `evaluate`, no part of the source's identity
+    if note is not None:
+        say(note)
     run.attach(callbacks, lambda now: learner.load(now, source))
     try:
         learner.train(config, source, run)

@@ -67,10 +67,11 @@ class Training(NamedTuple):
     config: Any  # of the learner
     source: Any
     words: Words
+    note: str | None  # which preset is taken unasked
 
 
 def understood(words: Sequence[str]) -> Training:
-    """What the words ask for; which preset is taken unasked is said."""
+    """What the words ask for."""
     name, typed = _agent_and_words(words)
     agent = registry.find_agent(name)
     if agent is None:
@@ -97,9 +98,8 @@ def understood(words: Sequence[str]) -> Training:
     if typed.ask_for_help:
         _show_presets(agent)
     options, config, source = parse(f"metarl train {name}", typed, *groups)
-    if unasked and len(named) > 1 and preset is not None:
-        say(_said(agent, preset, source))
-    return Training(name, learner, options, config, source, typed)
+    note = _note(agent, preset, source) if unasked and len(named) > 1 and preset is not None else None
+    return Training(name, learner, options, config, source, typed, note)
 
 
 def _agent_and_words(words: Sequence[str]) -> tuple[str, Words]:
@@ -161,7 +161,7 @@ def _show_presets(agent: Agent) -> None:
     say("")
 
 
-def _said(agent: Agent, preset: str, source: Any) -> str:
+def _note(agent: Agent, preset: str, source: Any) -> str:
     """One line about the preset that was taken unasked."""
     from metarl.learning.presets import presets, purpose
 

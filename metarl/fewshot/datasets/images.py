@@ -6,13 +6,16 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from metarl.fewshot.datasets.sampling import Index
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class Images:
             turns: `(B,)`, quarter turns of each.
             device: where.
         """
+        import torch  # no earlier than tensors are needed
+
         device = torch.device(device)
         if device.type == "cpu":
             pixels = torch.from_numpy(np.take(self.pixels, index, axis=0))
