@@ -14,6 +14,7 @@ SMALL = {
     "few_shot_classifier": (["--iterations", "2"], "new pictures are recognised"),
     "own_callback": (["--iterations", "1", "--every", "1"], "[-"),
     "own_family": (["--iterations", "1", "--tasks", "2"], "ood ["),
+    "own_policy": (["--iterations", "1", "--tasks", "2"], "mine ["),
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FAMILY = ["--family", "mypackage.families:Rooms", "--iterations", "5", "--callback", "mypackage.callbacks:Watch"]
 TRAININGS = {
-    "maml": ["maml-trpo", "--tasks", "3", "--episodes", "4"],
+    "maml": ["maml-trpo", "--network", "mypackage.nets:Policy", "--tasks", "3", "--episodes", "4"],
     "rl2": [
         *("rl2", "--encoder", "mypackage.nets:encoder", "--embedding", "6", "--hidden", "8"),
         *("--trials", "8", "--minibatches", "2"),
@@ -80,8 +80,10 @@ def test_the_same_from_the_command_line(folder):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
+        (["--network", "mypackage.nets:Polcy"], "--network is mypackage.nets:Polcy; mypackage.nets has no Polcy"),
         (["--callback", "mypackage.callback:Watch"], "there is no module mypackage.callback"),
         (["--family", "mypackage.families:Room"], "mypackage.families:Room"),
+        (["--network", "mypackage.nets:Doubt"], "mypackage.nets:Doubt"),
     ],
 )
 def test_mistakes_are_one_line(folder, words, line, monkeypatch, capsys):

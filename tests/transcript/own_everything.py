@@ -2,12 +2,14 @@
 
 from mypackage.callbacks import Watch
 from mypackage.families import Room, Rooms
-from mypackage.nets import encoder
+from mypackage.nets import Policy, encoder
 
 import metarl
 
 family, few = Rooms(), {"tasks": 3, "episodes": 4}
-maml = metarl.train("maml-trpo", family, out="runs/maml", callbacks=[Watch()], iterations=5, hidden=(4,), **few)
+maml = metarl.train(
+    "maml-trpo", family, out="runs/maml", network=Policy, callbacks=[Watch()], iterations=5, hidden=(4,), **few
+)
 rl2 = metarl.train(
     *("rl2", family),
     out="runs/rl2",
