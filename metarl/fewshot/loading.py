@@ -11,20 +11,20 @@ import torch
 
 from metarl.errors import UserError
 from metarl.fewshot import LEARNERS
-from metarl.fewshot.datasets import make_dataset
 from metarl.fewshot.datasets.image_source import ImageSource
 from metarl.fewshot.inputs import InputError
 from metarl.fewshot.learners.embedding import TrainedEmbedding
 from metarl.fewshot.learners.initialisation import TrainedInitialisation
 from metarl.fewshot.networks.batch_norm import BatchNormMode
 from metarl.parallel import choose_device
+from metarl.registry import source_of
 from metarl.runs.run import Run
 
 Trained = TrainedEmbedding | TrainedInitialisation
 
 
 def load_run(folder: str | Path, batch_norm: BatchNormMode | None = None, device: str = "cpu") -> tuple[Run, Trained]:
-    """A few-shot run and its trained learner, from its last checkpoint; the data set itself is not read.
+    """A few-shot run and its trained learner, from its last checkpoint; no data set of this package is read.
 
     Args:
         folder: of the run.
@@ -32,17 +32,16 @@ def load_run(folder: str | Path, batch_norm: BatchNormMode | None = None, device
         device: where it computes, wherever it was trained; see `metarl.parallel.choose_device`.
 
     Raises:
-        UserError: there is no such run or device, it has no checkpoint, or it does not classify images.
+        UserError: there is no such run or device, it has no checkpoint, its data set's class is not here, or it does
+            not classify images.
     """
     name = Run.open(folder).learner
     if name not in LEARNERS:
         raise UserError(f"{folder} is a run of {name}, which classifies no images; give one of {', '.join(LEARNERS)}")
     learner = importlib.import_module(LEARNERS[name][0])
     run = Run.open(folder, learner.Config, choose_device(device))
-    try:
-        source = make_dataset(run.source["name"], **run.source["options"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder} names a data set that cannot be made: {error}") from None
+    root = run.recall("data_root")  # of use to a data set of somebody else's, whose pictures say how they are prepared
+    source = source_of(run, **({"data_root": Path(root)} if root is not None and Path(root).exists() else {}))
     if not isinstance(source, ImageSource):
         raise UserError(f"{folder} was trained on {run.source['name']}, which has no classes; give a run on images")
     if batch_norm is not None and batch_norm != run.config.batch_norm:

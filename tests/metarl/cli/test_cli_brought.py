@@ -7,11 +7,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import NAVIGATION, QUICK, SMALL, metarl, refused
+from PIL import Image
 
-from metarl import plugins, registry
+from metarl import load, plugins, registry
 from metarl.evaluation.curve import AdaptationCurve
+from metarl.fewshot.classifier import FewShotClassifier
 from metarl.runs.run import Run
 
 FAMILIES = """
@@ -91,11 +94,28 @@ number = 3
 """
 DATA = """
 from dataclasses import dataclass
+import numpy as np
+from metarl.fewshot.datasets.image_source import ImageSource
+from metarl.fewshot.datasets.images import Images
 from metarl.fewshot.datasets.sinusoid import Sinusoid
 
 @dataclass(frozen=True)
 class Waves(Sinusoid):
     pass
+
+@dataclass(frozen=True, kw_only=True)
+class Blots(ImageSource):
+    name = "mine/blots"
+    queries: int = 2
+
+    def load(self):
+        if self.data_root is not None:
+            assert (self.data_root / "blots").exists()
+        drawn = np.random.default_rng(0).integers(0, 256, (40, 1, 16, 16), np.uint8)
+        return Images(drawn, tuple(map(str, range(10))), (4,) * 10, ("",) * 10)
+
+    def split_classes(self, images):
+        return {"train": range(4), "validation": range(4, 7), "test": range(7, 10)}
 """
 
 
@@ -177,6 +197,31 @@ def test_a_data_set_of_ones_own(folder: Path) -> None:
     assert said.code == 0, said
     said = metarl("evaluate", "run", "--tasks", "3", "--steps", "1")
     assert said.code == 0, said
+
+
+@pytest.mark.parametrize("rooted", [False, True], ids=["rootless", "rooted"])
+def test_a_run_on_pictures_of_ones_own_classifies_new_ones(folder: Path, rooted: bool) -> None:
+    (folder / "data").mkdir()
+    (folder / "data/blots").touch()
+    words = ["--dataset", "birds:Blots", "--ways", "3", "--train-ways", "3", "--out", "run", "--iterations", "1"]
+    assert metarl("train", "protonet", *words, *(["--data-root", "data"] if rooted else [])).code == 0
+    rng = np.random.default_rng(1)
+    for label in ("a", "b"):
+        (folder / "support" / label).mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 256, (20, 20), np.uint8)).save(folder / "support" / label / "1.png")
+    one = folder / "support/a/1.png"
+    said = metarl("predict", "run", "--support", "support", "--query", str(one), "--json", "said.json")
+    assert (said.code, said.err) == (0, "")
+    assert "protonet trained on mine/blots" in said.out
+    [told] = json.loads(Path("said.json").read_text())["predictions"]
+    files = [one, folder / "support/b/1.png"]
+    for classifier in (load("run"), FewShotClassifier("run")):
+        probabilities = classifier.fit(files, ["a", "b"]).predict_proba([one])[0]
+        np.testing.assert_array_equal(probabilities, list(told["probabilities"].values()))
+    (folder / "birds.py").unlink()
+    sys.modules.pop("birds")
+    line = refused(metarl("predict", "run", "--support", "support", "--query", str(one)))
+    assert "what run was trained on is birds:Blots; there is no module birds" in line
 
 
 TRAIN = ["train", "maml-trpo", "--out", "x", *SMALL, "--family"]

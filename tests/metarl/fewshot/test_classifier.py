@@ -405,7 +405,7 @@ def test_predict_refuses_in_one_line(runs, letters, tmp_path, monkeypatch):
     broken["source"]["options"]["colour"] = 3
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/config.json").write_text(json.dumps(broken))
-    assert "a data set that cannot be made" in refused(metarl("predict", "broken", "--support", mine, "--query", query))
+    assert "cannot make glyphs with" in refused(metarl("predict", "broken", "--support", mine, "--query", query))
 
 
 def test_a_copied_source_forgets_its_images():
