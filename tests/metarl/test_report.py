@@ -21,6 +21,7 @@ from metarl.evaluation.curve import AdaptationCurve
 from metarl.learning.contract import Budget
 from metarl.reporting.page import Subject, report, videos, write_report
 from metarl.reporting.page.adaptation import problems
+from metarl.reporting.page.provenance import versions_section
 from metarl.reporting.page.training import agents_of
 from metarl.runs.run import Run
 from metarl.version import __version__
@@ -128,6 +129,13 @@ def test_the_page_holds_comparison_training_configs_and_versions(tmp_path: Path)
     assert all(image["alt"] for image in page.images())
     assert ("a", {"href": "#part-0"}) in page.tags
     assert {attributes.get("id") for tag, attributes in page.tags if tag == "section"} >= {"part-0", "part-3"}
+
+
+def test_the_device_is_that_of_the_training(tmp_path: Path) -> None:
+    Run.create(tmp_path / "a", learner="learner", config=Config(), source=Source(), seed=0, device="cuda:3")
+    [section] = versions_section({"a": Run.open(tmp_path / "a")})  # opened here, where it would compute on the CPU
+    assert "<td>cuda:3</td>" in section.body
+    assert "<td>cpu</td>" not in section.body
 
 
 def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:

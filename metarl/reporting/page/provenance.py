@@ -62,8 +62,8 @@ def versions_section(runs: Mapping[str, Run]) -> list[Section]:
         lines = run.metrics()
         done = f"{int(lines[-1]['iteration']) + 1:,}" if lines else "0"
         versions = (str(environments[name].get(what, NONE)) for what in known)
-        metarl = str(run.record.get("metarl", NONE))
-        rows.append((name, run.learner, str(run.seed), done, _duration(seconds), run.device, metarl, *versions))
+        metarl, device = str(run.record.get("metarl", NONE)), str(run.record["device"])  # where it was trained
+        rows.append((name, run.learner, str(run.seed), done, _duration(seconds), device, metarl, *versions))
     head = ("run", "agent", "seed", "iterations logged", "training time", "device", "metarl", *known)
     return [Section("Runs and versions", Table(head, tuple(rows), numbers=False).html())]
 
