@@ -117,6 +117,62 @@ def test_a_training_is_stopped_and_goes_on(tmp_path):
     assert "already holds a run" in refusal(train, "run")
 
 
+class Straight(torch.nn.Linear):
+    """A policy of a user's own."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs)
+
+
+class Asks(metarl.Callback):
+    """Takes the agent out of a training that is going on."""
+
+    def __init__(self):
+        self.agents = []
+
+    def on_start(self, training):
+        self.training = training
+
+    def on_iteration(self, metrics):
+        self.agents.append(self.training.agent())
+
+
+@pytest.mark.parametrize("name", ["maml-trpo", "promp"])
+@pytest.mark.parametrize("network", [Straight, Straight(2, 2)], ids=["class", "module"])
+def test_a_callback_takes_out_an_agent_with_a_network_brought_in_python(tmp_path, name, network):
+    asks, small = Asks(), {"iterations": 2, "tasks": 2, "episodes": 2, "threads": 1}
+    where = {"out": tmp_path / "run", "network": network}
+    trained = metarl.train(name, "metarl/Navigation2D-v0", callbacks=[asks], **where, **small)
+    first, last = asks.agents
+    assert all(value.equal(last.params[key]) for key, value in trained.params.items())
+    assert not all(value.equal(first.params[key]) for key, value in trained.params.items())
+    again = Asks()
+    metarl.train(name, "metarl/Navigation2D-v0", callbacks=[again], resume=True, **where, **small | {"iterations": 3})
+    assert len(again.agents) == 1
+
+
+def test_a_network_without_a_name_is_refused_before_the_training(tmp_path):
+    def local(inputs, outputs):
+        return Straight(inputs, outputs)
+
+    for network in (local, lambda inputs, outputs: Straight(inputs, outputs)):
+        where = {"out": tmp_path / "run", "network": network, "callbacks": [Asks()]}
+        line = refusal(metarl.train, "maml-trpo", "metarl/Navigation2D-v0", **where)
+        assert "it is mlp, or your own as mypackage.module:Name" in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["protonet", "maml"])
+def test_a_callback_takes_out_a_learner_with_an_encoder_brought_in_python(tmp_path, name):
+    encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 4), torch.nn.ReLU())
+    asks, dataset = Asks(), metarl.make_dataset("glyphs", ways=3, shots=1, queries=2)
+    few = {"train_ways": 3} if name == "protonet" else {"tasks": 2, "strategy": "loop"}
+    metarl.train(name, dataset, out=tmp_path / "run", encoder=encoder, callbacks=[asks], iterations=2, **few)
+    scores = [agent.curve(dataset.fixed("test", 2), metarl.Budget(1), seed=0).values for agent in asks.agents]
+    assert len(scores) == 2
+    assert np.isfinite(scores).all()
+
+
 def test_measuring_knows_where_an_agent_comes_from(runs):
     agent = metarl.load(runs / "navigation")
     few = {"tasks": 2, "episodes": 2}
