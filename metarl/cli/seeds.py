@@ -39,7 +39,7 @@ def train_seeds(training: Training) -> int:
         for seed, code in codes.items():
             if code and not interrupted:
                 complain(f"seed {seed} ended with exit code {code}: {_last_line(logs[seed])}")
-    trained = [seed_folder(options, seed) for seed, code in codes.items() if code == 0]
+    trained = [seed_folder(options, seed) for seed in options.seeds if codes.get(seed) == 0]
     if interrupted:
         again = ["metarl", "train", training.name, *training.words.typed]
         again += [] if options.resume else ["--resume"]

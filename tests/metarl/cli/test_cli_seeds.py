@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from command_line import NAVIGATION, SMALL, metarl, refused
 
+from metarl.cli import seeds
 from metarl.evaluation import measure
 from metarl.evaluation.curve import AdaptationCurve
 from metarl.learning.contract import Budget
@@ -56,6 +57,16 @@ def test_seeds_are_trained_measured_and_one_that_fails_stops_no_other(
 def test_what_no_seed_could_begin_with_is_refused_at_once(words: list[str], told: str, tmp_path: Path) -> None:
     assert told in refused(metarl(*WORDS, "--out", tmp_path / "x", *words))
     assert not list(tmp_path.iterdir())
+
+
+def test_seeds_are_named_in_their_order_whichever_ends_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def ends(training: object, folder: Path, logs: object, codes: dict[int, int]) -> bool:
+        codes.update({2: 0, 0: 0, 1: 0})
+        return False
+
+    monkeypatch.setattr(seeds, "_run", ends)
+    said = metarl(*WORDS, "--seeds", "0", "1", "2", "--measure-on", "none", "--out", tmp_path / "x")
+    assert f"metarl report {' '.join(str(tmp_path / f'x-{seed}') for seed in (0, 1, 2))} --out page" in said.out
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT is sent otherwise on Windows")
