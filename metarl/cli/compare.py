@@ -52,10 +52,7 @@ class CompareOptions:
 def compare(words: Sequence[str]) -> int:
     """Compare several evaluated runs."""
     if asks_for_help(words):
-        say(
-            "usage: metarl compare RUN [RUN ...] --out FILE.png [options]; RUN is a run folder, or the JSON of a curve "
-            "or of a comparison.\n"
-        )
+        say("RUN is a run folder, or the JSON of a curve or of a comparison.\n")
         parse("metarl compare RUN...", ["--help"], Group("command", CompareOptions))
     first(words, "RUN", "compare")
     end = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))

@@ -26,10 +26,7 @@ class ReportOptions:
 def report(words: Sequence[str]) -> int:
     """Write a page about several runs."""
     if asks_for_help(words):
-        say(
-            "usage: metarl report RUN [RUN ...] --out DIR; RUN is a run folder, evaluated or not, or the JSON of a "
-            "curve or of a comparison.\n"
-        )
+        say("RUN is a run folder, evaluated or not, or the JSON of a curve or of a comparison.\n")
         parse("metarl report RUN...", ["--help"], Group("command", ReportOptions))
     first(words, "RUN", "report")
     end = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
