@@ -28,6 +28,8 @@ PURPOSES = {
     "long": f"a choice among few: trials of {SHORT_TRIAL + 1} to {LONG_TRIAL} steps",
     "mdp": "tabular MDPs by the published batches, 240,000 steps an update: hours",
     "paper": "the published settings",
+    "omniglot-20way": "data set omniglot, 20 ways; has to be named",
+    "mini-imagenet-5shot": "data set mini-imagenet, 5 shots; has to be named",
 }
 
 
