@@ -4,31 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 NO_ACTION = torch.iinfo(torch.int64).min  # of a categorical distribution whose logits are NaN: no space has it
-
-
-class Distribution(Protocol):
-    """A batch of action distributions, differentiable in its natural description."""
-
-    def log_prob(self, actions: Tensor) -> Tensor:
-        """Log-density `(...)`, summed over action dimensions."""
-
-    def kl(self, other: Any) -> Tensor:
-        """KL(self || other) `(...)`, summed over action dimensions."""
-
-    def entropy(self) -> Tensor:
-        """Entropy in nats `(...)`."""
-
-    def description(self) -> tuple[Tensor, ...]:
-        """The tensors that define it; the Fisher matrix is with respect to these."""
-
-    def fisher(self, direction: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The Fisher information of the description times `direction`, element by element of the batch."""
 
 
 @dataclass(frozen=True)
