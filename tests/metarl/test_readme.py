@@ -1,5 +1,6 @@
-"""The README's Python runs as written."""
+"""The README's Python runs as written, and what the documents name is there."""
 
+import pkgutil
 import re
 import tomllib
 from pathlib import Path
@@ -59,3 +60,41 @@ def test_what_is_to_be_repeated_names_its_strategy():
     assert len(found) > 20
     for words in found:
         assert words[words.index("--strategy") + 1] in ("loop", "threads", "vmap"), words
+
+
+def documents():
+    """Every document of the repository, and every module, whose docstrings name others."""
+    yield from (ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))
+    yield from (ROOT / "results").glob("*/README.md")
+    for folder in ("metarl", "envs", "agents", "examples", "scripts"):
+        yield from (ROOT / folder).rglob("*.py")
+
+
+ENTRY_POINTS = {"metarl.families", "metarl.datasets"}  # groups of entry points, no modules
+
+
+def missing(text):
+    """The modules (with what they define) and files that a text names and that are not there."""
+    for name in set(re.findall(r"\bmetarl(?:\.[A-Za-z_]\w*)+", text)) - ENTRY_POINTS:
+        try:
+            pkgutil.resolve_name(name)
+        except (ImportError, AttributeError):
+            yield name
+    for name in set(
+        re.findall(r"(?<![\w./<{])(?:metarl|envs|agents|scripts|tests|examples)/[\w/]+\.(?:py|toml|sh)\b", text)
+    ):
+        if not (ROOT / name).exists():
+            yield name
+
+
+def test_what_is_gone_is_noticed():
+    gone = (
+        "`metarl.memory`, metarl.cli.nothing.x, `agents/bandit_solvers.py`; metarl.load, envs/chart.py, my/agents/x.py"
+    )
+    assert set(missing(gone)) == {"metarl.memory", "metarl.cli.nothing.x", "agents/bandit_solvers.py"}
+
+
+def test_what_documents_name_is_there():
+    told = {path.relative_to(ROOT).as_posix(): list(missing(path.read_text(encoding="utf-8"))) for path in documents()}
+    assert len(told) > 150
+    assert not {path: names for path, names in told.items() if names}
