@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from metarl.errors import UserError, unknown
-from metarl.learning.brought import Agent, Kind, brought_agent, brought_source
+from metarl.learning.brought import Agent, Kind, blame, brought_agent, brought_source, judgeable
 from metarl.naming import is_module, is_name, resolve, resolve_module
 from metarl.plugins import plugins
 
@@ -211,6 +211,8 @@ def make_source(name: str, options: Mapping[str, Any], what: str | None = None) 
         source: Source = kind(**options)
     except (TypeError, ValueError) as error:
         raise UserError(f"cannot make {name} with {json.dumps(dict(options), default=str)}: {error}") from None
+    except Exception as error:
+        raise UserError(f"cannot make {name}: {blame(error)}") from error
     return source
 
 
@@ -223,7 +225,7 @@ class Opened(NamedTuple):
 
     def load(self) -> Adaptable:
         """The trained agent, from the last checkpoint."""
-        return self.learner.load(self.run, self.source)
+        return judgeable(self.learner.load(self.run, self.source), f"{self.run.learner} loaded something")
 
 
 def open_run(folder: str | Path, data_root: Path | None = None, device: str = "cpu") -> Opened:

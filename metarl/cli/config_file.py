@@ -37,13 +37,16 @@ def read_options(path: Path) -> FileOptions:
     if not file.is_file():
         fail(f"there is no config {file}")
     try:
-        text = file.read_text(encoding="utf-8")
-        document = json.loads(text) if file.suffix == ".json" else _yaml(text)
-    except (OSError, ValueError) as error:
+        text = file.read_text(encoding="utf-8-sig")
+        document = json.loads(text, object_pairs_hook=_once) if file.suffix == ".json" else _yaml(text)
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read options from {file}: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
         fail(f"{file} holds no options: it must be a mapping, such as 'iterations: 5'")
     if document.keys() >= RECORD:
+        from metarl.runs.record import check_fields
+
+        check_fields({"choices": {}, "device": "cpu"} | document, file)
         return _of_run(file, document)
     agent = document.pop("agent", None)
     if not isinstance(agent, str | None):
@@ -51,6 +54,10 @@ def read_options(path: Path) -> FileOptions:
     flags = {}
     for key, value in document.items():
         flag, words = _typed(f"--{key}", value, file)
+        if flag in flags:
+            fail(f"{file} gives {flag.removeprefix('--')} twice")
+        if flag == "--config":
+            fail(f"{file} names another config, {value!r}; give the options of both in one file")
         flags[flag] = words
     return FileOptions(file, agent, flags)
 
@@ -69,11 +76,25 @@ def run_options(folder: Path) -> FileOptions:
     return options
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping whose keys are there once; Python's readers keep the last one without a word."""
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it gives {next(name for name in names if names.count(name) > 1)} twice")
+    return mapping
+
+
 def _yaml(text: str) -> Any:
     import yaml
 
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            _once([(key.value, None) for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
+            return super().construct_mapping(node, deep)
+
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
 

@@ -67,6 +67,8 @@ def check(training: Training) -> None:
         raise UserError(f"--jobs is {options.jobs}; it must be at least 1")
     if any(word.partition("=")[0] == "--seed" for word in training.words.typed):
         raise UserError("give --seed or --seeds, not both")
+    if options.out.name in ("", ".."):
+        raise UserError(f"--out is {options.out}; with --seeds it needs a name, which gets the seed behind it")
     chosen_device(options.device)
     for folder in (seed_folder(options, seed) for seed in options.seeds):
         if (folder / CONFIG).exists() and not options.resume:

@@ -26,6 +26,8 @@ def train(words: Sequence[str]) -> int:
         say("With AGENT and --family or --dataset given, --help shows their options too.\n")
         parse("metarl train AGENT", ["--help"], Group("command", TrainOptions))
     training = understood(words)
+    if not training.options.seeds and "--seeds" in (*training.words.typed, *training.words.file):
+        raise UserError("--seeds names no seed: give at least one, such as --seeds 0 1 2")
     if training.options.seeds:
         return train_seeds(training)
     return train_one(training)

@@ -126,7 +126,9 @@ def _run_to_resume(typed: list[str]) -> str | None:
     for i, word in enumerate(typed):
         flag, equals, value = word.partition("=")
         if flag == "--resume" and (equals or (typed[i + 1 : i + 2] and not typed[i + 1].startswith("-"))):
-            run = value or typed[i + 1]
+            run = value if equals else typed[i + 1]
+            if not run:
+                fail("--resume names no run: give its folder")
             del typed[i : i + (1 if equals else 2)]
             return run
     return None

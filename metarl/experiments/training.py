@@ -8,13 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from metarl import registry
 from metarl.errors import UserError, shown, unknown
 from metarl.experiments.origin import marked, origin_of, source_named
 from metarl.learning import presets
 from metarl.learning.contract import Source
 from metarl.parallel import choose_device
+from metarl.runs.record import check_readable
 from metarl.runs.run import Run
+from metarl.tasks import TaskFamily
 
 
 def train(
@@ -52,7 +56,9 @@ def train(
         UserError: a mistake in what was given, in one line.
         NonFiniteError: the training diverged.
     """
+    _check_words(agent, seed)
     learner, source = registry.learner(agent), source_named(source)
+    _check_kind(agent, source)
     modules = _modules(learner, options)
     options = {name: value for name, value in options.items() if name not in modules}
     config = _config(agent, learner, source, preset, options)
@@ -129,6 +135,24 @@ def _config(agent: str, learner: Any, source: Source, preset: str | None, option
         if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
             options = options | {name: f"{value.__module__}:{value.__qualname__}"}
     try:
-        return learner.Config(**options) if config is None else dataclasses.replace(config, **options)
+        made = learner.Config(**options) if config is None else dataclasses.replace(config, **options)
     except (TypeError, ValueError) as error:
         raise UserError(f"{agent} cannot be trained with {shown(options)}: {error}") from None
+    check_readable(made, f"options of {agent}")
+    return made
+
+
+def _check_words(agent: Any, seed: Any) -> None:
+    if not isinstance(agent, str):
+        raise UserError(f"agent is {shown(agent)}; it must be a name: one of list_agents(), or mypackage.module")
+    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool):
+        raise UserError(f"seed is {shown(seed)}; it must be a whole number")
+
+
+def _check_kind(agent: str, source: Source) -> None:
+    known = registry.find_agent(agent)
+    wanted = known.source if known is not None else None
+    if wanted is not None and (wanted == "family") != isinstance(source, TaskFamily):
+        name = getattr(source, "name", type(source).__name__)
+        needs = "acts in a task family" if wanted == "family" else "learns from a data set"
+        raise UserError(f"{agent} {needs}, and {name} is none")

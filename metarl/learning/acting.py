@@ -71,7 +71,7 @@ class Adapted(ABC):
         Raises:
             UserError: an argument has another shape or is not finite, or the reward is missing.
         """
-        obs = np.asarray(observation)
+        obs = _array(observation, "an observation")
         single = self._is_single(obs)
         rows = obs[None] if single else obs
         if rows.dtype.kind not in "biuf" or not within_float32(rows):
@@ -114,9 +114,16 @@ class Adapted(ABC):
         return np.clip(actions, -1.0, 1.0) if isinstance(self.action_space, Box) else actions
 
 
+def _array(values: Any, what: str) -> Array:
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors that NumPy cannot read
+        raise UserError(f"{what} is no array: {' '.join(str(error).split())}") from None
+
+
 def _rows(values: Any, n: int, what: str) -> Array:
     """`(n,)` of one value or n of them."""
-    array = np.asarray(values)
+    array = _array(values, what)
     if array.shape not in ((), (1,), (n,)) or array.dtype.kind not in "biuf" or not within_float32(array):
         raise UserError(f"{what} is one finite number, or {n} of them; got {shown(values)}")
     return np.broadcast_to(array, (n,))

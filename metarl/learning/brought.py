@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import os
@@ -10,16 +11,23 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from metarl.errors import UserError
+import numpy as np
+
+from metarl.errors import UserError, shown
+from metarl.seeding import Key
 
 if TYPE_CHECKING:
     from metarl.learning.contract import Adaptable, Learner, Source
+    from metarl.tasks import TaskFamily
 
 Kind = Literal["family", "dataset"]
 LEARNER = ("Config", "train", "load")  # the names of `metarl.learning.contract.Learner`
 SOURCE = ("name", "splits", "unseen", "sample", "fixed", "options")  # of `metarl.learning.contract.Source`
 # Packages whose lines in an error say little to the author of another.
-KNOWN_PACKAGES = ("metarl", "torch", "numpy", "gymnasium", "tyro", "dataclasses", "functools", "importlib")
+KNOWN_PACKAGES = (
+    *("metarl", "torch", "numpy", "gymnasium", "tyro"),
+    *("contextlib", "dataclasses", "functools", "importlib"),
+)
 
 
 class Agent(NamedTuple):
@@ -50,9 +58,13 @@ def brought_agent(name: str, value: Any, label: str) -> Agent:
         if missing := [one for one in LEARNER if one not in present]:
             hint = "; an agent that needs no training is named as module:Name" if not present else ""
             raise UserError(f"{label} is no learner: it lacks {', '.join(missing)}{hint}")
-        if not dataclasses.is_dataclass(value.Config):
+        if not (isinstance(value.Config, type) and dataclasses.is_dataclass(value.Config)):
             raise UserError(f"{label}: its Config must be a dataclass, whose fields are its options")
+        if value.Config.__hash__ is None:
+            raise UserError(f"{label}: its Config must be frozen: write @dataclass(frozen=True) above it")
         learner = _made(value, label) if isinstance(value, type) else value
+        _check_takes(learner.train, 3, f"{label}: its train must be a function of config, source and run")
+        _check_takes(learner.load, 2, f"{label}: its load must be a function of run and source")
         return Agent(name, None, about, learner, None)
     if not callable(value):
         raise UserError(
@@ -61,12 +73,20 @@ def brought_agent(name: str, value: Any, label: str) -> Agent:
         )
 
     def make(source: Source) -> Adaptable:
-        agent: Adaptable = _made(value, label, source)
-        if not callable(getattr(agent, "curve", None)):
-            raise UserError(f"{label} made something {_kind(agent)}, which has no curve(tasks, budget, seed)")
-        return agent
+        return judgeable(_made(value, label, source), f"{label} made something")
 
     return Agent(name, None, about, None, make)
+
+
+def judgeable(agent: Any, what: str) -> Adaptable:
+    """An agent that somebody else has made or loaded.
+
+    Raises:
+        UserError: it has no curve; `what` begins the line.
+    """
+    if not callable(getattr(agent, "curve", None)):
+        raise UserError(f"{what} {_kind(agent)}, which has no curve(tasks, budget, seed)")
+    return agent  # type: ignore[no-any-return]
 
 
 def brought_source(value: Any, kind: Kind | None, label: str) -> type:
@@ -106,6 +126,8 @@ def check_brought(source: Any, name: str) -> None:
     Raises:
         UserError: something of it fails; the line of its author's code is named.
     """
+    from metarl.tasks import TaskFamily
+
     try:
         for attribute in ("name", "splits", "unseen"):
             getattr(source, attribute)
@@ -113,11 +135,40 @@ def check_brought(source: Any, name: str) -> None:
         for attribute in ("horizon", "observation_space", "action_space"):
             if hasattr(type(source), attribute):
                 getattr(source, attribute)
+        if isinstance(source, TaskFamily):
+            _check_family(source)
         source.fixed(source.splits[0], 1)
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"{name} cannot be used: {blame(error)}") from error
+
+
+def _check_family(family: TaskFamily) -> None:
+    from metarl.tasks import Tasks
+
+    horizon: Any = family.horizon  # whatever its author has written
+    observations = family.observation_space
+    if not isinstance(horizon, (int, np.integer)) or isinstance(horizon, bool) or horizon < 1:
+        raise UserError(f"{family.name}: horizon is {shown(horizon)}; it must be a whole number of steps, at least 1")
+    if observations.shape is not None and 0 in observations.shape:
+        raise UserError(f"{family.name}: observations must hold a number, got {observations}")
+    drawn: Any = family.draw(2, Key(0)("look").uniforms(), family.splits[0])
+    if not isinstance(drawn, Tasks):
+        raise UserError(f"{family.name}: draw must return metarl.Tasks, got {shown(drawn)}")
+    if len(drawn) != 2:
+        raise UserError(f"{family.name}: draw was asked for 2 tasks and gave {len(drawn)}")
+
+
+def _check_takes(function: Any, count: int, otherwise: str) -> None:
+    if not callable(function):
+        raise UserError(otherwise)
+    with contextlib.suppress(ValueError):  # what is written in C may say nothing of its arguments
+        signature = inspect.signature(function)
+        try:
+            signature.bind(*range(count))
+        except TypeError:
+            raise UserError(f"{otherwise}, not {signature}") from None
 
 
 def blame(error: BaseException) -> str:

@@ -169,8 +169,12 @@ def _call(callback: Any, hook: str, *args: Any) -> Any:
     try:
         return method(*args) if method is not None else None
     except Exception as error:
-        error.add_note(f"{RAISED}{hook} of the callback {name_of(callback)}")
-        raise
+        raised = error
+        if isinstance(error, StopIteration):  # which would end the training's loop as if it were done
+            raised = RuntimeError(f"StopIteration: {error}")
+            raised.__traceback__ = error.__traceback__
+        raised.add_note(f"{RAISED}{hook} of the callback {name_of(callback)}")
+        raise raised from error.__cause__
 
 
 def _check_added(callback: Any, before: Mapping[str, Any], seen: Mapping[Any, Any]) -> None:
@@ -180,8 +184,15 @@ def _check_added(callback: Any, before: Mapping[str, Any], seen: Mapping[Any, An
     for name in seen.keys() - before.keys():
         value = seen[name]
         number = isinstance(value, (bool, int, float, np.number)) or getattr(value, "shape", None) == ()
-        if not isinstance(name, str) or not number or not math.isfinite(float(value)):
+        if not isinstance(name, str) or not number or not _is_finite(value):
             raise UserError(f"{name_of(callback)} added {name!r}: {shown(value)}; a metric is a finite number")
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return not np.iscomplexobj(value) and math.isfinite(float(value))
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # no number, or beyond a float's range
+        return False
 
 
 class TensorBoard(Callback):

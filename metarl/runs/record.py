@@ -96,9 +96,18 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged: it is not JSON") from None
     if not isinstance(record, dict) or record.get("version") != VERSION:
         raise UserError(f"{path} is no run of this metarl, which reads version {VERSION}")
+    check_fields(record, path)
+    return record
+
+
+def check_fields(record: Mapping[str, Any], path: Path) -> None:
+    """Check that a record, read from a file, has its fields.
+
+    Raises:
+        UserError: one is missing or of the wrong type.
+    """
     if wrong := [name for name, kind in _FIELDS.items() if not isinstance(record.get(name), kind)]:
         raise UserError(f"{path} is damaged: missing or of the wrong type: {', '.join(wrong)}")
-    return record
 
 
 def is_fresh(folder: Path) -> bool:
@@ -157,6 +166,15 @@ def build(kind: Any, value: Any, where: str) -> Any:
     elif _fits(kind, value):
         return value
     raise UserError(f"the {where} is {value!r}, which is not {getattr(kind, '__name__', kind)}")
+
+
+def check_readable(config: Any, where: str) -> None:
+    """Check that a config's values are of its fields' types, so that its record can be read again.
+
+    Raises:
+        UserError: one is not.
+    """
+    build(type(config), _as_json(dataclasses.asdict(config), "the config"), where)
 
 
 def as_of_today(kind: type, config: dict[str, Any]) -> dict[str, Any]:

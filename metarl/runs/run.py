@@ -90,11 +90,11 @@ class Run:
         """
         folder = Path(folder)
         record = new_record(learner, config, source, seed, device)
-        if (folder / CONFIG).exists():
-            raise UserError(f"{folder} already holds a run; resume it, or choose another folder")
-        if folder.exists() and not is_fresh(folder):
-            raise UserError(f"{folder} is not an empty folder; choose another one for the run")
         try:
+            if (folder / CONFIG).exists():
+                raise UserError(f"{folder} already holds a run; resume it, or choose another folder")
+            if folder.exists() and not is_fresh(folder):
+                raise UserError(f"{folder} is not an empty folder; choose another one for the run")
             folder.mkdir(parents=True, exist_ok=True)
             sync(folder.parent)
             for leftover in unfinished(folder / CONFIG):

@@ -481,6 +481,16 @@ def test_observations_and_arguments_must_be_finite_numbers():
             agent.predict(np.zeros(2), **words)
 
 
+@pytest.mark.parametrize(
+    "ragged", [[[0.0], [0.0, 0.0]], torch.zeros(2, requires_grad=True), torch.zeros(2, dtype=torch.bfloat16)]
+)
+def test_what_is_no_array_is_refused_in_one_line(ragged):
+    for words in ({"observation": ragged}, {"observation": np.zeros(2), "reward": ragged}):
+        with pytest.raises(UserError, match=r"(an observation|reward) is no array: ") as caught:
+            adapting(PEARL).predict(**words)
+        assert "\n" not in str(caught.value)
+
+
 def test_steps_that_diverge_are_said():
     agent = replace(adapting(PEARL), step_size=1e39)
     with pytest.raises(NonFiniteError, match="by 3 gradient steps diverged"):

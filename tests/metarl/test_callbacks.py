@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -196,6 +197,9 @@ def test_what_is_no_callback_is_refused_in_one_line(callbacks, words):
     [
         (lambda metrics: 3.0, "must return False to stop, True or None to go on, got 3.0"),
         (lambda metrics: metrics.update(mine=float("nan")), "added 'mine': nan; a metric is a finite number"),
+        (lambda metrics: metrics.update(mine=10**400), "added 'mine': 1"),
+        (lambda metrics: metrics.update(mine=np.complex64(1j)), "a metric is a finite number"),
+        (lambda metrics: metrics.update(mine=torch.tensor(1j)), "a metric is a finite number"),
         (lambda metrics: metrics.update(mine="much"), "added 'mine': 'much'; a metric is a finite number"),
         (lambda metrics: metrics.update({3: 1.0}), "added 3: 1.0; a metric is a finite number"),
         (lambda metrics: metrics.update({"return/place": 9.0}), "changed the metric 'return/place'"),
@@ -207,6 +211,12 @@ def test_what_a_callback_may_not_do_is_refused_in_one_line(tmp_path, hook, words
         walk(begin(tmp_path / "run", [hook]))
     assert words in str(caught.value)
     assert Run.open(tmp_path / "run").restore()[0] == 1
+
+
+def test_a_callback_that_runs_out_is_blamed(tmp_path):
+    with pytest.raises(RuntimeError, match="StopIteration") as caught:
+        walk(begin(tmp_path / "run", [lambda metrics: next(iter(()))]))
+    assert any("on_iteration of the callback" in note for note in caught.value.__notes__)
 
 
 class FakeTracker:

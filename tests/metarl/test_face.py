@@ -90,6 +90,12 @@ def test_training_says_what_is_wrong_before_it_begins(tmp_path):
     assert "unknown preset of maml-trpo 'papers'" in say(preset="papers")
     assert "this machine has no device 'cuda:77'" in say(device="cuda:77")
     assert "callbacks are given as a list" in say(callbacks=print, iterations=1)
+    assert "iterations in the options of maml-trpo is 1.5, which is not int" in say(iterations=1.5)
+    assert "hidden in the options of maml-trpo is 3" in say(hidden=3)
+    assert "seed is 0.5; it must be a whole number" in say(seed=0.5)
+    assert "agent is None; it must be a name" in say(agent=None)
+    assert "protonet learns from a data set, and metarl/Navigation2D-v0 is none" in say("protonet")
+    assert "maml-trpo acts in a task family, and sinusoid is none" in say(source=metarl.make_dataset("sinusoid"))
     assert not (tmp_path / "run").exists()
 
 

@@ -48,6 +48,24 @@ class Crash(Far):
 class Plain(Far):
     size: int = 3
 
+@dataclass(frozen=True)
+class Endless(Far):
+    horizon = 0
+
+@dataclass(frozen=True)
+class Halves(Far):
+    horizon = 2.5
+
+@dataclass(frozen=True)
+class Bare(Far):
+    def draw(self, n, uniform, split):
+        return super().draw(n, uniform, split).arrays
+
+@dataclass(frozen=True)
+class Stubborn(Far):
+    def draw(self, n, uniform, split):
+        return super().draw(3, uniform, split)
+
 class Nothing:
     pass
 
@@ -92,6 +110,21 @@ class Broken:
 
 number = 3
 """
+HOLLOW = """
+from dataclasses import dataclass
+@dataclass(frozen=True)
+class Config:
+    size: int = 1
+def train(config, source, run): pass
+def load(run, source): pass
+"""
+OTHERS = {  # learners that are none
+    "object": HOLLOW + "Config = Config()\n",
+    "thawed": HOLLOW.replace("(frozen=True)", ""),
+    "three": HOLLOW + "train = 3\n",
+    "short": HOLLOW + "def load(run): pass\n",
+    "hollow": HOLLOW,
+}
 DATA = """
 from dataclasses import dataclass
 import numpy as np
@@ -239,6 +272,10 @@ TRAIN = ["train", "maml-trpo", "--out", "x", *SMALL, "--family"]
         ([*TRAIN, "worlds:Half"], "family worlds:Half lacks action_space, draw, horizon, make_vec, observation_space"),
         ([*TRAIN, "worlds:Plain"], "write @dataclass(frozen=True) above its class"),
         ([*TRAIN, "worlds:Crash"], "worlds:Crash cannot be used: KeyError: 'goal' (worlds.py, line 27)"),
+        ([*TRAIN, "worlds:Endless"], "mine/Far-v0: horizon is 0; it must be a whole number of steps, at least 1"),
+        ([*TRAIN, "worlds:Halves"], "mine/Far-v0: horizon is 2.5; it must be a whole number"),
+        ([*TRAIN, "worlds:Bare"], "mine/Far-v0: draw must return metarl.Tasks, got "),
+        ([*TRAIN, "worlds:Stubborn"], "mine/Far-v0: draw was asked for 2 tasks and gave 3"),
         ([*TRAIN, "birds:Waves"], "family birds:Waves is a data set: give it as --dataset"),
         ([*TRAIN, "worlds:Far", "--wind", "-1"], "wind is -1.0; it cannot be negative"),
         ([*TRAIN, "worlds:Far", "--wind", "200"], "worlds:Far: RuntimeError: a storm (worlds.py, line 16)"),
@@ -264,6 +301,29 @@ def test_what_is_no_such_thing_is_refused_in_one_line(folder: Path, words: list[
     before = sorted(folder.iterdir())
     assert told in refused(metarl(*words))
     assert [path for path in sorted(folder.iterdir()) if path.name != "__pycache__"] == before
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("object", "its Config must be a dataclass"),
+        ("thawed", "its Config must be frozen: write @dataclass(frozen=True) above it"),
+        ("three", "its train must be a function of config, source and run"),
+        ("short", "its load must be a function of run and source, not (run)"),
+    ],
+)
+def test_a_learner_that_could_not_be_asked_is_refused_before_it_begins(folder: Path, name: str, told: str) -> None:
+    (folder / f"learner_{name}.py").write_text(OTHERS[name])
+    said = refused(metarl("train", f"learner_{name}", "--family", NAVIGATION, "--out", "run"))
+    assert told in said
+    assert not Path("run").exists()
+
+
+def test_a_learner_that_loads_nothing_is_told_so(folder: Path) -> None:
+    (folder / "learner_hollow.py").write_text(OTHERS["hollow"])
+    assert metarl("train", "learner_hollow", "--family", NAVIGATION, "--out", "run").code == 0
+    said = refused(metarl("evaluate", "run", *QUICK))
+    assert "learner_hollow loaded something of type NoneType, which has no curve(tasks, budget, seed)" in said
 
 
 def test_what_packages_add_is_found_by_its_name(installed: Path) -> None:

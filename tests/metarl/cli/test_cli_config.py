@@ -50,9 +50,14 @@ def test_options_come_from_a_file_and_what_is_typed_wins(tmp_path: Path) -> None
     ("text", "told"),
     [
         (FILE + "iteration: 5", "unknown option in my.yaml 'iteration'; did you mean iterations? choose from activ"),
-        (FILE + "hidden: {a: 1}", "hidden in my.yaml is {'a': 1}; it must be a number, a text, true, false or a list"),
+        (FILE + "gamma: {a: 1}", "gamma in my.yaml is {'a': 1}; it must be a number, a text, true, false or a list"),
         (FILE + "gamma: 2", "--gamma is 2.0; it must be between 0 and 1"),
         (FILE + "gamma: much", "--gamma: 'much' is not a number"),
+        (FILE + "iterations: 1\niterations: 2", "cannot read options from my.yaml: it gives iterations twice"),
+        (FILE + "init_std: 1\ninit-std: 2", "my.yaml gives init-std twice"),
+        (FILE + "config: other.yaml", "my.yaml names another config, 'other.yaml'"),
+        (FILE + "seeds: []", "--seeds names no seed"),
+        ('{"learner": 3, "config": {}, "source": [], "seed": 0}', "my.yaml is damaged: missing or of the wrong type"),
         ("- 3", "my.yaml holds no options: it must be a mapping, such as 'iterations: 5'"),
         ("", "my.yaml holds no options"),
         ("3: 4", "my.yaml holds no options"),
@@ -76,6 +81,7 @@ def test_files_that_are_not_there_are_refused(tmp_path: Path) -> None:
     assert "there is no config nothing.yaml" in refused(metarl("train", "--config", "nothing.yaml", "--out", "x"))
     assert "there is no config " in refused(metarl("train", "--config", tmp_path, "--out", "x"))
     assert "holds no run" in refused(metarl("train", "--resume", tmp_path))
+    assert "--resume names no run" in refused(metarl("train", "--resume="))
     said = refused(metarl("train", "--resume", tmp_path, "--seeds", "1"))
     assert "--resume RUN goes on with one run: give no --seeds with it" in said
     said = refused(metarl("train", "--resume", tmp_path, "--out", "x"))

@@ -52,6 +52,9 @@ def test_seeds_are_trained_measured_and_one_that_fails_stops_no_other(
         (["--seeds", "0", "--seed", "1"], "give --seed or --seeds, not both"),
         (["--seeds", "0", "--device", "abacus"], "this machine has no device 'abacus'"),
         (["--seeds", "one"], "--seeds: "),
+        (["--seeds"], "--seeds names no seed: give at least one"),
+        (["--seeds", "0", "--out", "."], "--out is .; with --seeds it needs a name"),
+        (["--seeds", "0", "--out", "/"], "--out is /; with --seeds it needs a name"),
     ],
 )
 def test_what_no_seed_could_begin_with_is_refused_at_once(words: list[str], told: str, tmp_path: Path) -> None:
