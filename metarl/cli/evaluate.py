@@ -106,11 +106,10 @@ def _asked_for(source: Source, options: EvaluateOptions) -> Source:
         changes["within_groups"] = True
     if not changes:
         return source
-    fields = {field.name for field in dataclasses.fields(source)}  # type: ignore[arg-type]  # every source is one
+    fields = {field.name for field in dataclasses.fields(source)}
     if foreign := [f"--{name.replace('_', '-')}" for name in changes if name not in fields]:
         fail(f"{source.name} has no {', '.join(foreign)}")
-    asked: Source = dataclasses.replace(source, **changes)  # type: ignore[type-var]  # as above
-    return asked
+    return dataclasses.replace(source, **changes)
 
 
 def _apart(options: EvaluateOptions) -> str:

@@ -8,7 +8,7 @@ never switch on a learner's name.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +76,9 @@ def mean_steps(steps: NDArray[Any]) -> tuple[int, ...]:
 
 
 class Source(Protocol):
-    """Where tasks come from: a `TaskFamily`, or a few-shot data set."""
+    """Where tasks come from: a `TaskFamily`, or a few-shot data set; a dataclass, whose fields are its options."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def name(self) -> str:

@@ -52,7 +52,7 @@ class FineTuning:
     def choose(self, policy: Policy, params: Params, family: TaskFamily, run: Run) -> None:
         """Try every step size on validation tasks and keep the best, and all scores, in the run's config.json."""
         tasks = family.fixed("validation", self.validation_tasks)
-        budget, means = Budget(self.adaptation_steps, self.adaptation_episodes), []
+        budget, means, after = Budget(self.adaptation_steps, self.adaptation_episodes), [], []
         for size in self.step_sizes:
             try:
                 values = self._adapting(policy, params, family, size).curve(tasks, budget, run.seed).values.mean(0)
@@ -62,7 +62,7 @@ class FineTuning:
                     raise
                 values = np.full(budget.steps + 1, np.nan)  # the steps led to a policy whose actions overflow
             means.append([value if math.isfinite(value) else None for value in map(float, values)])
-        after = [-math.inf if None in mean else sum(mean[1:]) for mean in means]  # type: ignore[arg-type]  # no None
+            after.append(sum(map(float, values[1:])) if np.isfinite(values).all() else -math.inf)
         if max(after) == -math.inf:
             raise UserError(f"fine-tuning diverged with every step size of {self.step_sizes}; give smaller ones")
         best = self.step_sizes[after.index(max(after))]

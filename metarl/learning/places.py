@@ -49,8 +49,10 @@ class Place:
 
     def environment(self) -> gymnasium.Env[Any, Any]:
         """The environment, or one of the task."""
-        assert self.tasks is not None or self.env is not None
-        return self.env or self.family.make(self.tasks[0])  # type: ignore[index]  # one of the two is there
+        if self.env is not None:  # whose truth is its own affair: it may have a length
+            return self.env
+        assert self.tasks is not None
+        return self.family.make(self.tasks[0])
 
     def begin(self, env: gymnasium.Env[Any, Any], key: Key) -> Any:
         """The first observation of an episode, always of the same task."""

@@ -73,7 +73,9 @@ class RecurrentPolicy:
             "critic": MLP((self.memory.features, *self.head, 1), activation),
         }
         if self.embedding:
-            networks["embedding"] = self.encoder or MLP((self.inputs, self.embedding), activation)
+            networks["embedding"] = (
+                MLP((self.inputs, self.embedding), activation) if self.encoder is None else self.encoder
+            )
         return networks
 
     def init(self, generator: torch.Generator) -> Params:

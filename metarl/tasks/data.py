@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,7 +91,7 @@ class Tasks(Sequence[Task]):
 
     def cycled(self, n: int) -> Tasks:
         """These tasks in turn, over and over, until there are n, each in a place of its own."""
-        return self[np.arange(n) % self._size].at(self._split)  # type: ignore[no-any-return]  # an array gives Tasks
+        return self[np.arange(n) % self._size].at(self._split)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -101,7 +101,13 @@ class Tasks(Sequence[Task]):
     def __len__(self) -> int:
         return self._size
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int | np.integer[Any]) -> Task: ...
+
+    @overload
+    def __getitem__(self, index: slice | list[Any] | Array) -> Tasks: ...
+
+    def __getitem__(self, index: Any) -> Task | Tasks:
         """One task for an integer, a `Tasks` for anything else NumPy can index with."""
         if isinstance(index, (int, np.integer)):
             if not -self._size <= index < self._size:

@@ -106,7 +106,7 @@ class TaskFamily(ABC):
         several = drawn[np.unique(drawn.distinct())]
         columns = [values.reshape(len(several), -1) for values in several.arrays.values()]
         sorting = np.lexsort(np.concatenate(columns, axis=1).T[::-1])
-        return several[sorting].at(split)  # type: ignore[no-any-return]  # an array gives Tasks
+        return several[sorting].at(split)
 
     @abstractmethod
     def draw(self, n: int, uniform: Uniform, split: str) -> Tasks:

@@ -161,6 +161,21 @@ def test_adapting_in_an_environment_gains_what_adapting_to_its_task_does():
     assert all(value.equal(again.params[name]) for name, value in adapted.params.items())  # by the seed alone
 
 
+def test_an_environment_that_is_empty_is_an_environment_all_the_same():
+    class Empty(gymnasium.Wrapper):
+        resets = 0
+
+        def __len__(self) -> int:
+            return 0
+
+        def reset(self, **options):
+            Empty.resets += 1
+            return super().reset(**options)
+
+    adapting(PEARL).adapt(Empty(PEARL.make(GOAL[0])), steps=1, episodes=3)
+    assert Empty.resets >= 3
+
+
 def test_before_adapting_an_agent_acts_as_after_no_steps():
     agent, obs = adapting(PEARL), np.array([0.2, -0.4])
     first, state = agent.predict(obs, deterministic=True)

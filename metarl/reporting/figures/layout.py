@@ -68,7 +68,8 @@ def blank(width: float, height: float) -> Figure:
 
 def inches(figure: Figure, artist: Artist) -> tuple[float, float]:
     """Width and height of what an artist draws."""
-    extent = artist.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]  # of Agg: see `blank`
+    canvas = figure.canvas if isinstance(figure.canvas, FigureCanvasAgg) else FigureCanvasAgg(figure)
+    extent = artist.get_window_extent(canvas.get_renderer())  # type: ignore[no-untyped-call]  # matplotlib's
     return extent.width / figure.dpi, extent.height / figure.dpi
 
 

@@ -82,13 +82,16 @@ def render(draw: Callable[[], Figure], kind: str, *, dark: bool = False) -> byte
         draw().savefig(
             picture, format=kind, dpi=200, metadata=metadata, transparent=dark, bbox_inches="tight", pad_inches=0.08
         )
-    unknown = [w for w in raised if NO_GLYPH.match(str(w.message))]
-    for other in raised:
-        if other not in unknown:
-            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+    unknown: dict[str, None] = {}  # letters, in the order in which they were met
+    for each in raised:
+        if lacking := NO_GLYPH.match(str(each.message)):
+            unknown[chr(int(lacking[1]))] = None
+        else:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
     if unknown and kind != "svg":
-        letters = "".join(dict.fromkeys(chr(int(NO_GLYPH.match(str(w.message))[1])) for w in unknown))  # type: ignore[index]  # they matched
-        warnings.warn(f"the picture's font lacks {letters}: there are boxes instead; an .svg shows them", stacklevel=2)
+        warnings.warn(
+            f"the picture's font lacks {''.join(unknown)}: there are boxes instead; an .svg shows them", stacklevel=2
+        )
     return picture.getvalue()
 
 
