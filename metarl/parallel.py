@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import cache
+from typing import TypeVar
 
 import torch
 
 from metarl.errors import UserError
 
+Part = TypeVar("Part")
+Result = TypeVar("Result")
 PREFERRED = ("cuda", "mps", "cpu")  # what `auto` looks for, in this order
 
 
@@ -21,6 +27,34 @@ def intra_op_threads(n: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def map_on_threads(n: int, function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
+    """The function of every part, on n threads of one intra-op thread each.
+
+    The threads stay for the next call: with new ones each time MAML-TRPO's update on 2D navigation took .54 to .69 s in
+    12 of 13 trainings (2 cores), and now .4 in 8 of 10. So the function must not call this one.
+
+    Returns:
+        The results, in the order of the parts.
+
+    Raises:
+        Exception: the first that a part raised, when no part is being worked on any more.
+    """
+    with intra_op_threads(1):
+        futures = [_threads(n, os.getpid()).submit(function, part) for part in parts]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
+            wait(futures)
+
+
+@cache
+def _threads(n: int, process: int) -> ThreadPoolExecutor:
+    """The threads of a process: one that was forked has none of its parent's."""
+    return ThreadPoolExecutor(n)
 
 
 def has_device(name: str | torch.device) -> bool:

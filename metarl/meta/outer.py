@@ -21,7 +21,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -30,7 +29,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from metarl.meta.inner import LossFn, Params, Rule, adapt, transformed
-from metarl.parallel import intra_op_threads
+from metarl.parallel import intra_op_threads, map_on_threads
 
 _FORWARD_MODE = threading.Lock()  # torch's forward-mode level belongs to the process, not to the thread
 Strategy = Literal["loop", "threads", "vmap"]
@@ -144,8 +143,7 @@ def meta_gradient(objective: Objective, params: Tree, batch: Tree, plan: Plan | 
     else:
         tasks = [_at(batch, i) for i in range(n)]
         if plan.strategy == "threads":
-            with intra_op_threads(1), ThreadPoolExecutor(plan.threads) as pool:
-                results = list(pool.map(lambda task: objective.task_gradient(params, task), tasks))
+            results = map_on_threads(plan.threads, lambda task: objective.task_gradient(params, task), tasks)
         else:
             with intra_op_threads(plan.threads):
                 results = [objective.task_gradient(params, task) for task in tasks]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from metarl.errors import NonFiniteError
 from metarl.meta.outer import sum_in_order
-from metarl.parallel import intra_op_threads
+from metarl.parallel import intra_op_threads, map_on_threads
 
 SHARD = 2  # tasks differentiated together: few enough for the processor's cache, enough to keep operators busy
 Part = TypeVar("Part")
@@ -36,9 +35,8 @@ def on_threads(n: int) -> Iterator[Each]:
     with intra_op_threads(1):
         if n == 1:
             yield lambda function, parts: list(map(function, parts))
-            return
-        with ThreadPoolExecutor(n) as pool:
-            yield lambda function, parts: list(pool.map(function, parts))
+        else:
+            yield lambda function, parts: map_on_threads(n, function, parts)
 
 
 def total(what: str, parts: Sequence[Tensor], n_tasks: int) -> Tensor:
