@@ -20,7 +20,7 @@ from metarl.files import unfinished, write_atomically
 from metarl.version import __version__, commit
 
 VERSION = 1  # of config.json
-CONFIG, METRICS, TIMINGS, FAILURE = "config.json", "metrics.jsonl", "timings.jsonl", "nonfinite.pt"
+CONFIG = "config.json"
 
 
 class NamedSource(Protocol):

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,17 +23,14 @@ from typing import Any
 import torch
 
 from metarl.errors import NonFiniteError, UserError
-from metarl.files import sync, unfinished, write_atomically
-from metarl.ops.finite import check_numbers, first_non_finite, reproducer
-from metarl.runs import checkpoints
+from metarl.files import sync, unfinished
+from metarl.ops.finite import first_non_finite
+from metarl.runs import checkpoints, failure, recovery
 from metarl.runs.callbacks import TensorBoard, check_callbacks
-from metarl.runs.logs import line, read_lines
+from metarl.runs.logs import METRICS, Logs
 from metarl.runs.loop import Loop
 from metarl.runs.record import (
     CONFIG,
-    FAILURE,
-    METRICS,
-    TIMINGS,
     NamedSource,
     _as_json,
     as_of_today,
@@ -72,6 +68,7 @@ class Run:
         self.device = device
         self._record = record
         self._writable = writable
+        self._logs = Logs(folder)
         self._manifest = checkpoints.latest(folder / "checkpoints")
         # The iteration that the caller's state belongs to; unknown until an existing checkpoint is restored.
         self._at: int | None = None if self._manifest else 0
@@ -148,7 +145,7 @@ class Run:
         check_identity(folder, old, new, may_grow=getattr(config, "iterations_may_grow", True))
         changed = {"config": new["config"], "device": device}
         run = Run(folder, {**old, **changed}, config, writable=True, device=device)
-        run._rewind()
+        recovery.rewind(folder, run._manifest)
         if any(old[name] != value for name, value in changed.items()):
             write_record(folder, run._record)
         return run
@@ -182,20 +179,15 @@ class Run:
                 as the mean return where no episode ended, is left out by the learner.
         """
         self.check_writable()
-        check_numbers(metrics)
-        for name, values in ((METRICS, metrics), (TIMINGS, timings)):
-            if "iteration" in values:
-                raise ValueError("'iteration' is a field of every line and cannot name a metric")
-            with (self.folder / name).open("ab") as file:
-                file.write(line(iteration, values))
+        self._logs.append(iteration, metrics, timings)
 
     def metrics(self) -> list[dict[str, float]]:
         """The lines of metrics.jsonl; `iteration` is an integer, null (in files of earlier versions) is NaN."""
-        return read_lines(self.folder / METRICS)
+        return self._logs.metrics()
 
     def timings(self) -> list[dict[str, float]]:
         """The lines of timings.jsonl."""
-        return read_lines(self.folder / TIMINGS)
+        return self._logs.timings()
 
     def checkpoint(self, iteration: int, state: Any) -> None:
         """Save all that continuing needs, replacing the checkpoint before.
@@ -212,14 +204,10 @@ class Run:
         self.check_writable()
         if place := first_non_finite(state):
             raise NonFiniteError(f"{place} is not finite")
-        sizes = {}
-        for name, field in ((METRICS, "metrics_bytes"), (TIMINGS, "timings_bytes")):
-            path = self.folder / name
-            if path.exists():
-                sync(path)
-            sizes[field] = path.stat().st_size if path.exists() else 0
-        sync(self.folder)
-        self._manifest = checkpoints.save(self.folder / "checkpoints", iteration, state, **sizes)
+        metrics_bytes, timings_bytes = self._logs.flush()
+        self._manifest = checkpoints.save(
+            self.folder / "checkpoints", iteration, state, metrics_bytes=metrics_bytes, timings_bytes=timings_bytes
+        )
         self._at = iteration
 
     def restore(self) -> tuple[int, Any] | None:
@@ -246,18 +234,11 @@ class Run:
             iteration: in which it did, counted from 0; None after the last.
             state: what `checkpoint` would save.
 
-        The file holds the run's identity (learner, config, source, seed, device) and what `finite.reproducer`
-        makes of the error; `torch.load(path, weights_only=True)` reads it.
+        See `metarl.runs.failure`.
         """
         self.check_writable()
         error.iteration = iteration
-        identity = {name: self._record[name] for name in ("metarl", "learner", "config", "source", "seed", "device")}
-        path = self.folder / FAILURE
-        try:
-            write_atomically(path, checkpoints.pack(identity | reproducer(error, state)))
-            seen = f"its data are in {path}"
-        except UserError as problem:  # a full disk must not hide the failure itself
-            seen = f"its data could not be kept ({problem})"
+        seen = failure.keep(self.folder, self._record, error, state)
         if self._manifest is None:
             kept = "there is no checkpoint yet"
         else:
@@ -330,20 +311,3 @@ class Run:
         """Raise where the run was opened for reading."""
         if not self._writable:
             raise ValueError(f"{self.folder} was opened to read; create or resume it to write")
-
-    def _rewind(self) -> None:
-        """Cut the logs back to the last checkpoint and remove what was left half-written."""
-        folder, manifest = self.folder / "checkpoints", self._manifest
-        sizes = {METRICS: manifest.metrics_bytes if manifest else 0, TIMINGS: manifest.timings_bytes if manifest else 0}
-        for name, size in sizes.items():
-            path = self.folder / name
-            if size > (path.stat().st_size if path.exists() else 0):
-                raise UserError(f"{path} is damaged: it is shorter than at the last checkpoint; train again elsewhere")
-        if manifest:
-            checkpoints.read(folder, manifest)
-        checkpoints.tidy(folder, manifest)
-        for leftover in unfinished(self.folder / CONFIG):
-            leftover.unlink()
-        for name, size in sizes.items():
-            if (self.folder / name).exists():
-                os.truncate(self.folder / name, size)

@@ -27,7 +27,7 @@ from metarl.fewshot.networks.scores import accuracy
 from metarl.learning.contract import Budget
 from metarl.ops import finite
 from metarl.runs import checkpoints
-from metarl.runs.record import FAILURE
+from metarl.runs.failure import FAILURE
 from metarl.runs.run import Run
 from metarl.sampling.rollout import run_episodes
 from metarl.seeding import Key

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from metarl import files
 from metarl.errors import NonFiniteError, UserError
-from metarl.runs import checkpoints, logs, loop, progress, record, run
+from metarl.runs import checkpoints, logs, loop, progress, record, recovery, run
 from metarl.runs.loop import Interrupted
 from metarl.runs.run import Run
 from metarl.seeding import Key
@@ -757,7 +757,7 @@ def forked(body: Callable[[], None]) -> int:
 
 def trace_lines(on_line: Callable[[], None]) -> None:
     """Call back before every line that this thread runs in the modules under test."""
-    traced = {str(module.__file__) for module in (checkpoints, files, logs, loop, record, run)}
+    traced = {str(module.__file__) for module in (checkpoints, files, logs, loop, record, recovery, run)}
 
     def local(frame: Any, event: str, argument: Any) -> Any:
         if event == "line":
