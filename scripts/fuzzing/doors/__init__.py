@@ -1,10 +1,20 @@
 """Every door by its name: a function that makes an input of what hypothesis draws."""
 
 from fuzzing.case import Door
+from fuzzing.doors.checkpoints import checkpoints
 from fuzzing.doors.numbers import evaluations, others, trainings
+from fuzzing.doors.records import codes, configs, curves, films, logs, manifests, option_files
 
 DOORS: dict[str, Door] = {
     "options of train": trainings,
     "options of evaluate": evaluations,
     "options of the other commands": others,
+    "checkpoints": checkpoints,
+    "manifests": manifests,
+    "config.json": configs,
+    "code that a config names": codes,
+    "logs": logs,
+    "curves": curves,
+    "films in a run": films,
+    "files of options": option_files,
 }

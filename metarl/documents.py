@@ -1,0 +1,128 @@
+"""Files of plain data that others may have written, read within limits: JSON above all.
+
+Nothing but a regular file is opened, so that no pipe or device holds the reader up; size, depth and numbers are
+limited, so that a small file cannot fill the memory; and what readers of JSON differ about (a name given twice, NaN,
+half a character) is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+LARGEST = 64 << 20  # bytes of a document
+CONTAINERS = 2_000_000  # lists and objects in one: an empty one takes twenty times its bytes in memory
+DEEPEST = 64  # lists and objects within one another
+INTEGERS = range(-(2**63), 2**64)  # which NumPy holds
+
+
+def read_regular(path: Path, most: int = LARGEST) -> bytes:
+    """The bytes of a regular file.
+
+    Args:
+        path: of the file; a link is followed.
+        most: bytes that are read.
+
+    Raises:
+        OSError: it is missing or cannot be read.
+        ValueError: it is a folder, a pipe or a device, or larger.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is no regular file")
+    if status.st_size > most:
+        raise ValueError(f"it has {status.st_size:,} bytes, and at most {most:,} are read")
+    with path.open("rb") as file:
+        return file.read(most)
+
+
+def parse_json(data: bytes) -> Any:
+    """What a JSON document in UTF-8 holds: finite numbers, integers of at most 64 bits, every name once.
+
+    Raises:
+        ValueError: it is no such document, or goes beyond the limits above.
+    """
+    if data.count(b"[") + data.count(b"{") > CONTAINERS:
+        raise ValueError(f"it holds more than {CONTAINERS:,} lists and objects")
+    try:
+        document = json.loads(decoded(data), object_pairs_hook=once, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not JSON: {error}") from None
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    check_plain(document)
+    return document
+
+
+def decoded(data: bytes) -> str:
+    """Text in UTF-8, with its mark of byte order or without.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8: {error.reason} at byte {error.start:,}") from None
+
+
+def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping whose names are there once; Python's readers keep the last one without a word.
+
+    Raises:
+        ValueError: one is there twice.
+    """
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"it gives {twice} twice")
+    return mapping
+
+
+def check_plain(document: Any) -> None:
+    """Check what a reader of plain data gave against the limits above.
+
+    Raises:
+        ValueError: it is too deep, or holds a number or a text that cannot be used.
+    """
+    level = [document]
+    for _ in range(DEEPEST + 1):
+        below: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                for name in value:
+                    _check_leaf(name)
+                below.extend(value.values())
+            elif isinstance(value, list):
+                below.extend(value)
+            else:
+                _check_leaf(value)
+        if not below:
+            return
+        level = below
+    raise ValueError(_TOO_DEEP)
+
+
+def _check_leaf(value: Any) -> None:
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("it holds half of a surrogate pair, which is no character") from None
+    elif isinstance(value, int):
+        if value not in INTEGERS:
+            raise ValueError("it holds an integer of more than 64 bits")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("it holds a number that is too large or none")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"it holds {name}, which is not JSON")
+
+
+_TOO_DEEP = f"its lists and objects lie more than {DEEPEST} deep"
