@@ -22,7 +22,12 @@ class UserError(Exception):
     unknown family 'metarl/Navigaton2D-v0'; did you mean metarl/Navigation
 
     The command line prints it and exits with code 2.
+
+    Attributes:
+        everywhere: whether every process of the training has it, so that one says it for all (`metarl.ranks`).
     """
+
+    everywhere = False
 
 
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> UserError:
@@ -52,7 +57,10 @@ class NonFiniteError(ArithmeticError):
     Attributes:
         iteration: of the training, counted from 0; None outside of one.
         remark: what became of the training, in words.
+        everywhere: whether every process of the training has it, so that one says it for all (`metarl.ranks`).
     """
+
+    everywhere = False
 
     def __init__(
         self,

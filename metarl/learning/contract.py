@@ -122,7 +122,12 @@ class Filmable(Protocol):
 
 
 class Learner(Protocol):
-    """A trainable method: a module with these three names (`DEFAULTS` maps names to other configs, optional)."""
+    """A trainable method: a module with these three names.
+
+    Two more are optional. `DEFAULTS` maps names to other configs. `SHARED` names the field of `Config` that counts what
+    the processes of torchrun share out, such as "tasks": `train` works on `run.ranks.share(...)` of them and takes sums
+    by `run.ranks`, so that all ranks keep the same state; without it the learner trains in one process only.
+    """
 
     Config: type  # a frozen dataclass; every field documented with unit, default and source
 

@@ -25,6 +25,7 @@ import torch
 from metarl.errors import NonFiniteError, UserError
 from metarl.files import sync, unfinished
 from metarl.ops.finite import first_non_finite
+from metarl.ranks import ALONE
 from metarl.runs import checkpoints, failure, recovery
 from metarl.runs.callbacks import TensorBoard, check_callbacks
 from metarl.runs.logs import METRICS, Logs
@@ -57,6 +58,7 @@ class Run:
         source: `{"name": ..., "options": {...}}`, where its tasks come from.
         seed: of every stream.
         device: where it computes: where it trains, and where `load` puts what it loads.
+        ranks: the processes that train it; `ALONE` where there is one.
     """
 
     def __init__(self, folder: Path, record: dict[str, Any], config: Any, *, writable: bool, device: str) -> None:
@@ -66,6 +68,7 @@ class Run:
         self.source: dict[str, Any] = record["source"]
         self.seed: int = record["seed"]
         self.device = device
+        self.ranks = ALONE
         self._record = record
         self._writable = writable
         self._logs = Logs(folder)
