@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from metarl import interrupts
 from metarl.allocator import keep_freed_memory
 from metarl.cli.terminal import complain, say
 from metarl.errors import NonFiniteError, UserError, unknown
@@ -49,9 +50,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 2 after bad input, 3 where a number became NaN or infinite (one line on stderr says
-        what); 130 after Ctrl-C.
+        what); 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    with interrupts.raising():
+        try:
+            return _run(words)
+        except KeyboardInterrupt as stopped:
+            with interrupts.ignoring():
+                complain(str(stopped) or "interrupted")
+            return interrupts.exit_code(stopped)
+
+
+def _run(words: Sequence[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         say(_usage())
         return 0
@@ -64,9 +75,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         keep_freed_memory()
         with _warnings_in_one_line():
             return _command(words[0])(words[1:])
-    except KeyboardInterrupt:
-        complain("interrupted")
-        return 130
     except SystemExit as done:  # tyro has printed its help
         return int(done.code or 0)
     except BrokenPipeError:  # whoever reads what is said has seen enough, as in `metarl list agents | head`

@@ -12,7 +12,8 @@ from typing import Any
 from metarl import registry
 from metarl.cli.evaluate import EvaluateOptions, evaluate_run
 from metarl.cli.options import Group, parse
-from metarl.cli.terminal import complain, say
+from metarl.cli.terminal import say
+from metarl.interrupts import Stopped, signal_of
 
 FAMILY = "metarl/Navigation2D-v0"
 CHANGES: dict[str, Any] = {"iterations": 25}  # what differs from the default config
@@ -52,9 +53,8 @@ def quickstart(words: Sequence[str]) -> int:
         say(f"training maml-trpo on {family.name} for {config.iterations} iterations{so_far}, into {options.out}")
         try:
             learner.train(config, family, run)
-        except KeyboardInterrupt:
-            complain(f"interrupted; continue with: {again}")
-            return 130
+        except KeyboardInterrupt as stopped:
+            raise Stopped(f"interrupted; continue with: {again}", signal_of(stopped)) from None
     say("evaluating on goals it has never seen")
     evaluate_run(options.out, EvaluateOptions())
     return 0

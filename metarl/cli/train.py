@@ -10,9 +10,10 @@ from metarl import registry
 from metarl.cli.options import Group, asks_for_help, parse
 from metarl.cli.seeds import train_seeds
 from metarl.cli.targets import chosen_device
-from metarl.cli.terminal import complain, say
+from metarl.cli.terminal import say
 from metarl.cli.training import Training, TrainOptions, understood
 from metarl.errors import UserError
+from metarl.interrupts import Stopped, signal_of
 from metarl.learning.brought import blame
 from metarl.naming import resolve
 from metarl.plugins import plugins
@@ -41,6 +42,7 @@ def train_one(training: Training) -> int:
     device, callbacks = chosen_device(options.device), _callbacks(options)
     begin = Run.resume if options.resume else Run.create
     run = begin(options.out, learner=name, config=config, source=source, seed=options.seed, device=device)
+    run.checkpoint_minutes = options.checkpoint_minutes
     if (root := getattr(source, "data_root", None)) is not None:
         run.remember("data_root", str(root.resolve()))  # a hint for `evaluate`, no part of the source's identity
     if note is not None:
@@ -49,8 +51,8 @@ def train_one(training: Training) -> int:
     try:
         learner.train(config, source, run)
     except KeyboardInterrupt as stopped:
-        complain(f"interrupted{_after(stopped)}; resume with: metarl train --resume {shlex.quote(str(options.out))}")
-        return 130
+        again = f"metarl train --resume {shlex.quote(str(options.out))}"
+        raise Stopped(f"interrupted{_after(stopped)}; resume with: {again}", signal_of(stopped)) from None
     except UserError:
         if not options.resume:
             run.withdraw()

@@ -35,6 +35,8 @@ class TrainOptions:
         device: where it computes: cpu, cuda, cuda:1, ..., or auto, the first that there is of cuda, mps and cpu.
         resume: continue the run in --out with the options as before (--iterations may be raised);
             --resume RUN alone does so with all that the run was made with.
+        checkpoint_minutes: minutes that may pass between two checkpoints, beside the iterations of --checkpoint-every;
+            no part of what a run is, so that resuming may take another value.
         preset_config: a named set of defaults for the agent's options; by default the one that fits the family or
             data set, which is said.
         config: options from a file: YAML or JSON (option: value), or a run's folder or config.json; what is given
@@ -52,6 +54,7 @@ class TrainOptions:
     measure_on: Literal["validation", "test", "none"] = "validation"
     device: str = "cpu"
     resume: bool = False
+    checkpoint_minutes: Annotated[float, tyro.conf.arg(metavar="FLOAT")] = 5.0
     preset_config: Name = None
     config: File = None
     callback: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME"), tyro.conf.UseAppendAction] = ()

@@ -16,6 +16,7 @@ from metarl.experiments.origin import marked, origin_of, source_named
 from metarl.learning import presets
 from metarl.learning.contract import Source
 from metarl.parallel import choose_device
+from metarl.runs.loop import CHECKPOINT_MINUTES
 from metarl.runs.record import check_readable
 from metarl.runs.run import Run
 from metarl.tasks import TaskFamily
@@ -31,6 +32,7 @@ def train(
     preset: str | None = None,
     callbacks: Sequence[Any] = (),
     resume: bool = False,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
     **options: Any,
 ) -> Any:
     """Train an agent into a run folder; what `load` gives for it.
@@ -48,6 +50,7 @@ def train(
         preset: a named set of defaults; by default the one that fits the source.
         callbacks: what watches the training and may stop it; see `metarl.Callback`.
         resume: go on with the run in `out`, all else being as before; `iterations` may be raised.
+        checkpoint_minutes: that may pass between two checkpoints, beside the iterations of `checkpoint_every`.
         options: fields of the agent's `Config`. Where one names something of yours as `module:Name`, the class or
             function itself may be given; a `torch.nn.Module` goes to the learner as it is (`network=`, `encoder=`),
             and must be given to its `load` again.
@@ -65,6 +68,7 @@ def train(
     device = choose_device(device)
     begin = Run.resume if resume else Run.create
     run = begin(out, learner=agent, config=config, source=source, seed=seed, device=device)
+    run.checkpoint_minutes = checkpoint_minutes
     try:
         run.attach(callbacks, lambda now: learner.load(now, source, **modules))
         if (root := getattr(source, "data_root", None)) is not None:

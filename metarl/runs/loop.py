@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
-import types
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from metarl.errors import NonFiniteError
+from metarl.errors import NonFiniteError, UserError, shown
+from metarl.interrupts import Deferred, Stopped
 from metarl.ops.finite import check_numbers
 from metarl.runs.callbacks import Training, Watchers
 from metarl.runs.progress import Display
 
+CHECKPOINT_MINUTES = 5.0  # between checkpoints, unless the run says otherwise
+# An iteration of so many seconds is saved when it ends. Who asks a job to end (Slurm, Kubernetes) kills it 30 s later
+# unless told otherwise: shorter iterations can be finished by then, longer ones leave only themselves undone.
+LONG = 10.0
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, after the iteration was finished and a checkpoint written.
+
+class Interrupted(Stopped):
+    """Ctrl-C or its like, after the iteration was finished and a checkpoint written.
 
     Attributes:
         folder: of the run.
         iteration: completed iterations.
+        signum: the signal.
     """
 
-    def __init__(self, folder: Path, iteration: int) -> None:
-        super().__init__(f"interrupted after {iteration} iterations; {folder} can be resumed")
+    def __init__(self, folder: Path, iteration: int, signum: int = signal.SIGINT) -> None:
+        super().__init__(f"interrupted after {iteration} iterations; {folder} can be resumed", signum)
         self.folder = folder
         self.iteration = iteration
 
@@ -38,6 +44,7 @@ class Recorder(Protocol):
     config: Any
     source: dict[str, Any]
     seed: int
+    checkpoint_minutes: float
 
     @property
     def completed(self) -> int | None:
@@ -73,6 +80,11 @@ class Loop:
             raise ValueError(f"{run.folder} has a checkpoint: call restore() and use its state before loop()")
         if total < 0 or checkpoint_every < 1:
             raise ValueError(f"need total >= 0 and checkpoint_every >= 1, got {total} and {checkpoint_every}")
+        minutes: Any = run.checkpoint_minutes
+        if not isinstance(minutes, (int, float)) or not minutes >= 0:
+            raise UserError(
+                f"checkpoint_minutes is {shown(minutes)}; it must be a number from 0 on (inf: never by time)"
+            )
         run.check_writable()
         self._run = run
         self._total = total
@@ -82,17 +94,12 @@ class Loop:
         self._completed = self._running = run.completed
         self._logged: tuple[Mapping[str, float], Mapping[str, float]] | None = None  # in the present iteration
         self._display = Display(total, self._completed)
-        self._stopping = False
-        self._previous_handler: Any = None
+        self._asked = Deferred(self._say_stopping)
+        self._saved_at = self._began = time.monotonic()
 
     def __enter__(self) -> Loop:
         self._display.start()
-        # A process that ignores SIGINT (nohup, a background job) goes on ignoring it.
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) not in (
-            None,
-            signal.SIG_IGN,
-        ):
-            self._previous_handler = signal.signal(signal.SIGINT, self._on_interrupt)
+        self._asked.__enter__()
         return self
 
     def __iter__(self) -> Iterator[int]:
@@ -102,26 +109,39 @@ class Loop:
                 run.folder, run.learner, run.config, run.source, run.seed, self._completed, self._total, self._agent
             )
         )
-        while self._completed < self._total:
-            self._running, self._logged = self._completed, None
+        stopper, self._saved_at = "", time.monotonic()
+        while True:
+            if (signum := self._told_to_stop()) is not None:
+                self._save()
+                raise Interrupted(run.folder, self._completed, signum)
+            if stopper or self._completed >= self._total:
+                break
+            self._running, self._logged, self._began = self._completed, None, time.monotonic()
             yield self._completed
             self._completed += 1
             stopper = self._tell()
             self._display.advance(self._completed)
-            if self._stopping:
+            if self._is_due():
                 self._save()
-                raise Interrupted(self._run.folder, self._completed)
-            if stopper:
-                self._display.say(f"stopped by {stopper} after {self._completed} of {self._total} iterations")
-                break
-            if self._completed % self._every == 0:
-                self._save()
+        if stopper:
+            self._display.say(f"stopped by {stopper} after {self._completed} of {self._total} iterations")
         self._save()
 
+    def _told_to_stop(self) -> int | None:
+        """The signal that asked this training to end, if one did; asked once before each iteration and at the end."""
+        return self._asked.signum
+
+    def _is_due(self) -> bool:
+        """Whether a checkpoint is, by the count of iterations or by time; no number depends on it."""
+        now = time.monotonic()
+        return (
+            self._completed % self._every == 0
+            or now - self._saved_at >= 60 * self._run.checkpoint_minutes
+            or now - self._began >= LONG
+        )
+
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if self._previous_handler is not None:
-            signal.signal(signal.SIGINT, self._previous_handler)
-            self._previous_handler = None
+        self._asked.__exit__()
         self._display.stop()
         try:
             self._watchers.end()
@@ -173,10 +193,9 @@ class Loop:
         if self._run.saved != self._completed:
             self._watchers.checkpoint()
             self._run.checkpoint(self._completed, self._state())
+        self._saved_at = time.monotonic()
 
-    def _on_interrupt(self, signum: int, frame: types.FrameType | None) -> None:
-        if self._stopping:
-            raise KeyboardInterrupt
-        self._stopping = True
+    def _say_stopping(self, signum: int) -> None:
+        again = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
         with contextlib.suppress(RuntimeError):  # the signal may have come while stderr was being written
-            self._display.say("stopping after this iteration; Ctrl-C again stops at once")
+            self._display.say(f"stopping after this iteration; {again} again stops at once")

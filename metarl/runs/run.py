@@ -29,7 +29,7 @@ from metarl.ranks import ALONE
 from metarl.runs import checkpoints, failure, recovery
 from metarl.runs.callbacks import TensorBoard, check_callbacks
 from metarl.runs.logs import METRICS, Logs
-from metarl.runs.loop import Loop
+from metarl.runs.loop import CHECKPOINT_MINUTES, Loop
 from metarl.runs.record import (
     CONFIG,
     NamedSource,
@@ -59,6 +59,8 @@ class Run:
         seed: of every stream.
         device: where it computes: where it trains, and where `load` puts what it loads.
         ranks: the processes that train it; `ALONE` where there is one.
+        checkpoint_minutes: that may pass between two checkpoints, beside the iterations that `loop` counts; may be
+            set, and changes no number. 0: after every iteration; infinite: never by time.
     """
 
     def __init__(self, folder: Path, record: dict[str, Any], config: Any, *, writable: bool, device: str) -> None:
@@ -69,6 +71,7 @@ class Run:
         self.seed: int = record["seed"]
         self.device = device
         self.ranks = ALONE
+        self.checkpoint_minutes = CHECKPOINT_MINUTES
         self._record = record
         self._writable = writable
         self._logs = Logs(folder)

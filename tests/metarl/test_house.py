@@ -64,7 +64,19 @@ FLOORS = (
     ("registry", "integrations", "learning", "evaluation", "runs", "envs"),
     ("sampling", "meta"),
     ("ops", "nets", "tasks"),
-    ("parallel", "ranks", "ambient", "allocator", "files", "version", "naming", "plugins", "seeding", "errors"),
+    (
+        "parallel",
+        "ranks",
+        "ambient",
+        "allocator",
+        "interrupts",
+        "files",
+        "version",
+        "naming",
+        "plugins",
+        "seeding",
+        "errors",
+    ),
 )
 # What a task is and what stands on the ground floor everybody may name, from any height; every other arrow crosses
 # at most three floors, so that nobody reaches past the layer made for them.

@@ -24,7 +24,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metarl import files
+from metarl import files, interrupts
 from metarl.errors import NonFiniteError, UserError
 from metarl.runs import checkpoints, logs, loop, progress, record, recovery, run
 from metarl.runs.loop import Interrupted
@@ -646,7 +646,8 @@ def test_ctrl_c_finishes_the_iteration_and_saves_it(tmp_path: Path, capsys: pyte
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
 
 
-def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(interrupts.ECHO, signal.SIGINT, 0.0)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt) as caught:
         train(create(tmp_path / "run"), interrupt(3, times=2))
@@ -656,6 +657,126 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     assert manifest is not None
     assert manifest.iteration == 2
     assert train(resume(tmp_path / "run")).equal(train(create(tmp_path / "whole")))
+
+
+SIGTERM, SIGHUP = signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has no SIGHUP
+
+
+@pytest.mark.parametrize("signum", [SIGTERM, SIGHUP])
+def test_what_raises_as_ctrl_c_does_is_finished_in_order_too(tmp_path: Path, signum: int) -> None:
+    """`timeout` signals a process and then its group: a second one that soon is the same."""
+    handler = signal.getsignal(signum)
+
+    def each(iteration: int) -> None:
+        for _ in range(2 if iteration == 2 else 0):
+            signal.raise_signal(signum)
+
+    with pytest.raises(interrupts.Stopped) as caught, interrupts.raising():
+        train(create(tmp_path / "run"), each)
+    assert isinstance(caught.value, Interrupted)
+    assert (caught.value.iteration, interrupts.exit_code(caught.value)) == (3, 128 + signum)
+    assert signal.getsignal(signum) is handler
+    assert train(resume(tmp_path / "run")).equal(train(create(tmp_path / "whole")))
+
+
+def test_another_signal_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "ECHO", dict.fromkeys(interrupts.SIGNALS, 0.0))
+
+    def each(iteration: int) -> None:
+        if iteration == 3:
+            signal.raise_signal(SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(interrupts.Stopped) as caught, interrupts.raising():
+        train(create(tmp_path / "run"), each)
+    assert not isinstance(caught.value, Interrupted)
+    assert interrupts.exit_code(caught.value) == 130
+    manifest = checkpoints.latest(tmp_path / "run/checkpoints")
+    assert manifest is not None
+    assert manifest.iteration == 2
+
+
+def test_a_signal_while_a_checkpoint_is_written_is_heeded_before_the_next_iteration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = checkpoints.save
+
+    def interrupted(*args: Any, **more: Any) -> checkpoints.Manifest:
+        signal.raise_signal(signal.SIGINT)
+        return write(*args, **more)
+
+    monkeypatch.setattr(checkpoints, "save", interrupted)
+    with pytest.raises(Interrupted) as caught:
+        train(create(tmp_path / "run"))
+    assert caught.value.iteration == 2
+
+
+def test_a_program_that_has_not_asked_for_it_keeps_its_sigterm(tmp_path: Path) -> None:
+    before = signal.getsignal(SIGTERM)
+    handlers: list[Any] = []
+    train(create(tmp_path / "run"), lambda _: handlers.append(signal.getsignal(SIGTERM)))
+    assert handlers == [before] * 6
+
+
+@pytest.mark.parametrize(
+    ("minutes", "seconds", "saved"),
+    [(1.0, 25.0, [3, 4, 6]), (math.inf, 9.0, [4, 6]), (0.0, 1.0, [1, 2, 3, 4, 5, 6])],
+)
+def test_checkpoints_come_by_time_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, seconds: float, saved: list[int]
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(loop, "LONG", 26.0)
+    run = create(tmp_path / "run", config=Config(checkpoint_every=4))
+    run.checkpoint_minutes = minutes
+    seen: list[int] = []
+
+    def each(iteration: int) -> None:
+        clock[0] += seconds
+        seen.append(run.saved or 0)
+
+    train(run, each)
+    assert sorted({*seen, run.saved or 0} - {0}) == saved
+    assert (run.completed, run.saved) == (6, 6)
+
+
+def test_a_long_iteration_is_saved_when_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+    run = create(tmp_path / "run", config=Config(checkpoint_every=4))
+    seen: list[int | None] = []
+
+    def each(iteration: int) -> None:
+        clock[0] += loop.LONG if iteration == 1 else 1.0
+        seen.append(run.saved)
+
+    train(run, each)
+    assert seen == [None, None, 2, 2, 4, 4]
+
+
+def test_a_run_stopped_after_a_checkpoint_by_time_goes_on_to_the_same(tmp_path: Path) -> None:
+    def fail(iteration: int) -> None:
+        if iteration == 4:
+            raise ZeroDivisionError
+
+    run = create(tmp_path / "run", config=Config(checkpoint_every=5))
+    run.checkpoint_minutes = 0.0
+    with pytest.raises(ZeroDivisionError):
+        train(run, fail)
+    again = resume(tmp_path / "run", config=Config(checkpoint_every=5))
+    again.checkpoint_minutes = float("inf")
+    assert again.saved == 4
+    whole = create(tmp_path / "whole", config=Config(checkpoint_every=5))
+    assert train(again).equal(train(whole))
+    assert (tmp_path / "run/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("minutes", [-1.0, math.nan, "5"])
+def test_minutes_that_are_none_are_refused(tmp_path: Path, minutes: Any) -> None:
+    run = create(tmp_path / "run")
+    run.checkpoint_minutes = minutes
+    assert "checkpoint_minutes is" in refusal(lambda: train(run))
 
 
 def test_an_ignored_sigint_stays_ignored(tmp_path: Path) -> None:
