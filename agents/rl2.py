@@ -25,15 +25,18 @@ from metarl.ambient import plain_torch
 from metarl.envs.wrappers.trials import Trials
 from metarl.errors import UserError
 from metarl.learning.contract import Budget
+from metarl.learning.footprint import NUMBER, Footprint, dense
 from metarl.learning.loading import load_params
 from metarl.learning.memory_adaptation import MemoryAgent, return_metrics
 from metarl.learning.memory_policy import PolicySettings
 from metarl.learning.recurrent_ppo import RecurrentPPO, Settings
 from metarl.learning.settings import check_range
+from metarl.naming import is_name
 from metarl.nets.actor_critic import RecurrentPolicy
 from metarl.nets.params import Params
 from metarl.parallel import intra_op_threads
 from metarl.runs.run import Run
+from metarl.sampling.episodes import episode_bytes, flat_size
 from metarl.sampling.trials import run_trials
 from metarl.seeding import Key
 from metarl.tasks import TaskFamily
@@ -67,6 +70,14 @@ class Config(PolicySettings, Settings):
         check_range(self, "trial_episodes", "validate_every", least=0)
         if self.minibatches > self.trials:
             raise UserError(f"--minibatches is {self.minibatches}; it must be at most --trials, {self.trials}")
+
+    def footprint(self, family: TaskFamily) -> Footprint:
+        """What a training needs at least: the memory's weights, and its features at every step of an update."""
+        trials = Trials(family=family, episodes=self.trial_episodes)
+        weights = 0 if is_name(self.memory) else 4 * self.hidden * self.hidden * self.layers
+        parameters = weights + dense((self.hidden, *self.head, flat_size(family.action_space)))
+        features = NUMBER * self.trials * trials.horizon * self.hidden // self.minibatches
+        return Footprint(parameters, features + self.trials * episode_bytes(trials))
 
 
 _PAPER = Config(

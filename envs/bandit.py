@@ -33,6 +33,7 @@ from metarl.tasks import Array, TaskFamily, Tasks, TaskVectorEnv, Uniform
 NARROW = (0.4, 0.6)  # ood Bernoulli arms that are hard to tell apart
 SCALES = (0.3, 3.0)  # ood standard deviations of Gaussian means
 MEANS, PULLS = (44, 50, 470, 190), (44, 222, 470, 324)  # boxes of a picture's two charts, pixels
+MOST_ARMS, MOST_PULLS = 10_000, 1_000_000  # a thousand frozen tasks, or an episode, are then under 100 MB
 HALF_STEP = 2.0**-54  # lifts uniform numbers off 0, where the normal quantile is infinite
 
 
@@ -41,8 +42,8 @@ class Bandit(TaskFamily):
     """k arms, n pulls; a task is `{"mean": (k,)}`, the expected reward of each arm.
 
     Attributes:
-        arms: k, at least 2.
-        pulls: n, the steps of an episode.
+        arms: k, 2 to 10,000.
+        pulls: n, the steps of an episode, 1 to 1,000,000.
     """
 
     episodes: ClassVar[int] = 1  # a trial is one episode
@@ -53,8 +54,11 @@ class Bandit(TaskFamily):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.arms < 2 or self.pulls < 1:
-            raise ValueError(f"{self.name} needs arms >= 2 and pulls >= 1, got {self.arms} and {self.pulls}")
+        if not (2 <= self.arms <= MOST_ARMS and 1 <= self.pulls <= MOST_PULLS):
+            raise ValueError(
+                f"{self.name} needs 2 to {MOST_ARMS:,} arms and 1 to {MOST_PULLS:,} pulls, "
+                f"got {self.arms} and {self.pulls}"
+            )
 
     @property
     def horizon(self) -> int:

@@ -25,6 +25,7 @@ from metarl.tasks import Array, TaskFamily, Tasks, TaskVectorEnv, Uniform
 MOVES = np.array([(0, 0), (0, 1), (1, 0), (0, -1), (-1, 0)], dtype=np.float64)  # stay, up, right, down, left
 STAY, UP, RIGHT, DOWN, LEFT = range(5)
 ON_GOAL, ELSEWHERE = 1.0, -0.1
+MOST_CELLS, MOST_STEPS = 300, 1_000_000  # a side, whose goals are listed; and of a trial
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class GridNavigation(TaskFamily):
     """A task is `{"goal": (2,)}`, a cell (x, y).
 
     Attributes:
-        cells: the side of the grid, at least 3.
+        cells: the side of the grid, 3 to 300.
         steps: the length of an episode.
         episodes: the episodes of a trial.
     """
@@ -49,6 +50,11 @@ class GridNavigation(TaskFamily):
         super().__post_init__()
         if self.cells < 3 or min(self.steps, self.episodes) < 1:
             raise ValueError(f"{self.name} needs cells >= 3 and steps, episodes >= 1, got {self.options()}")
+        if self.cells > MOST_CELLS or self.steps * self.episodes > MOST_STEPS:
+            raise ValueError(
+                f"{self.name} has at most {MOST_CELLS} cells a side and {MOST_STEPS:,} steps in all episodes, "
+                f"got {self.options()}"
+            )
 
     @property
     def horizon(self) -> int:

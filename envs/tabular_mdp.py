@@ -28,6 +28,7 @@ REWARD_MEAN, REWARD_SCALE = 1.0, 1.0  # the prior of a mean reward; the noise ar
 OOD_CONCENTRATION = 0.25
 SUM_SLACK = 1e-6  # of rows of probabilities, which are rounded when frozen
 RING, FITS = (4, 4, 356, 356), 9  # pixels: where a picture's states lie, and the least radius that holds a number
+MOST_NUMBERS, MOST_STEPS = 1_000_000, 1_000_000  # of a task's transitions (8 MB), and of a trial
 HALF_STEP = 2.0**-54  # lifts uniform numbers off 0, where logarithm and normal quantile are infinite
 
 
@@ -63,6 +64,11 @@ class TabularMDP(TaskFamily):
         super().__post_init__()
         if min(self.states, self.actions) < 2 or min(self.steps, self.episodes) < 1:
             raise ValueError(f"{self.name} needs states, actions >= 2 and steps, episodes >= 1, got {self.options()}")
+        if self.states**2 * self.actions > MOST_NUMBERS or self.steps * self.episodes > MOST_STEPS:
+            raise ValueError(
+                f"{self.name} holds states x actions x states of at most {MOST_NUMBERS:,} and steps x episodes of at "
+                f"most {MOST_STEPS:,}, got {self.options()}"
+            )
 
     @property
     def horizon(self) -> int:

@@ -269,5 +269,9 @@ def _place(run: Run, data_root: Path | None) -> dict[str, Path]:
     remembered = run.recall("data_root")
     if data_root is None and remembered is not None and not Path(remembered).exists():
         raise UserError(f"{run.folder} was trained on data in {remembered}, which is not there: give --data-root")
+    if data_root is not None and kind_of(run.recall("where") or run.source.get("name", "")) == "family":
+        raise UserError(
+            f"{run.folder} was trained on {run.source.get('name')}, which has no data: leave --data-root out"
+        )
     root = data_root or (Path(remembered) if remembered is not None else None)
     return {} if root is None else {"data_root": root}

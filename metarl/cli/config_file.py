@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metarl import registry
-from metarl.cli.options import fail
+from metarl.cli.options import check_path, fail
 from metarl.errors import UserError
 
 RECORD = {"learner", "config", "source", "seed"}  # what tells a run's config.json from other files
@@ -33,6 +33,7 @@ def read_options(path: Path) -> FileOptions:
     Raises:
         UserError: there is no such file, or it holds no options.
     """
+    check_path(path)
     file = path / "config.json" if path.is_dir() else path
     if not file.is_file():
         fail(f"there is no config {file}")
@@ -70,6 +71,7 @@ def run_options(folder: Path) -> FileOptions:
     """
     from metarl.runs.record import read_record
 
+    check_path(folder)
     file = folder / "config.json"
     options = _of_run(file, read_record(folder))
     options.flags.update({"--out": [str(folder)], "--resume": []})

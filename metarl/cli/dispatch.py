@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from metarl import interrupts
-from metarl.allocator import keep_freed_memory
+from metarl.allocator import keep_freed_memory, refusals_in_one_line
 from metarl.cli.terminal import complain, say
 from metarl.errors import NonFiniteError, UserError, unknown
 from metarl.version import __version__
@@ -73,7 +73,7 @@ def _run(words: Sequence[str]) -> int:
         if words[0] not in COMMANDS:
             raise unknown("command", words[0], COMMANDS)
         keep_freed_memory()
-        with _warnings_in_one_line():
+        with _warnings_in_one_line(), refusals_in_one_line():
             return _command(words[0])(words[1:])
     except SystemExit as done:  # tyro has printed its help
         return int(done.code or 0)

@@ -17,8 +17,9 @@ from typing import Annotated, Any, NamedTuple, NoReturn, get_type_hints
 
 import tyro
 
-from metarl.errors import UserError, unknown
+from metarl.errors import UserError, shown, unknown
 from metarl.learning.brought import blame
+from metarl.learning.settings import check_whole_numbers
 
 Id = Annotated[str | None, tyro.conf.arg(metavar="ID")]
 Name = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
@@ -39,6 +40,26 @@ def check_output(path: Path | None) -> None:
         fail(f"cannot write {path}: there is no folder {path.parent}")
     if path.is_dir() or not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         fail(f"cannot write {path}: it is a folder, or writing there is not allowed")
+
+
+def check_path(value: Any) -> None:
+    """Refuse a path, or one among several, that no file can have, or whose folder must not be looked into.
+
+    Raises:
+        UserError: it is too long, holds a NUL, is a loop of links, or lies in a folder that is closed.
+    """
+    for path in value if isinstance(value, tuple) else (value,):
+        if not isinstance(path, Path):
+            continue
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UserError(
+                f"{shown(str(path))} is no path that can be used here: {reason}; give another one"
+            ) from None
 
 
 class Group(NamedTuple):
@@ -80,7 +101,12 @@ def parse(prog: str, words: Sequence[str] | Words, *groups: Group) -> list[Any]:
     words = words if isinstance(words, Words) else Words(words)
     spelling = _spelling(groups)
     parsed = _ask_tyro(prog, _translated(words, spelling, groups), groups, spelling)
-    return [getattr(parsed, group.name) for group in groups]
+    made = [getattr(parsed, group.name) for group in groups]
+    for each in made:
+        check_whole_numbers(each)
+        for field in dataclasses.fields(each):
+            check_path(getattr(each, field.name))
+    return made
 
 
 def parse_last(prog: str, words: Words, *groups: Group) -> Any:
@@ -221,6 +247,8 @@ def first(words: Sequence[str], what: str, command: str) -> tuple[str, list[str]
     """The first word, which is no flag, and the others."""
     if not words or words[0].startswith("-"):
         fail(f"{what} comes first: metarl {command} {what} [options]; see metarl {command} --help")
+    for word in words[: next((i for i, word in enumerate(words) if word.startswith("-")), len(words))]:
+        check_path(Path(word))
     return words[0], list(words[1:])
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from metarl import registry
+from metarl.allocator import refusals_in_one_line
 from metarl.cli.options import Group, asks_for_help, parse
 from metarl.cli.seeds import train_seeds
 from metarl.cli.targets import chosen_device
@@ -15,6 +16,7 @@ from metarl.cli.training import Training, TrainOptions, understood
 from metarl.errors import UserError
 from metarl.interrupts import Stopped, signal_of
 from metarl.learning.brought import blame
+from metarl.learning.footprint import check_training
 from metarl.naming import resolve
 from metarl.plugins import plugins
 
@@ -40,6 +42,7 @@ def train_one(training: Training) -> int:
 
     name, learner, options, config, source, _, note = training
     device, callbacks = chosen_device(options.device), _callbacks(options)
+    check_training(config, source, device)
     begin = Run.resume if options.resume else Run.create
     run = begin(options.out, learner=name, config=config, source=source, seed=options.seed, device=device)
     run.checkpoint_minutes = options.checkpoint_minutes
@@ -49,7 +52,8 @@ def train_one(training: Training) -> int:
         say(note)
     run.attach(callbacks, lambda now: learner.load(now, source))
     try:
-        learner.train(config, source, run)
+        with refusals_in_one_line():
+            learner.train(config, source, run)
     except KeyboardInterrupt as stopped:
         again = f"metarl train --resume {shlex.quote(str(options.out))}"
         raise Stopped(f"interrupted{_after(stopped)}; resume with: {again}", signal_of(stopped)) from None

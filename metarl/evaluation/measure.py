@@ -25,6 +25,7 @@ from metarl.learning.contract import Adaptable, Budget, Scores, Source
 from metarl.tasks import TaskFamily, Tasks
 
 FAMILY_TASKS, DATASET_TASKS = 40, 600  # of an evaluation, unless told otherwise
+MOST_TASKS = 100_000
 ORACLE = "ppo-oracle"  # the agent whose curves may be reference lines
 Reference = Literal["random", "oracle"]
 _REFERENCES: dict[tuple[str, ...], float | None] = {}  # measured by this process
@@ -43,13 +44,15 @@ def frozen_tasks(source: Source, split: str = "test", count: int | None = None) 
     """The first frozen tasks of a split; by default 40 of a family and 600 of a data set.
 
     Raises:
-        UserError: there is no such split, or `count` is below 1.
+        UserError: there is no such split, or `count` is below 1 or above 100,000.
     """
     if split not in source.splits:
         raise unknown(f"split of {source.name}", split, source.splits)
     count = default_count(source) if count is None else count
     if count < 1:
         raise UserError(f"--tasks is {count}; it must be at least 1")
+    if count > MOST_TASKS:
+        raise UserError(f"--tasks is {count}; it must be at most {MOST_TASKS}")
     return source.fixed(split, count)
 
 

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 
 from metarl import registry
+from metarl.allocator import refusals_in_one_line
 from metarl.errors import UserError, shown, unknown
 from metarl.experiments.origin import marked, origin_of, source_named
 from metarl.learning import presets
 from metarl.learning.contract import Source
+from metarl.learning.footprint import check_training
+from metarl.learning.settings import LARGEST, check_whole_numbers
 from metarl.parallel import choose_device
 from metarl.runs.loop import CHECKPOINT_MINUTES
 from metarl.runs.record import check_readable
@@ -66,6 +69,8 @@ def train(
     options = {name: value for name, value in options.items() if name not in modules}
     config = _config(agent, learner, source, preset, options)
     device = choose_device(device)
+    if not modules:  # what a module of one's own needs is not known
+        check_training(config, source, device)
     begin = Run.resume if resume else Run.create
     run = begin(out, learner=agent, config=config, source=source, seed=seed, device=device)
     run.checkpoint_minutes = checkpoint_minutes
@@ -73,7 +78,8 @@ def train(
         run.attach(callbacks, lambda now: learner.load(now, source, **modules))
         if (root := getattr(source, "data_root", None)) is not None:
             run.remember("data_root", str(Path(root).resolve()))
-        learner.train(config, source, run, **modules)
+        with refusals_in_one_line():
+            learner.train(config, source, run, **modules)
     except UserError:
         if not resume:
             run.withdraw()
@@ -143,14 +149,15 @@ def _config(agent: str, learner: Any, source: Source, preset: str | None, option
     except (TypeError, ValueError) as error:
         raise UserError(f"{agent} cannot be trained with {shown(options)}: {error}") from None
     check_readable(made, f"options of {agent}")
+    check_whole_numbers(made)
     return made
 
 
 def _check_words(agent: Any, seed: Any) -> None:
     if not isinstance(agent, str):
         raise UserError(f"agent is {shown(agent)}; it must be a name: one of list_agents(), or mypackage.module")
-    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool):
-        raise UserError(f"seed is {shown(seed)}; it must be a whole number")
+    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or abs(int(seed)) > LARGEST:
+        raise UserError(f"seed is {shown(seed)}; it must be a whole number of at most {LARGEST}")
 
 
 def _check_kind(agent: str, source: Source) -> None:

@@ -14,7 +14,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from metarl.errors import NonFiniteError, UserError
 from metarl.integrations.sb3_env import SB3VecEnv
+from metarl.learning.footprint import Footprint, dense
 from metarl.learning.loading import load_params
 from metarl.learning.settings import check_range
 from metarl.nets.params import Params
@@ -35,6 +36,7 @@ from metarl.nets.policies import CategoricalPolicy, GaussianPolicy, mlp_policy, 
 from metarl.ops import finite
 from metarl.parallel import intra_op_threads
 from metarl.runs.run import Run
+from metarl.sampling.episodes import episode_bytes, flat_size
 from metarl.seeding import Key, keyed_globals
 from metarl.tasks import TaskFamily
 
@@ -76,6 +78,11 @@ class Actor:
         return mlp_policy(
             family.observation_space, family.action_space, self.hidden, self.activation, self.init_std, self.min_std
         )
+
+    def footprint(self, family: TaskFamily) -> Footprint:
+        """What a training needs at least: actor and critic."""
+        inputs, outputs = flat_size(family.observation_space), flat_size(family.action_space)
+        return Footprint(dense((inputs, *self.hidden, outputs)) + dense((inputs, *self.hidden, 1)), 0)
 
     def keywords(self) -> dict[str, Any]:
         """What Stable-Baselines3's MlpPolicy is made with."""
@@ -145,6 +152,10 @@ class Config(Actor):
         check_range(self, "step_size", "clip", "max_gradient_norm", above=0)
         check_range(self, "gamma", "gae_lambda", least=0, most=1)
         check_range(self, "entropy_weight", "value_weight", least=0)
+
+    def footprint(self, family: TaskFamily) -> Footprint:
+        """What a training needs at least: actor and critic, and an iteration's steps."""
+        return replace(super().footprint(family), data=self.envs * self.episodes * episode_bytes(family))
 
 
 class Silent(BaseCallback):

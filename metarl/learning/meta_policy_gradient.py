@@ -14,6 +14,7 @@ from metarl.ambient import plain_torch
 from metarl.errors import NonFiniteError, UserError
 from metarl.learning.brought_network import check_adapts, check_same, remember
 from metarl.learning.contract import Budget
+from metarl.learning.footprint import NUMBER, Footprint, dense
 from metarl.learning.gradient_adaptation import Adapting, validation_metrics
 from metarl.learning.loading import load_params
 from metarl.learning.meta_batch import MetaBatch, adapt_to_tasks
@@ -25,6 +26,7 @@ from metarl.nets.params import Params
 from metarl.nets.policies import Policy, make_policy, mlp_policy
 from metarl.runs.run import Run
 from metarl.sampling.blocks import Blocks
+from metarl.sampling.episodes import episode_bytes, flat_size
 from metarl.seeding import Key
 from metarl.tasks import TaskFamily
 
@@ -112,6 +114,13 @@ class Settings:
         policy = make_policy(*spaces, lambda inputs, outputs: make_network(own, inputs, outputs, flag), *stds)
         check_adapts(policy, policy.network.sizes[0], flag)
         return policy
+
+    def footprint(self, family: TaskFamily) -> Footprint:
+        """What a training needs at least: a policy a task and iterate, and the episodes that it learns from."""
+        own = dense((flat_size(family.observation_space), *self.hidden, flat_size(family.action_space)))
+        parameters = own if self.network == MLP else 0
+        together = (self.inner_steps + 1) * self.tasks
+        return Footprint(parameters, NUMBER * together * parameters + together * self.episodes * episode_bytes(family))
 
     def rule(self, policy: Policy) -> inner.Rule:
         """The inner loop."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
-from metarl.errors import UserError
+from metarl.errors import UserError, shown
+
+LARGEST = 2**63 - 1  # of a whole number, and the least is as far below 0
 
 
 def check_range(
@@ -37,3 +40,19 @@ def check_range(
             )
             if not fits:
                 raise UserError(f"--{name.replace('_', '-')} is {value}; it must be {allowed}")
+
+
+def check_whole_numbers(options: Any) -> None:
+    """Check that the whole numbers of options are such as arrays and files take: of 64 bits.
+
+    Args:
+        options: a dataclass; a tuple in it is checked entry by entry.
+
+    Raises:
+        UserError: one is larger; its flag is named.
+    """
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and abs(number) > LARGEST:
+                raise UserError(f"--{field.name.replace('_', '-')} is {shown(number)}; it must be at most {LARGEST}")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
+import gymnasium
 import torch
+from gymnasium.spaces import Discrete
 from torch import Tensor
+
+from metarl.tasks.contract import Family
 
 
 @dataclass(frozen=True)
@@ -43,3 +49,15 @@ class Episodes:
         if len(parts) == 1:
             return parts[0]
         return Episodes(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Episodes)})
+
+
+def flat_size(space: gymnasium.Space[Any]) -> int:
+    """Numbers that an observation has, or that describe an action: one for each of a Discrete's."""
+    return int(space.n) if isinstance(space, Discrete) else math.prod(space.shape or ())
+
+
+def episode_bytes(family: Family) -> int:
+    """Bytes of one recorded episode: observations and actions, and 7 a step of reward, ends and validity."""
+    observed, acted = family.observation_space, family.action_space
+    action = 8 if isinstance(acted, Discrete) else 4 * flat_size(acted)
+    return family.horizon * (4 * flat_size(observed) + action + 7)

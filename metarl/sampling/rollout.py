@@ -11,16 +11,18 @@ from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metarl.allocator import check_memory
 from metarl.errors import NonFiniteError
 from metarl.nets.distributions import NO_ACTION
 from metarl.nets.params import Params
 from metarl.nets.policies import Policy
 from metarl.parallel import intra_op_threads
 from metarl.sampling.blocks import Blocks
-from metarl.sampling.episodes import Episodes
+from metarl.sampling.episodes import Episodes, episode_bytes
 from metarl.seeding import Key
 from metarl.tasks import Array, TaskVectorEnv
 
+UNASKED = 1 << 28  # bytes of episodes recorded together that any machine has
 Act = Callable[[Tensor, int], Tensor]
 Watch = Callable[[TaskVectorEnv, NDArray[np.float32]], None]  # sees each state with the rewards (N,) that led there
 
@@ -90,10 +92,13 @@ def run_episodes(env: TaskVectorEnv, act: Act, key: Key, watch: Watch | None = N
         watch: called after the reset and after every step.
 
     Raises:
+        UserError: they do not fit into memory.
         NonFiniteError: an observation, a reward or an action is NaN or infinite. Its data hold the episode so far, and
             the seed with which a vector environment of the same tasks begins it again.
     """
     n_tasks, n_envs, horizon = len(env.tasks), env.num_envs, env.family.horizon
+    if (need := n_envs * episode_bytes(env.family)) > UNASKED:
+        check_memory(need, f"{n_envs:,} episodes of at most {horizon:,} steps, recorded together, need")
     seed = key("start").integer()
     obs, _ = env.reset(seed=seed)
     obs_buffer = np.zeros((horizon, n_envs, *obs.shape[1:]), np.float32)

@@ -6,6 +6,7 @@ import contextlib
 import fnmatch
 import io
 import os
+import re
 import signal
 import sys
 import time
@@ -21,6 +22,7 @@ from unittest import mock
 from fuzzing.case import Case, Place
 
 LONGEST = 20.0  # seconds an input may take
+AGAIN = 3.0  # seconds after Ctrl-C until it is sent once more, for who waits until an iteration ends
 LARGEST = 2 << 30  # bytes of memory it may take
 FAULTS = ("traceback", "code run", "overwritten", "slow", "large", "untidy")
 OUT_OF_MEMORY = "not enough memory"  # how the command line begins to say that an allocation failed
@@ -57,7 +59,9 @@ def judge(case: Case, place: Place) -> Verdict:
     after = _files(place.folder)
     kind, why = _kind(case, code, said, trace)
     changed = [name for name, seen in before.items() if after.get(name) != seen and not _any(name, case.may_change)]
-    new = [name for name in after if name not in before and not _any(name, case.leaves)]
+    saved = {name.partition("/")[0] for name in after if name.endswith("/latest.json")}  # a run that can go on
+    new = [name for name in after.keys() - before.keys() if name.partition("/")[0] not in saved]
+    new = [name for name in new if not _any(name, case.leaves)]
     if place.marker.exists():
         place.marker.unlink()
         kind, why = "code run", f"{place.marker.name} was written; {why}"
@@ -65,15 +69,16 @@ def judge(case: Case, place: Place) -> Verdict:
         kind, why = "overwritten", f"{', '.join(changed[:8])} changed; {why}"
     elif seconds > LONGEST:
         kind, why = "slow", f"{seconds:.1f} s; {why}"
-    elif peak > LARGEST or (OUT_OF_MEMORY in said and not case.hungry):
+    elif peak > LARGEST or (OUT_OF_MEMORY in said[1] and not case.hungry):
         kind, why = "large", f"{peak >> 20} MiB; {why}"
     elif kind == "refused" and new:
         kind, why = "untidy", f"refused, and left {', '.join(sorted(new)[:8])}; {why}"
     return Verdict(kind, why, seconds, peak)
 
 
-def _kind(case: Case, code: int | None, said: tuple[str, str] | Any, trace: str) -> tuple[str, str]:
+def _kind(case: Case, code: int | None, said: tuple[str, str], trace: str) -> tuple[str, str]:
     out, err = said
+    err = re.sub(r"Exception ignored in: .*\nTraceback[^\0]*?KeyboardInterrupt: ?\n", "", err)  # Ctrl-C in a destructor
     if code is None:
         return ("slow" if trace.endswith("TooSlow\n") else "traceback"), trace
     lines = [line for line in err.splitlines() if not line.startswith("metarl: warning: ")]
@@ -117,12 +122,11 @@ def _run(case: Case, place: Place) -> tuple[int | None, tuple[str, str], str]:
 @contextlib.contextmanager
 def _watched(patience: float | None) -> Iterator[None]:
     """Send Ctrl-C when patience is at an end, and stop what takes too long."""
-    patient = [patience] if patience is not None else []
+    then = [] if patience is None else [AGAIN, LONGEST]  # seconds after the first Ctrl-C and after the second
 
     def ring(number: int, frame: FrameType | None) -> None:
-        if patient:
-            patient.clear()
-            signal.setitimer(signal.ITIMER_REAL, LONGEST)
+        if then:
+            signal.setitimer(signal.ITIMER_REAL, then.pop(0))
             signal.raise_signal(signal.SIGINT)
         else:
             raise TooSlow

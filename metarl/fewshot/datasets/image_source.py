@@ -286,3 +286,17 @@ class ImageSource(ABC):
             },
             split=split,
         )
+
+
+def check_images(source: Any, what: str) -> None:
+    """Refuse a data set without images.
+
+    Args:
+        source: of tasks.
+        what: needs images, for the line.
+
+    Raises:
+        UserError: it has none.
+    """
+    if not isinstance(source, ImageSource):
+        raise UserError(f"{what} learns from images, and {source.name} has none; choose another data set or learner")

@@ -12,8 +12,10 @@ from metarl.fewshot.datasets.image_source import ImageSource
 from metarl.fewshot.datasets.source import SupervisedSource
 from metarl.fewshot.networks.backbones import Backbone, make_backbone
 from metarl.fewshot.networks.classifier import Classifier
+from metarl.fewshot.networks.footprint import encoder_footprint
 from metarl.fewshot.networks.network import Network
 from metarl.fewshot.networks.regressor import Regressor
+from metarl.learning.footprint import NUMBER, Footprint, dense
 from metarl.meta import inner
 from metarl.nets.mlp import MLP
 from metarl.nets.params import Params
@@ -58,6 +60,14 @@ class NetworkSettings(Protocol):
         """Images: which encoder."""
 
     @property
+    def encoder(self) -> str | None:
+        """Images: one of the user's own in the backbone's place."""
+
+    @property
+    def inner_steps(self) -> int:
+        """Gradient steps of the inner loop."""
+
+    @property
     def width(self) -> int:
         """Images: filters a layer."""
 
@@ -86,3 +96,20 @@ def make_network(
             config.norm_scale,
         )
     return Classifier(encoder, source.image_shape, source.ways, config.batch_norm)
+
+
+def adapted_footprint(config: NetworkSettings, source: SupervisedSource, images: int) -> Footprint:
+    """What a training of an initialisation needs at least: the network, a task's iterates, and a batch of data.
+
+    Args:
+        config: describes the network and its inner loop.
+        source: of images, or of points `(1,)`.
+        images: support and query images, or points, that an iteration holds.
+    """
+    if isinstance(source, ImageSource):
+        backbone = "" if config.encoder is not None else config.backbone
+        need = encoder_footprint(backbone, config.width, source.image_shape, images)
+    else:
+        widths = (1, *config.hidden, 1)
+        need = Footprint(dense(widths), NUMBER * images * sum(widths))
+    return Footprint(need.parameters, need.data + NUMBER * config.inner_steps * need.parameters)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from metarl.fewshot.datasets.image_source import ImageSource
+from metarl.fewshot.datasets.image_source import ImageSource, check_images
 from metarl.fewshot.learners import transfer
 from metarl.fewshot.learners.embedding import TrainedEmbedding
 from metarl.fewshot.learners.protonet import ProtoNet
@@ -35,4 +35,5 @@ def load(run: Run, source: ImageSource, encoder: nn.Module | None = None) -> Tra
 
 def pixels(source: ImageSource) -> TrainedEmbedding:
     """The same rule on raw pixels, which needs no training: what any encoder should better."""
+    check_images(source, "pixels")
     return TrainedEmbedding(ProtoNet(nn.Flatten(), "running"), source, "nearest class mean of raw pixels")

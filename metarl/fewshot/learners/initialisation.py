@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from metarl.allocator import check_memory
 from metarl.ambient import plain_torch, usable
 from metarl.errors import UserError
 from metarl.fewshot.batch import Batch
@@ -20,6 +21,7 @@ from metarl.fewshot.networks.classifier import Classifier, check_ways
 from metarl.fewshot.networks.network import Network
 from metarl.fewshot.networks.scores import known
 from metarl.learning.contract import Budget, Scores
+from metarl.learning.footprint import NUMBER
 from metarl.meta import inner
 from metarl.nets.params import Params
 from metarl.ops import finite
@@ -59,13 +61,16 @@ class TrainedInitialisation:
         """Score on the query data after 0..K gradient steps on the support set; NaN or infinite where they diverge.
 
         Raises:
-            UserError: the tasks have other ways than the head.
+            UserError: the tasks have other ways than the head, or the steps do not fit into memory.
             NonFiniteError: a score is not finite before any step.
         """
         if isinstance(self.network, Classifier) and (ways := tasks.arrays["classes"].shape[1]) != self.network.ways:
             raise UserError(
                 f"these tasks have {ways} classes, this learner's head is for {self.network.ways}: train one"
             )
+
+        numbers = sum(value.numel() for value in self.params.values())
+        check_memory(NUMBER * numbers * budget.steps, f"{budget.steps:,} steps with {numbers:,} parameters need")
 
         def one(task: Batch) -> Tensor:
             return torch.stack([self.network.query_loss(params, task)[1] for params in self.adapt(task, budget.steps)])

@@ -25,13 +25,14 @@ from metarl.fewshot.batch import Batch
 from metarl.fewshot.datasets.image_source import ImageSource
 from metarl.fewshot.datasets.source import SupervisedSource
 from metarl.fewshot.learners import encoder_choice, training
-from metarl.fewshot.learners.adaptation import check_moves, learn, make_network, seeds
+from metarl.fewshot.learners.adaptation import adapted_footprint, check_moves, learn, make_network, seeds
 from metarl.fewshot.learners.initialisation import TrainedInitialisation, restored
 from metarl.fewshot.learners.strategy import Strategy, choose_plan
 from metarl.fewshot.learners.trained_classes import remember_classes
 from metarl.fewshot.learners.training import halving
 from metarl.fewshot.networks.backbones import Backbone
 from metarl.fewshot.networks.network import Data, Network
+from metarl.learning.footprint import Footprint
 from metarl.learning.settings import check_range
 from metarl.meta import inner, outer
 from metarl.nets.params import Params
@@ -101,6 +102,12 @@ class Config:
         counts = ("iterations", "tasks", "inner_steps", "checkpoint_every", "log_every", "width", "halve_every")
         check_range(self, *counts, "train_queries", least=1)
         check_range(self, "inner_step_size", "outer_step_size", "clip", above=0)
+
+    def footprint(self, source: SupervisedSource) -> Footprint:
+        """What a training needs at least; see `adapted_footprint`."""
+        ways, shots = int(getattr(source, "ways", 1)), int(getattr(source, "shots", 1))
+        queries = self.train_queries or int(getattr(source, "queries", 1))
+        return adapted_footprint(self, source, self.tasks * ways * (shots + queries))
 
 
 _OMNIGLOT = Config(iterations=60_000, tasks=32, inner_step_size=2.0, moves=BUT_NORMS)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.errors import UserError
-from metarl.fewshot.datasets.image_source import ImageSource
+from metarl.fewshot.datasets.image_source import ImageSource, check_images
 from metarl.fewshot.learners import encoder_choice, training
 from metarl.fewshot.learners.trained_classes import remember_classes
 from metarl.fewshot.learners.training import halving
@@ -16,7 +16,9 @@ from metarl.fewshot.networks.backbones import Backbone, make_backbone
 from metarl.fewshot.networks.batch_norm import BatchNormMode
 from metarl.fewshot.networks.embedding import EmbeddingNetwork
 from metarl.fewshot.networks.encoders import named_tensors
+from metarl.fewshot.networks.footprint import encoder_footprint
 from metarl.fewshot.networks.scores import loss_and_accuracy
+from metarl.learning.footprint import Footprint
 from metarl.learning.settings import check_range
 from metarl.runs.run import Run
 from metarl.seeding import Key, keyed_globals
@@ -59,6 +61,14 @@ class Config:
         check_range(self, *counts, least=1)
         check_range(self, "step_size", above=0)
         check_range(self, "train_ways", least=2)
+
+    def footprint(self, source: ImageSource) -> Footprint:
+        """What a training needs at least: the encoder, and the images of a meta-batch."""
+        check_images(source, "this learner")
+        episode = training_source(self, source)
+        images = self.tasks * (episode.min_ways or episode.ways) * (1 + episode.queries)
+        backbone = "" if self.encoder is not None else self.backbone
+        return encoder_footprint(backbone, self.width, source.image_shape, images)
 
 
 def training_source(config: Config, source: ImageSource) -> ImageSource:

@@ -23,13 +23,15 @@ from torch import Tensor, nn
 
 from metarl.ambient import plain_torch
 from metarl.fewshot.datasets.image_source import ImageSource
+from metarl.fewshot.datasets.source import SupervisedSource
 from metarl.fewshot.learners import encoder_choice, training
-from metarl.fewshot.learners.adaptation import check_moves, learn, make_network, seeds
+from metarl.fewshot.learners.adaptation import adapted_footprint, check_moves, learn, make_network, seeds
 from metarl.fewshot.learners.initialisation import TrainedInitialisation, restored
 from metarl.fewshot.learners.strategy import Strategy, choose_plan
 from metarl.fewshot.learners.trained_classes import remember_classes
 from metarl.fewshot.networks.backbones import Backbone
 from metarl.fewshot.networks.network import Data, Network
+from metarl.learning.footprint import Footprint
 from metarl.learning.settings import check_range
 from metarl.meta import inner, outer
 from metarl.nets.params import Params
@@ -96,6 +98,10 @@ class Config:
         )
         check_range(self, *counts, least=1)
         check_range(self, "inner_step_size", "outer_step_size", above=0)
+
+    def footprint(self, source: SupervisedSource) -> Footprint:
+        """What a training needs at least; see `adapted_footprint`."""
+        return adapted_footprint(self, source, self.tasks * getattr(source, "ways", 1) * self.train_shots)
 
 
 _MINI_IMAGENET = Config(tasks=5, inner_steps=8, train_shots=15, inner_step_size=0.1, backbone="conv4", width=32)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metarl.ambient import plain_torch
-from metarl.fewshot.datasets.image_source import ImageSource
+from metarl.fewshot.datasets.image_source import ImageSource, check_images
 from metarl.fewshot.learners import encoder_choice, training
 from metarl.fewshot.learners.embedding import TrainedEmbedding
 from metarl.fewshot.learners.trained_classes import remember_classes
@@ -25,6 +25,8 @@ from metarl.fewshot.networks.batch_norm import BatchNormMode
 from metarl.fewshot.networks.distances import at_least_single, unit
 from metarl.fewshot.networks.embedding import EmbeddingNetwork
 from metarl.fewshot.networks.encoders import channels_last, feature_size, features, named_tensors
+from metarl.fewshot.networks.footprint import encoder_footprint
+from metarl.learning.footprint import Footprint
 from metarl.learning.settings import check_range
 from metarl.runs.run import Run
 from metarl.seeding import Key, keyed_globals
@@ -61,6 +63,12 @@ class Config:
         counts = ("iterations", "minibatch", "width", "checkpoint_every", "log_every")
         check_range(self, *counts, least=1)
         check_range(self, "step_size", above=0)
+
+    def footprint(self, source: ImageSource) -> Footprint:
+        """What a training needs at least: the encoder, and a minibatch of images."""
+        check_images(source, "this learner")
+        backbone = "" if self.encoder is not None else self.backbone
+        return encoder_footprint(backbone, self.width, source.image_shape, self.minibatch)
 
 
 class Head(nn.Module):

@@ -43,7 +43,7 @@ WORDS = st.one_of(
     st.text(max_size=12),
 )
 COUNTS = st.one_of(st.sampled_from([*HUGE, "0", "1", "2", "5", "-1"]), st.integers(0, 10**9).map(str))
-FEW = {"iterations": "1", "tasks": "2", "episodes": "2", "threads": "1", "trials": "4", "minibatches": "2"}
+FEW = {"iterations": "1", "tasks": "2", "episodes": "1", "threads": "1", "trials": "4", "minibatches": "2", "envs": "2"}
 PATIENCE = 1.0  # seconds that an input may train or judge
 
 
