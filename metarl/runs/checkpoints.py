@@ -12,8 +12,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -21,11 +21,14 @@ from typing import Any
 
 import torch
 
-from metarl.errors import UserError
+from metarl.documents import parse_json, read_regular
+from metarl.errors import UserError, one_line
 from metarl.files import TEMPORARY, sync, write_atomically
 from metarl.ops.finite import first_non_finite
+from metarl.runs import tensor_file
 
 MANIFEST = "latest.json"
+LONGEST_MANIFEST = 1 << 16  # bytes
 _NAME = re.compile(r"\d{8,}-[0-9a-f]{16}\.pt")
 
 
@@ -55,8 +58,15 @@ def pack(state: Any) -> bytes:
         ValueError: the state holds something that could not be loaded again; it is named.
     """
     buffer = io.BytesIO()
-    torch.save(_plain(state, "state"), buffer)
-    return buffer.getvalue()
+    plain = _plain(state, "state")
+    torch.save(plain, buffer)
+    data = buffer.getvalue()
+    try:
+        tensor_file.check_file(data)
+        tensor_file.check_state(plain, len(data))
+    except ValueError as error:
+        raise ValueError(f"the state cannot be kept in a checkpoint: {error}") from None
+    return data
 
 
 def save(folder: Path, iteration: int, state: Any, *, metrics_bytes: int, timings_bytes: int) -> Manifest:
@@ -93,10 +103,10 @@ def latest(folder: Path) -> Manifest | None:
         UserError: the manifest is damaged.
     """
     path = folder / MANIFEST
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     try:
-        record = json.loads(path.read_bytes())
+        record = parse_json(read_regular(path, LONGEST_MANIFEST))
         version = record.pop("version")
         manifest = Manifest(**record)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -118,9 +128,10 @@ def read(folder: Path, manifest: Manifest) -> bytes:
     """
     path = folder / manifest.file
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"the checkpoint {path} cannot be read ({error.strerror}); {_REMEDY}") from None
+        data = read_regular(path, tensor_file.LARGEST)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise UserError(f"the checkpoint {path} cannot be read ({reason}); {_REMEDY}") from None
     if hashlib.sha256(data).hexdigest() != manifest.sha256:
         raise UserError(f"the checkpoint {path} is damaged: its SHA-256 is not the one recorded; {_REMEDY}")
     return data
@@ -135,13 +146,9 @@ def load(folder: Path, manifest: Manifest) -> Any:
     """
     data, path = read(folder, manifest), folder / manifest.file
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about foreign formats, which are refused below
-            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception:  # the restricted unpickler has no common error type, and its advice is to trust the file
-        raise UserError(
-            f"the checkpoint {path} is refused: it is no file of plain data and tensors; {_REMEDY}"
-        ) from None
+        state = tensor_file.unpack(data)
+    except ValueError as error:
+        raise UserError(f"the checkpoint {path} is refused: {error}; {_REMEDY}") from None
     if place := first_non_finite(state):
         raise UserError(f"the checkpoint {path} is refused: {place} is not finite, so its training failed; {_REMEDY}")
     return state

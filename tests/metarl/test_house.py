@@ -70,6 +70,7 @@ FLOORS = (
         "ambient",
         "allocator",
         "interrupts",
+        "documents",
         "files",
         "version",
         "naming",

@@ -1,8 +1,8 @@
 """Every door by its name: a function that makes an input of what hypothesis draws."""
 
 from fuzzing.case import Door
-from fuzzing.doors.checkpoints import checkpoints
 from fuzzing.doors.numbers import evaluations, others, trainings
+from fuzzing.doors.pt_files import checkpoints
 from fuzzing.doors.records import codes, configs, curves, films, logs, manifests, option_files
 
 DOORS: dict[str, Door] = {

@@ -135,15 +135,19 @@ def _tensors(*values: bytes) -> bytes:
     return archive(state_of(b"(" + b"".join(values) + b"t"), {"data/0": bytes(16)})
 
 
-def _deep(opening: bytes, closing: bytes, depth: int = 100_000) -> bytes:
-    return archive(state_of(b"]" * depth + b"a" * (depth - 1) if opening == b"]" else b")" + closing * depth))
+def _lists(depth: int = 100_000) -> bytes:
+    return archive(state_of(b"]" * depth + b"a" * (depth - 1)))
+
+
+def _tuples(depth: int = 100_000) -> bytes:
+    return archive(state_of(b")" + b"\x85" * depth))
 
 
 def _laughs() -> bytes:
-    data = b"]q\0"
-    for level in range(30):
-        data += b"](" + b"h" + bytes([level]) + b"h" + bytes([level]) + b"eq" + bytes([level + 1])
-    return archive(state_of(data))
+    levels = b"".join(
+        b"](h" + bytes([level]) + b"h" + bytes([level]) + b"eq" + bytes([level + 1]) for level in range(30)
+    )
+    return archive(state_of(b"](]q\0" + levels + b"e"))
 
 
 def _tar() -> bytes:
@@ -173,7 +177,11 @@ def _script() -> bytes:
 
 
 def _many() -> bytes:
-    return archive(state_of(b"N"), {f"data/{i}": b"" for i in range(200_000)})
+    names = 110_000  # that a directory of 46 bytes a member and no names would list
+    end = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 46 * names, 0, 0)
+    end64 = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, names, names, 46 * names, 0)
+    listed = (b"PK\1\2" + bytes(42)) * names
+    return listed + end64 + struct.pack("<4sIQI", b"PK\6\7", 0, len(listed), 1) + end
 
 
 def _strange(make: Callable[[Any], Any]) -> Callable[[], Any]:
@@ -221,11 +229,11 @@ STRANGE: list[Callable[[], Any]] = [
 ]
 
 MADE: dict[str, Callable[[], bytes]] = {
-    "deflated bomb": lambda: archive(state_of(b"N"), {"data/0": bytes(300 << 20)}, zipfile.ZIP_DEFLATED),
-    "deflated pickle": lambda: archive(state_of(b"]" + b"(" + b"N" * (200 << 20) + b"e"), {}, zipfile.ZIP_DEFLATED),
+    "deflated bomb": lambda: archive(state_of(b"N"), {"data/0": bytes(64 << 20)}, zipfile.ZIP_DEFLATED),
+    "deflated pickle": lambda: archive(state_of(b"]" + b"(" + b"N" * (64 << 20) + b"e"), {}, zipfile.ZIP_DEFLATED),
     "long pickle": lambda: archive(state_of(b"](" + b"}" * (30 << 20) + b"e")),
-    "lists within one another": lambda: _deep(b"]", b"a"),
-    "tuples within one another": lambda: _deep(b")", b"\x85"),
+    "lists within one another": _lists,
+    "tuples within one another": _tuples,
     "a list that holds itself": lambda: archive(state_of(b"]q\0h\0a")),
     "lists twice in lists": _laughs,
     "a tensor outside its storage": lambda: _tensors(tensor((10**9,), (1,))),
