@@ -152,7 +152,7 @@ def train(config: Config, source: TaskFamily, run: Run, network: Any = None) -> 
     """
     key, policy = Key(run.seed)("maml-trpo"), meta_policy_gradient.begin(config, source, run, network)
     params = on(policy.init(key("init").torch()), run.device)
-    restored = run.restore()
+    restored = run.restore({"params": params})
     if restored is not None:
         params = policy.project(on(restored[1]["params"], run.device))
     batches = MetaBatches(config, source, policy, key)

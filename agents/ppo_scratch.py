@@ -39,7 +39,7 @@ DEFAULTS = {"mujoco": Config(validation_tasks=20, adaptation_episodes=20)}  # 4,
 def train(config: Config, source: TaskFamily, run: Run) -> None:
     """Draw the initial policy and choose its step size."""
     state = config.initial(source, Key(run.seed)("ppo-scratch"))
-    run.restore()
+    run.restore({"policy": state})
     with run.loop(config.iterations, checkpoint_every=1, state=lambda: {"policy": state}) as loop:
         for _ in loop:
             loop.log({}, {})

@@ -170,13 +170,13 @@ def train(config: Config, source: TaskFamily, run: Run, network: Any = None) -> 
     """
     key, policy = Key(run.seed)("promp"), meta_policy_gradient.begin(config, source, run, network)
     params, penalties = on(policy.init(key("init").torch()), run.device), [config.kl_penalty] * config.inner_steps
-    restored = run.restore()
-    if restored is not None:
-        params, penalties = policy.project(on(restored[1]["params"], run.device)), restored[1]["penalties"]
     theta = flatten(params).requires_grad_()
     adam = Adam([theta], config.step_size)
+    restored = run.restore({"params": params, "optimiser": adam, "penalties": penalties})
     if restored is not None:
+        params, penalties = policy.project(on(restored[1]["params"], run.device)), restored[1]["penalties"]
         adam.load_state_dict(restored[1]["optimiser"])
+        theta.data.copy_(flatten(params))
 
     def state() -> dict[str, Any]:
         now = unflatten(theta.detach().clone(), params)

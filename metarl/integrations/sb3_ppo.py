@@ -212,13 +212,6 @@ def train(config: Config, family: TaskFamily, run: Run, key: Key) -> Params:
     vec = VecNormalize(VecMonitor(rows), norm_obs=False, norm_reward=config.normalise_rewards, gamma=config.gamma)
     with keyed_globals(key("init")):
         model = make_model(config, vec, family.horizon, run.device)
-    restored = run.restore()
-    if restored is not None:
-        model.policy.load_state_dict(restored[1]["policy"])
-        model.policy.optimizer.load_state_dict(restored[1]["optimiser"])
-        for name, value in restored[1]["reward_scale"].items():
-            setattr(vec.ret_rms, name, value)
-    project(model, config)
 
     def state() -> dict[str, Any]:
         scale = {name: float(getattr(vec.ret_rms, name)) for name in ("mean", "var", "count")}
@@ -227,6 +220,14 @@ def train(config: Config, family: TaskFamily, run: Run, key: Key) -> Params:
             "optimiser": model.policy.optimizer.state_dict(),
             "reward_scale": scale,
         }
+
+    restored = run.restore(state() | {"optimiser": model.policy.optimizer})
+    if restored is not None:
+        model.policy.load_state_dict(restored[1]["policy"])
+        model.policy.optimizer.load_state_dict(restored[1]["optimiser"])
+        for name, value in restored[1]["reward_scale"].items():
+            setattr(vec.ret_rms, name, value)
+    project(model, config)
 
     loop = run.loop(config.iterations, checkpoint_every=config.checkpoint_every, state=state)
     with loop, intra_op_threads(config.threads):

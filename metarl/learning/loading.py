@@ -36,7 +36,7 @@ def load_params(
 
     Args:
         run: trained with such a policy.
-        policy: whose parameters they are to be: as many, of the same names and shapes.
+        policy: whose parameters they are to be: as many, of the same names, shapes and dtypes.
         source: the name of the family, for the error.
         params_of: takes them out of the state that the checkpoint holds; a KeyError, AttributeError or TypeError
             of it says that they are not there.
@@ -47,13 +47,13 @@ def load_params(
     restored = run.restore()
     if restored is None:
         raise UserError(f"{run.folder} has no checkpoint yet: train it first")
-    expected = {name: value.shape for name, value in policy.init(Key(0).torch()).items()}
+    expected = {name: (value.shape, value.dtype) for name, value in policy.init(Key(0).torch()).items()}
     misfit = UserError(f"the checkpoint in {run.folder} does not fit {source} and its config")
     try:
         params = params_of(restored[1])
-        shapes = {name: value.shape for name, value in params.items()}
+        described = {name: (value.shape, value.dtype) for name, value in params.items()}
     except (KeyError, AttributeError, TypeError):
         raise misfit from None
-    if shapes != expected:
+    if described != expected:
         raise misfit
     return policy.project(on(params, run.device))

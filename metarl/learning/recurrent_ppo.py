@@ -231,13 +231,15 @@ class RecurrentPPO:
     def __init__(self, policy: RecurrentPolicy, settings: Settings, run: Run, key: Key) -> None:
         self.policy, self.settings, self.scale = policy, settings, RewardScale()
         self.params = {name: value.to(run.device) for name, value in policy.init(key.torch()).items()}
-        restored = run.restore()
-        if restored is not None:
-            self.params = policy.project({name: value.to(run.device) for name, value in restored[1]["params"].items()})
-            self.scale = RewardScale(**restored[1]["reward_scale"])
         leaves = [value.requires_grad_() for value in self.params.values()]
         self._optimiser = torch.optim.Adam(leaves, settings.step_size, eps=EPSILON, fused=True)
+        restored = run.restore(self.state() | {"optimiser": self._optimiser})
         if restored is not None:
+            saved = policy.project({name: value.to(run.device) for name, value in restored[1]["params"].items()})
+            with torch.no_grad():
+                for name, value in self.params.items():
+                    value.copy_(saved[name])
+            self.scale = RewardScale(**restored[1]["reward_scale"])
             self._optimiser.load_state_dict(restored[1]["optimiser"])
 
     def state(self) -> dict[str, Any]:

@@ -57,6 +57,12 @@ class Recorder(Protocol):
     def check_writable(self) -> None:
         """Raise where the run was opened for reading."""
 
+    def begin(self) -> None:
+        """A training loop begins: nothing else of this process may write."""
+
+    def end(self) -> None:
+        """The training loop ends."""
+
     def log(self, iteration: int, metrics: Mapping[str, float], timings: Mapping[str, float]) -> None:
         """Append a line to the logs."""
 
@@ -98,6 +104,7 @@ class Loop:
         self._saved_at = self._began = time.monotonic()
 
     def __enter__(self) -> Loop:
+        self._run.begin()
         self._display.start()
         self._asked.__enter__()
         return self
@@ -146,6 +153,7 @@ class Loop:
         try:
             self._watchers.end()
         finally:
+            self._run.end()
             if isinstance(error, NonFiniteError):
                 self._run.keep_failure(error, self._running, self._state())
 

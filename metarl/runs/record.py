@@ -15,12 +15,14 @@ import gymnasium
 import numpy as np
 import torch
 
-from metarl.errors import UserError
-from metarl.files import unfinished, write_atomically
+from metarl.errors import UserError, shown
+from metarl.files import sync, unfinished, write_atomically
+from metarl.runs import lock
 from metarl.version import __version__, commit
 
 VERSION = 1  # of config.json
 CONFIG = "config.json"
+IDENTITY = ("learner", "source", "seed", "config")  # the parts of a record that say which run it is
 
 
 class NamedSource(Protocol):
@@ -76,6 +78,32 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     write_atomically(folder / CONFIG, (json.dumps(record, indent=2) + "\n").encode())
 
 
+def begin(folder: Path, record: Mapping[str, Any]) -> lock.Lock:
+    """Make the folder of a new run.
+
+    Raises:
+        UserError: it holds another run or anything else, is written by another process, or cannot be written; nothing
+            is changed.
+    """
+    try:
+        if (folder / CONFIG).exists():
+            raise UserError(f"{folder} already holds a run; resume it, or choose another folder")
+        if folder.exists() and not is_fresh(folder):
+            raise UserError(f"{folder} is not an empty folder; choose another one for the run")
+        folder.mkdir(parents=True, exist_ok=True)
+        sync(folder.parent)
+        mine = lock.Lock(folder)
+        if not is_fresh(folder):  # somebody was quicker
+            mine.release()
+            raise UserError(f"{folder} already holds a run; resume it, or choose another folder")
+        for leftover in unfinished(folder / CONFIG):
+            leftover.unlink()
+        write_record(folder, record)
+    except OSError as error:
+        raise UserError(f"{folder} cannot hold a run: {error.strerror}; choose another folder") from None
+    return mine
+
+
 _FIELDS = {"learner": str, "config": dict, "source": dict, "seed": int, "device": str, "choices": dict}
 
 
@@ -111,15 +139,27 @@ def check_fields(record: Mapping[str, Any], path: Path) -> None:
 
 
 def is_fresh(folder: Path) -> bool:
-    """Whether the folder holds nothing, or only a config.json that was never completed."""
-    return folder.is_dir() and set(folder.iterdir()) <= set(unfinished(folder / CONFIG))
+    """Whether the folder holds nothing, or only a config.json that was never completed and a lock."""
+    return folder.is_dir() and set(folder.iterdir()) <= {folder / lock.NAME, *unfinished(folder / CONFIG)}
 
 
 def check_identity(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, may_grow: bool) -> None:
     """Raise UserError unless two records are of one run, which may grow in iterations where `may_grow`."""
-    differing = [
-        f"{name} is {before!r} there and {now!r} here"
-        for part in ("learner", "source", "seed", "config")
+    if different := differing(old, new, may_grow=may_grow):
+        iterations = (
+            "iterations may be raised" if may_grow else "iterations too: this learner's schedule depends on them"
+        )
+        raise UserError(
+            f"{folder} holds another run: {'; '.join(different)}; resume with the same values "
+            f"({iterations}), or choose another folder"
+        )
+
+
+def differing(old: Mapping[str, Any], new: Mapping[str, Any], *, may_grow: bool) -> list[str]:
+    """What tells two records of runs apart, in words; the new one may have more iterations where `may_grow`."""
+    return [
+        f"{name} is {shown(before)} there and {shown(now)} here"
+        for part in IDENTITY
         for name, before, now in _differences(part, old[part], new[part])
         if not (
             may_grow
@@ -129,14 +169,6 @@ def check_identity(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any],
             and now > before
         )
     ]
-    if differing:
-        iterations = (
-            "iterations may be raised" if may_grow else "iterations too: this learner's schedule depends on them"
-        )
-        raise UserError(
-            f"{folder} holds another run: {'; '.join(differing)}; resume with the same values "
-            f"({iterations}), or choose another folder"
-        )
 
 
 def _differences(name: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:

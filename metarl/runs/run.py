@@ -4,11 +4,12 @@
     metrics.jsonl    a line an iteration, the same on every repetition: no wall-clock in it
     timings.jsonl    a line an iteration, seconds
     tensorboard/     the same numbers for TensorBoard (metarl.runs.callbacks)
-    checkpoints/     the last state, see `metarl.runs.checkpoints`
+    checkpoints/     the last state and the one before, see `metarl.runs.checkpoints`
     nonfinite.pt     only after a failure: the data that made a number NaN or infinite
 
 A process killed at any moment leaves a folder that `Run.resume` continues from: both logs are cut back
-to the last checkpoint, so that with keyed random streams a resumed run equals an uninterrupted one.
+to the last checkpoint, so that with keyed random streams a resumed run equals an uninterrupted one
+(`metarl.runs.recovery`). One process at a time writes: `metarl.runs.lock`.
 """
 
 from __future__ import annotations
@@ -16,25 +17,28 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from metarl.errors import NonFiniteError, UserError
-from metarl.files import sync, unfinished
+from metarl.errors import NonFiniteError
 from metarl.ops.finite import first_non_finite
 from metarl.ranks import ALONE
-from metarl.runs import checkpoints, failure, recovery
+from metarl.runs import checkpoints, failure, recovery, structure
 from metarl.runs.callbacks import TensorBoard, check_callbacks
+from metarl.runs.lock import Lock
 from metarl.runs.logs import METRICS, Logs
 from metarl.runs.loop import CHECKPOINT_MINUTES, Loop
 from metarl.runs.record import (
     CONFIG,
+    IDENTITY,
     NamedSource,
     _as_json,
     as_of_today,
+    begin,
     build,
     check_identity,
     is_fresh,
@@ -42,6 +46,7 @@ from metarl.runs.record import (
     read_record,
     write_record,
 )
+from metarl.runs.recovery import Recovered
 
 
 class Run:
@@ -63,7 +68,16 @@ class Run:
             set, and changes no number. 0: after every iteration; infinite: never by time.
     """
 
-    def __init__(self, folder: Path, record: dict[str, Any], config: Any, *, writable: bool, device: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        record: dict[str, Any],
+        config: Any,
+        *,
+        device: str,
+        lock: Lock | None = None,
+        recovered: Recovered | None = None,
+    ) -> None:
         self.folder = folder
         self.config = config
         self.learner: str = record["learner"]
@@ -73,11 +87,13 @@ class Run:
         self.ranks = ALONE
         self.checkpoint_minutes = CHECKPOINT_MINUTES
         self._record = record
-        self._writable = writable
+        self._lock = lock
+        if lock is not None:
+            weakref.finalize(self, lock.release)
         self._logs = Logs(folder)
-        self._manifest = checkpoints.latest(folder / "checkpoints")
-        # The iteration that the caller's state belongs to; unknown until an existing checkpoint is restored.
-        self._at: int | None = None if self._manifest else 0
+        self._recovered = recovered  # what was resumed from, until `restore` gives it
+        self._manifest = None if recovered is None else recovered.manifest  # of the last that it resumed or wrote
+        self._at: int | None = 0 if self._manifest is None else None
         self._callbacks: tuple[Any, ...] = ()
         self._load: Callable[[Run], Any] | None = None
         self._snapshot: tuple[int, Any] | None = None  # what `restore` gives in place of the last checkpoint
@@ -93,19 +109,8 @@ class Run:
         """
         folder = Path(folder)
         record = new_record(learner, config, source, seed, device)
-        try:
-            if (folder / CONFIG).exists():
-                raise UserError(f"{folder} already holds a run; resume it, or choose another folder")
-            if folder.exists() and not is_fresh(folder):
-                raise UserError(f"{folder} is not an empty folder; choose another one for the run")
-            folder.mkdir(parents=True, exist_ok=True)
-            sync(folder.parent)
-            for leftover in unfinished(folder / CONFIG):
-                leftover.unlink()
-            write_record(folder, record)
-        except OSError as error:
-            raise UserError(f"{folder} cannot hold a run: {error.strerror}; choose another folder") from None
-        return Run(folder, record, config, writable=True, device=device)
+        lock = begin(folder, record)
+        return Run(folder, record, config, device=device, lock=lock)
 
     @staticmethod
     def open(folder: str | Path, config_class: type | None = None, device: str = "cpu") -> Run:
@@ -124,7 +129,7 @@ class Run:
         config = record["config"]
         if config_class is not None:
             config = build(config_class, config, f"config of {folder / CONFIG}")
-        return Run(folder, record, config, writable=False, device=device)
+        return Run(folder, record, config, device=device)
 
     @staticmethod
     def resume(
@@ -149,12 +154,11 @@ class Run:
         if old["learner"] == learner:
             old["config"] = as_of_today(type(config), old["config"])
         check_identity(folder, old, new, may_grow=getattr(config, "iterations_may_grow", True))
-        changed = {"config": new["config"], "device": device}
-        run = Run(folder, {**old, **changed}, config, writable=True, device=device)
-        recovery.rewind(folder, run._manifest)
-        if any(old[name] != value for name, value in changed.items()):
-            write_record(folder, run._record)
-        return run
+        record = {**old, "config": new["config"], "device": device}
+        recovered, lock = recovery.resume(folder, record, config)
+        if old != record:
+            write_record(folder, record)
+        return Run(folder, record, config, device=device, lock=lock, recovered=recovered)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -210,27 +214,43 @@ class Run:
         self.check_writable()
         if place := first_non_finite(state):
             raise NonFiniteError(f"{place} is not finite")
-        metrics_bytes, timings_bytes = self._logs.flush()
+        metrics, timings_bytes = self._logs.flush()
         self._manifest = checkpoints.save(
-            self.folder / "checkpoints", iteration, state, metrics_bytes=metrics_bytes, timings_bytes=timings_bytes
+            self.folder / "checkpoints",
+            iteration,
+            state,
+            run={name: self._record[name] for name in IDENTITY},
+            metrics=metrics,
+            timings_bytes=timings_bytes,
+            before=None if self._manifest is None else self._manifest.file,
         )
         self._at = iteration
 
-    def restore(self) -> tuple[int, Any] | None:
+    def restore(self, like: Mapping[str, Any] | None = None) -> tuple[int, Any] | None:
         """Completed iterations and state of the last checkpoint, tensors on the CPU; None if there is none.
 
+        Where the disk has spoiled the last one, the newest whole one before it is used, with a `RecoveryWarning`.
+
+        Args:
+            like: what the state must look like: entries that it must have, of the same names, types, shapes and
+                dtypes (`metarl.runs.structure`). A fresh learner's state is one.
+
         Raises:
-            UserError: the checkpoint is missing, damaged or foreign, or a number in it is not finite.
+            UserError: every checkpoint is missing or damaged; or the last is another run's, does not look like that,
+                or holds a number that is not finite.
         """
         if self._snapshot is not None:
             return self._snapshot
-        if not self._writable:  # a training that goes on elsewhere has replaced the checkpoint since
-            self._manifest = checkpoints.latest(self.folder / "checkpoints")
-        if self._manifest is None:
+        recovered, self._recovered = self._recovered, None
+        if recovered is None:
+            recovered = recovery.newest(self.folder, self._record, self.config)
+            recovery.warn(recovered)
+        if recovered.checkpoint is None:
             return None
-        state = checkpoints.load(self.folder / "checkpoints", self._manifest)
-        self._at = self._manifest.iteration
-        return self._manifest.iteration, state
+        if like is not None:
+            structure.check(recovered.checkpoint.state, like, f"the checkpoint {recovered.checkpoint.path}")
+        self._manifest, self._at = recovered.manifest, recovered.checkpoint.iteration
+        return self._at, recovered.checkpoint.state
 
     def keep_failure(self, error: NonFiniteError, iteration: int | None = None, state: Any = None) -> None:
         """Write what shows a failure again into nonfinite.pt, and add to the error what became of the training.
@@ -289,7 +309,7 @@ class Run:
         """
         if self._load is None:
             raise ValueError("give attach() a `load`: how the learner of a run is loaded")
-        now = Run(self.folder, self._record, self.config, writable=False, device=self.device)
+        now = Run(self.folder, self._record, self.config, device=self.device)
         now._snapshot = (
             iteration,
             torch.load(io.BytesIO(checkpoints.pack(state)), map_location="cpu", weights_only=True),
@@ -300,6 +320,7 @@ class Run:
         """Remove a run that has not begun, so that its folder may be used again; one with progress is left alone."""
         if self._manifest is None and not (self.folder / METRICS).exists():
             (self.folder / CONFIG).unlink(missing_ok=True)
+            self.close()
             with contextlib.suppress(OSError):
                 self.folder.rmdir()  # unless something else lies there
 
@@ -315,5 +336,20 @@ class Run:
 
     def check_writable(self) -> None:
         """Raise where the run was opened for reading."""
-        if not self._writable:
+        if self._lock is None:
             raise ValueError(f"{self.folder} was opened to read; create or resume it to write")
+
+    def begin(self) -> None:
+        """A training loop begins: nothing else of this process may write."""
+        if self._lock is not None:
+            self._lock.begin()
+
+    def end(self) -> None:
+        """The training loop ends."""
+        if self._lock is not None:
+            self._lock.end()
+
+    def close(self) -> None:
+        """Nothing more will be written: other processes may go on with the run."""
+        if self._lock is not None:
+            self._lock.release()

@@ -15,6 +15,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from planted import plant
 
 from metarl import cli, registry
 from metarl.agents.baselines import Random
@@ -379,8 +380,7 @@ def spoil(folder, where):
     tensors = state["policy"] if "policy" in state else state["params"]
     name = list(tensors)[where]
     tensors[name].view(-1)[0] = math.nan
-    sizes = {f"{log}_bytes": (folder / f"{log}.jsonl").stat().st_size for log in ("metrics", "timings")}
-    checkpoints.save(folder / "checkpoints", iteration, state, **sizes)
+    plant(folder, iteration, state)
 
 
 @pytest.mark.parametrize("name", ["maml-trpo", "rl2", "ppo-oracle", "protonet", "reptile", "logistic"])
@@ -397,9 +397,8 @@ def test_a_checkpoint_that_is_not_finite_is_refused(name, tmp_path):
             FewShotClassifier(tmp_path / "run").fit(np.zeros((4, 28, 28)), list("abab"))
     else:
         assert refusal in refused(metarl("video", tmp_path / "run", "--out", tmp_path / "x.gif"))
-    resumed = Run.resume(tmp_path / "run", learner=name, config=tiny(name, iterations=1), source=source, seed=1)
     with pytest.raises(UserError, match=refusal):
-        train(resumed, source)
+        Run.resume(tmp_path / "run", learner=name, config=tiny(name, iterations=1), source=source, seed=1)
 
 
 @given(
@@ -433,8 +432,7 @@ def test_parameters_so_large_that_features_overflow_have_no_score(name, tmp_path
     for value in state["params"].values():
         if value.is_floating_point():
             value.copy_(1e30 * torch.sign(value + 1e-9))
-    sizes = {f"{log}_bytes": (run.folder / f"{log}.jsonl").stat().st_size for log in ("metrics", "timings")}
-    checkpoints.save(run.folder / "checkpoints", iteration, state, **sizes)
+    plant(run.folder, iteration, state)
     loaded = registry.learner(name).load(Run.open(run.folder, type(run.config)), GLYPHS)
     with pytest.raises(NonFiniteError):
         loaded.curve(GLYPHS.fixed("test", 2), Budget(1, 1), 0)

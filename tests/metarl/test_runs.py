@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import math
@@ -26,8 +27,9 @@ from hypothesis import strategies as st
 
 from metarl import files, interrupts
 from metarl.errors import NonFiniteError, UserError
-from metarl.runs import checkpoints, logs, loop, progress, record, recovery, run
+from metarl.runs import checkpoints, lock, logs, loop, progress, record, recovery, run
 from metarl.runs.loop import Interrupted
+from metarl.runs.recovery import RecoveryWarning
 from metarl.runs.run import Run
 from metarl.seeding import Key
 from metarl.version import commit
@@ -390,9 +392,17 @@ def same(one: Any, other: Any) -> bool:
 @given(state=states)
 def test_any_plain_state_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, state: Any) -> None:
     folder = tmp_path_factory.mktemp("checkpoints")
-    manifest = checkpoints.save(folder, 7, state, metrics_bytes=1, timings_bytes=2)
+    manifest = checkpoints.save(folder, 7, state, run={"learner": "walk"}, metrics=(1, "ab"), timings_bytes=2)
     assert checkpoints.latest(folder) == manifest
-    assert same(checkpoints.load(folder, manifest), state)
+    loaded = checkpoints.load(folder, manifest.file, manifest.sha256)
+    assert same(loaded.state, state)
+    assert (loaded.iteration, loaded.run, loaded.metrics) == (7, {"learner": "walk"}, (1, "ab"))
+    bare = checkpoints.pack(state)  # as versions before this one saved it
+    name = f"00000007-{hashlib.sha256(bare).hexdigest()[:16]}.pt"
+    (folder / name).write_bytes(bare)
+    loaded = checkpoints.load(folder, name)
+    assert same(loaded.state, state)
+    assert (loaded.iteration, loaded.run, loaded.metrics) == (7, None, None)
 
 
 def test_modules_and_optimisers_come_back_exactly(tmp_path: Path) -> None:
@@ -466,14 +476,15 @@ def test_a_run_that_trains_on_while_it_is_read_gives_its_last_checkpoint(tmp_pat
     assert torch.equal(restored[1]["weights"], torch.ones(2))
 
 
-def test_only_the_last_checkpoint_is_kept(tmp_path: Path) -> None:
+def test_the_last_checkpoint_is_kept_and_the_one_before(tmp_path: Path) -> None:
     run = checkpointed(tmp_path / "run")
-    run.checkpoint(2, {"weights": torch.ones(2)})
-    run.checkpoint(2, {"weights": torch.zeros(2)})
-    restored = Run.open(tmp_path / "run").restore()
-    assert restored is not None
-    assert restored[1]["weights"].equal(torch.zeros(2))
-    assert len(list((tmp_path / "run/checkpoints").iterdir())) == 2
+    for iteration, weights in ((2, torch.ones(2)), (2, torch.zeros(2)), (3, torch.ones(3))):
+        run.checkpoint(iteration, {"weights": weights})
+        restored = Run.open(tmp_path / "run").restore()
+        assert restored is not None
+        assert restored[1]["weights"].equal(weights)
+        assert len(list((tmp_path / "run/checkpoints").iterdir())) == 3  # with the manifest
+    assert [name[:8] for name in checkpoints.names(tmp_path / "run/checkpoints")] == ["00000003", "00000002"]
 
 
 def checkpoint_file(folder: Path) -> Path:
@@ -493,17 +504,23 @@ def test_a_damaged_or_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     assert "SHA-256" in refusal(lambda: resume(tmp_path / "run"))
     assert tree(tmp_path) == before
     path.unlink()
-    assert "cannot be read" in refusal(Run.open(tmp_path / "run").restore)
-    assert "cannot be read" in refusal(lambda: resume(tmp_path / "run"))
+    assert "is missing" in refusal(Run.open(tmp_path / "run").restore)
+    assert "is missing" in refusal(lambda: resume(tmp_path / "run"))
 
 
-def test_a_manifest_cut_anywhere_is_refused(tmp_path: Path) -> None:
+def test_without_its_manifest_a_checkpoint_is_used_and_said(tmp_path: Path) -> None:
     checkpointed(tmp_path / "run")
     path = tmp_path / "run/checkpoints/latest.json"
     good = path.read_bytes()
     for length in range(len(good)):
         path.write_bytes(good[:length])
-        assert "manifest" in refusal(lambda: Run.open(tmp_path / "run"))
+        with pytest.warns(RecoveryWarning, match=r"latest.json is damaged: .*; used instead: .*, of 1 iterations"):
+            restored = Run.open(tmp_path / "run").restore()
+        assert restored is not None
+        assert path.read_bytes() == good[:length]
+    with pytest.warns(RecoveryWarning):
+        resume(tmp_path / "run")
+    assert path.read_bytes() == good
 
 
 @pytest.mark.parametrize(
@@ -517,15 +534,18 @@ def test_a_manifest_cut_anywhere_is_refused(tmp_path: Path) -> None:
         {"iteration": "1"},
         {"metrics_bytes": 1.5},
         {"timings_bytes": -1},
-        {"version": 2},
         {"extra": 1},
     ],
 )
-def test_a_forged_manifest_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_forged_manifest_is_not_followed(tmp_path: Path, change: dict[str, Any]) -> None:
     checkpointed(tmp_path / "run")
     path = tmp_path / "run/checkpoints/latest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    assert "latest.json" in refusal(lambda: Run.open(tmp_path / "run"))
+    with pytest.warns(RecoveryWarning, match=r"latest.json is damaged"):
+        restored = Run.open(tmp_path / "run").restore()
+    assert restored is not None
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 2}))
+    assert "reads version 1" in refusal(Run.open(tmp_path / "run").restore)
 
 
 class Trap:
@@ -546,8 +566,6 @@ def saved(value: Any) -> bytes:
 
 @pytest.mark.parametrize("kind", ["pickle", "torch", "old torch", "module", "cut", "text", "empty"])
 def test_a_foreign_checkpoint_with_a_forged_manifest_runs_no_code(tmp_path: Path, kind: str) -> None:
-    import hashlib
-
     checkpointed(tmp_path / "run")
     marker = tmp_path / "trapped"
     old = io.BytesIO()
@@ -878,7 +896,7 @@ def forked(body: Callable[[], None]) -> int:
 
 def trace_lines(on_line: Callable[[], None]) -> None:
     """Call back before every line that this thread runs in the modules under test."""
-    traced = {str(module.__file__) for module in (checkpoints, files, logs, loop, record, recovery, run)}
+    traced = {str(module.__file__) for module in (checkpoints, files, lock, logs, loop, record, recovery, run)}
 
     def local(frame: Any, event: str, argument: Any) -> Any:
         if event == "line":
@@ -943,7 +961,7 @@ def killed_after(folder: Path, seconds: float) -> bool:
 def resumed(victim: Path, whole: Path) -> list[str]:
     """Resume the victim and let it finish; what then differs from an uninterrupted run."""
     status = forked(lambda: start(victim))
-    leftovers = [str(p) for p in (*victim.rglob("*.tmp"), *list(victim.rglob("*.pt"))[1:])]
+    leftovers = [str(p) for p in (*victim.rglob("*.tmp"), *list(victim.rglob("*.pt"))[2:])]
     equal = (victim / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     return [] if status == 0 and not leftovers and equal else [f"status {status}, equal {equal}, left {leftovers}"]
 

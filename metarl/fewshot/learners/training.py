@@ -18,6 +18,7 @@ from torch import Tensor
 
 from metarl.errors import NonFiniteError, UserError
 from metarl.ops import finite
+from metarl.runs import structure
 from metarl.runs.run import Run
 from metarl.tasks import Tasks
 
@@ -92,10 +93,11 @@ def fit(
 
     recent: dict[str, list[float]] = {}
     masks = finite.masks(what.tensors(), what.optimiser)
-    restored = run.restore()
+    restored = run.restore({"params": dict, "optimiser": dict, "recent": dict[str, list[float]]})
     if restored is not None:
         checkpoint = restored[1]
         put_back(what.tensors(), checkpoint["params"], run)
+        structure.check(checkpoint, {"optimiser": what.optimiser}, f"the checkpoint in {run.folder}")
         what.optimiser.load_state_dict(checkpoint["optimiser"])
         recent = checkpoint["recent"]
 
@@ -136,10 +138,10 @@ def put_back(tensors: Mapping[str, Tensor], saved: Mapping[str, Tensor], run: Ru
     """Copy the tensors of a run's checkpoint into those of the same names.
 
     Raises:
-        UserError: they have other names or shapes.
+        UserError: they have other names, shapes or dtypes.
     """
-    for name in sorted(tensors.keys() | saved.keys()):
-        here, there = (tuple(each[name].shape) if name in each else "nothing" for each in (tensors, saved))
+    for name in sorted(tensors.keys() | saved.keys(), key=str):
+        here, there = (structure.described(each[name]) if name in each else "nothing" for each in (tensors, saved))
         if here != there:
             raise UserError(
                 f"the checkpoint in {run.folder} does not fit: {name} is {there} there and {here} here; "
@@ -156,7 +158,7 @@ def saved(run: Run) -> dict[str, Tensor]:
     Raises:
         UserError: the run has no checkpoint yet.
     """
-    restored = run.restore()
+    restored = run.restore({"params": dict})
     if restored is None:
         raise UserError(f"{run.folder} has no checkpoint yet: train it first")
     tensors: dict[str, Tensor] = restored[1]["params"]
