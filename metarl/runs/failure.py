@@ -14,8 +14,8 @@ from metarl.runs.checkpoints import pack
 FAILURE = "nonfinite.pt"
 
 
-def keep(folder: Path, record: Mapping[str, Any], error: NonFiniteError, state: Any) -> str:
-    """Write what shows a failure again; where it is, in words.
+def keep(folder: Path, record: Mapping[str, Any], error: NonFiniteError, state: Any, saved: int | None) -> str:
+    """Write what shows a failure again; where it is, and which checkpoint there is (of `saved` iterations), in words.
 
     The file holds the run's identity (learner, config, source, seed, device) and what `finite.reproducer` makes of
     the error; `torch.load(path, weights_only=True)` reads it.
@@ -24,6 +24,8 @@ def keep(folder: Path, record: Mapping[str, Any], error: NonFiniteError, state: 
     path = folder / FAILURE
     try:
         write_atomically(path, pack(identity | reproducer(error, state)))
+        seen = f"its data are in {path}"
     except UserError as problem:  # a full disk must not hide the failure itself
-        return f"its data could not be kept ({problem})"
-    return f"its data are in {path}"
+        seen = f"its data could not be kept ({problem})"
+    stays = f"the last checkpoint, of {saved} iterations, stays" if saved is not None else "there is no checkpoint yet"
+    return f"{seen}; {stays}"

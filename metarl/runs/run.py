@@ -109,8 +109,7 @@ class Run:
         """
         folder = Path(folder)
         record = new_record(learner, config, source, seed, device)
-        lock = begin(folder, record)
-        return Run(folder, record, config, device=device, lock=lock)
+        return Run(folder, record, config, device=device, lock=begin(folder, record))
 
     @staticmethod
     def open(folder: str | Path, config_class: type | None = None, device: str = "cpu") -> Run:
@@ -264,12 +263,7 @@ class Run:
         """
         self.check_writable()
         error.iteration = iteration
-        seen = failure.keep(self.folder, self._record, error, state)
-        if self._manifest is None:
-            kept = "there is no checkpoint yet"
-        else:
-            kept = f"the last checkpoint, of {self._manifest.iteration} iterations, stays"
-        error.remark = f"{seen}; {kept}"
+        error.remark = failure.keep(self.folder, self._record, error, state, self.saved)
 
     def loop(self, total: int, *, checkpoint_every: int, state: Callable[[], Any]) -> Loop:
         """The training loop: iterations, checkpoints, a progress bar and an orderly Ctrl-C.

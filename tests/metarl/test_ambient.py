@@ -106,7 +106,7 @@ def result(name, folder, source):
 
 
 def checkpoints_bytes(run):
-    (path,) = (run.folder / "checkpoints").glob("*.pt")
+    path = max((run.folder / "checkpoints").glob("*.pt"))
     return path.name  # it holds a hash of the content
 
 
