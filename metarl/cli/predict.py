@@ -52,7 +52,7 @@ def predict(words: Sequence[str]) -> int:
     from metarl.files import write_atomically
 
     run, learner = load_run(target, options.batch_norm, chosen_device(options.device))
-    from metarl.fewshot.datasets.archives import some
+    from metarl.fewshot.datasets.reading import some
 
     known = [label for label in files if label in (run.recall("trained_on") or {}).get("classes", ())]
     if known:
@@ -97,8 +97,9 @@ def predict(words: Sequence[str]) -> int:
 
 def _class_folders(folder: Path) -> dict[str, list[Path]]:
     """The pictures of each class, in the order of names."""
-    from metarl.fewshot.datasets.archives import FolderStore, some, warn
     from metarl.fewshot.datasets.folder import EMPTY, classes_of
+    from metarl.fewshot.datasets.folders import FolderStore
+    from metarl.fewshot.datasets.reading import some, warn
 
     if not folder.is_dir():
         fail(f"there is no folder {folder}; give --support a folder with a folder of pictures for each class")

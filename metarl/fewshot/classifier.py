@@ -26,9 +26,9 @@ from torch import Tensor, nn
 
 from metarl.ambient import plain_torch
 from metarl.fewshot.batch import Batch
-from metarl.fewshot.datasets.archives import warn
 from metarl.fewshot.datasets.image_source import ImageSource
 from metarl.fewshot.datasets.pictures import Preparation, check_whole
+from metarl.fewshot.datasets.reading import warn
 from metarl.fewshot.inputs import (
     InputError,
     Remarks,

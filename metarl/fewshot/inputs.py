@@ -15,18 +15,9 @@ from PIL import Image
 from sklearn.utils.validation import check_array
 
 from metarl.errors import UserError
-from metarl.fewshot.datasets.archives import read_file, reading, warn
-from metarl.fewshot.datasets.pictures import (
-    ADVICE,
-    BLANK,
-    FRAMES,
-    Preparation,
-    blank,
-    check_whole,
-    has_frames,
-    is_grey,
-    opened,
-)
+from metarl.fewshot.datasets.picture_files import ADVICE, FRAMES, has_frames, opened
+from metarl.fewshot.datasets.pictures import BLANK, Preparation, blank, check_whole, is_grey
+from metarl.fewshot.datasets.reading import read_file, reading, warn
 
 Remarks = dict[str, list[str]]  # what stands out about which pictures
 

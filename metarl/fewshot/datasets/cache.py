@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metarl.allocator import check_memory
 from metarl.fewshot.datasets.downloads import cache_folder
 
 Pixels = NDArray[np.uint8]
@@ -34,6 +35,9 @@ def decoded(name: str, key: str, shape: tuple[int, ...], fill: Callable[[Pixels]
         shape: the array's.
         fill: writes every element of the array it is given; may raise, and then nothing is kept.
 
+    Raises:
+        UserError: there is room neither on the disk nor in memory.
+
     Returns:
         The array; mapped copy-on-write, so that nothing written to it reaches the file.
     """
@@ -47,6 +51,7 @@ def decoded(name: str, key: str, shape: tuple[int, ...], fill: Callable[[Pixels]
             raise OSError("no room")  # writing to a mapped file on a full disk would kill the process
         handle, unfinished = tempfile.mkstemp(dir=path.parent, suffix=".part")
     except OSError:
+        check_memory(math.prod(shape), f"{path.parent} has no room for the pictures of {name}, which need")
         pixels = np.empty(shape, np.uint8)
         fill(pixels)
         return pixels

@@ -19,12 +19,13 @@ from typing import ClassVar
 import numpy as np
 
 from metarl.errors import UserError
-from metarl.fewshot.datasets.archives import ZipStore, file_sha256, read_tar_gz, read_text
+from metarl.fewshot.datasets.archives import ZipStore, read_tar_gz
 from metarl.fewshot.datasets.cache import Pixels, decoded
 from metarl.fewshot.datasets.downloads import Remote, data_folder, obtain
 from metarl.fewshot.datasets.image_source import ImageSource
 from metarl.fewshot.datasets.images import Images
 from metarl.fewshot.datasets.pictures import Preparation, decode
+from metarl.fewshot.datasets.reading import file_sha256, read_text
 
 SIZE = 32
 PREPARATION = Preparation("RGB", (SIZE, SIZE))

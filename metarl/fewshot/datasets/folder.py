@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from metarl.errors import UserError
-from metarl.fewshot.datasets.archives import FolderStore, Remarks, some, warn
 from metarl.fewshot.datasets.cache import described
 from metarl.fewshot.datasets.downloads import data_folder
+from metarl.fewshot.datasets.folders import FolderStore
 from metarl.fewshot.datasets.image_source import SPLITS, ImageSource
 from metarl.fewshot.datasets.images import Images
-from metarl.fewshot.datasets.pictures import Preparation, head_of, is_picture, prepare_all
+from metarl.fewshot.datasets.picture_files import head_of, is_picture
+from metarl.fewshot.datasets.pictures import Preparation, prepare_all
+from metarl.fewshot.datasets.reading import Remarks, some, warn
 
 LAYOUT = (
     "a folder for each class with its pictures (DIR/CLASS/*.png or *.jpg), or DIR/train, DIR/validation and DIR/test "

@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
-from metarl.fewshot.datasets.archives import some
 from metarl.fewshot.datasets.images import Images
 from metarl.fewshot.datasets.pictures import Preparation
+from metarl.fewshot.datasets.reading import some
 from metarl.fewshot.datasets.sampling import Index, choose, spread
 from metarl.learning.contract import ScoreKind
 from metarl.seeding import Key

@@ -21,10 +21,11 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from metarl.fewshot.batch import Batch
-from metarl.fewshot.datasets.archives import ZipStore, read_text, reading
+from metarl.fewshot.datasets.archives import ZipStore
 from metarl.fewshot.datasets.downloads import Remote, data_folder, obtain
 from metarl.fewshot.datasets.omniglot import MIRRORS, PREPARATION
 from metarl.fewshot.datasets.pictures import decode
+from metarl.fewshot.datasets.reading import read_text, reading
 
 RUNS, WAYS = 20, 20
 PIXELS = 105

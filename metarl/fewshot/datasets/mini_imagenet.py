@@ -19,12 +19,13 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from metarl.errors import UserError
-from metarl.fewshot.datasets.archives import Store, open_store, read_text, reading, warn
+from metarl.fewshot.datasets.archives import Store, open_store
 from metarl.fewshot.datasets.cache import described
 from metarl.fewshot.datasets.downloads import data_folder
 from metarl.fewshot.datasets.image_source import ImageSource
 from metarl.fewshot.datasets.images import Images
 from metarl.fewshot.datasets.pictures import Preparation, prepare_all
+from metarl.fewshot.datasets.reading import read_file, read_text, reading, warn
 
 SIZE = 84
 PREPARATION = Preparation("RGB", (SIZE, SIZE))
@@ -95,7 +96,7 @@ def read_list(path: Path, split: str) -> dict[str, list[str]]:
         raise UserError(f"{path} is missing; expected: {LAYOUT}")
     members: dict[str, list[str]] = defaultdict(list)
     with reading(str(path)):
-        rows = list(csv.reader(io.StringIO(read_text(path.read_bytes(), str(path)), newline=""), strict=True))
+        rows = list(csv.reader(io.StringIO(read_text(read_file(path), str(path)), newline=""), strict=True))
         if not rows or rows[0] != ["filename", "label"]:
             raise ValueError("its first line is not filename,label")
         for number, row in enumerate(rows[1:], 2):

@@ -7,58 +7,23 @@ Pillow (an embedded colour profile is not applied).
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from metarl.errors import UserError
-from metarl.fewshot.datasets.archives import Remarks, Store, reading, some
+from metarl.fewshot.datasets.archives import Store
+from metarl.fewshot.datasets.picture_files import ADVICE, FRAMES, check_size, has_frames, opened
+from metarl.fewshot.datasets.reading import Remarks, some
 
-MAX_PIXELS = 1 << 26  # 67 million a picture
-# Recognised by what they begin with, whatever the file is called.
-SIGNED = ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM")
-# Recognised by the file's name. Left out of all that Pillow knows: EPS and WMF, which run other programs; FITS, whose
-# decompression has no bound; and what holds no picture that Pillow itself decodes (BUFR, GRIB, HDF5, IPTC, MPEG).
-NAMED = (
-    *("BLP", "CUR", "DCX", "DDS", "DIB", "FLI", "FTEX", "GBR", "ICNS", "ICO", "IM", "IMT", "MCIDAS", "MPO", "MSP"),
-    *("PCD", "PCX", "PIXAR", "PSD", "QOI", "SGI", "SPIDER", "SUN", "TGA", "XBM", "XPM", "XVTHUMB"),
-)
-# First bytes that make a picture of a file whose name does not.
-MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
-ADVICE = "replace or remove this picture"
-FRAMES = "pictures with several frames, of which the first is used"
+ORIENTATION = 0x0112  # EXIF's tag
 BLANK = "pictures of a single colour when prepared"
 GREY = ("1", "L", "LA", "La", "I", "F")  # and I;16 in any byte order
-
-
-@cache
-def _formats() -> dict[str, str]:
-    """The format of each file name's ending, as far as this Pillow reads it."""
-    Image.init()
-    known = {*SIGNED, *NAMED} & set(Image.OPEN)
-    return {suffix: name for suffix, name in Image.registered_extensions().items() if name in known}
-
-
-def suffixes() -> tuple[str, ...]:
-    """Endings of the names of pictures, in lower case, the usual ones first."""
-    usual = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
-    return tuple(dict.fromkeys([*usual, *sorted(_formats())]))
-
-
-def is_picture(name: str, head: Callable[[], bytes]) -> bool:
-    """Whether a file is a picture: by the ending of its name, else by its first 12 bytes, which `head` gives."""
-    if PurePosixPath(name).suffix.lower() in _formats():
-        return True
-    first = head()
-    return first.startswith(MAGIC) or (first[:4] == b"RIFF" and first[8:12] == b"WEBP")
 
 
 def decode(data: bytes, what: str, mode: str) -> NDArray[np.uint8]:
@@ -79,30 +44,9 @@ def decode(data: bytes, what: str, mode: str) -> NDArray[np.uint8]:
         return render(picture, mode)
 
 
-@contextlib.contextmanager
-def opened(data: bytes, what: str) -> Iterator[Image.Image]:
-    """A picture file's bytes as a PIL image; see `decode`."""
-    by_name = _formats().get(PurePosixPath(what).suffix.lower())
-    formats = dict.fromkeys(name for name in (*SIGNED, by_name) if name in Image.OPEN)
-    with reading(what, ADVICE):
-        try:
-            picture = Image.open(io.BytesIO(data), formats=list(formats))
-        except UnidentifiedImageError:
-            raise ValueError("no picture in a format that is read here") from None
-    with reading(what, ADVICE), picture:
-        if picture.width * picture.height > MAX_PIXELS:
-            raise ValueError(f"{picture.width}x{picture.height} is more than {MAX_PIXELS} pixels")
-        yield picture
-
-
 def is_grey(picture: Image.Image) -> bool:
     """Whether a picture has no colours."""
     return picture.mode in GREY or picture.mode.startswith("I;16")
-
-
-def has_frames(picture: Image.Image) -> bool:
-    """Whether a picture has more frames or pages than the one that is read."""
-    return picture.format not in ("MPO", "PSD") and bool(getattr(picture, "is_animated", False))
 
 
 def render(picture: Image.Image, mode: str) -> NDArray[np.uint8]:
@@ -120,20 +64,21 @@ def render(picture: Image.Image, mode: str) -> NDArray[np.uint8]:
         ValueError: numbers outside of these ranges.
     """
     picture.load()
+    check_size(picture)  # some formats hold a picture of another size than they say
     upright = _upright(picture)
     deep = is_grey(picture) and picture.mode not in ("1", "L", "LA", "La")
     shown = _eight_bits(upright, picture) if deep else _on_paper(upright)
-    pixels = np.asarray(shown.convert(mode), dtype=np.uint8)
+    pixels = np.asarray(shown if shown.mode == mode else shown.convert(mode), dtype=np.uint8)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def _upright(picture: Image.Image) -> Image.Image:
     """Turned as its EXIF says; EXIF that cannot be read says nothing."""
     try:
-        picture.getexif()
+        turned = picture.getexif().get(ORIENTATION, 1) != 1
     except (SyntaxError, ValueError, KeyError, TypeError, IndexError, EOFError, OSError):
         return picture
-    return ImageOps.exif_transpose(picture)
+    return ImageOps.exif_transpose(picture) if turned else picture  # which copies a picture that stands upright
 
 
 def _on_paper(picture: Image.Image) -> Image.Image:
@@ -162,12 +107,15 @@ def _eight_bits(picture: Image.Image, original: Image.Image) -> Image.Image:
         top = 1.0
     if not 0 <= low <= high <= top:
         raise ValueError(f"its grey values go from {low:g} to {high:g}; at most 0 to 65535 are read")
-    shown = values.astype(np.float64) * (255 / top)
-    if original.format == "TIFF" and getattr(original, "tag_v2", {}).get(262) == 0:  # white is zero
-        shown = 255 - shown
-    if isinstance(clear, int):  # one of the values is the transparent one
-        shown[values == clear] = 255
-    return Image.fromarray(np.rint(shown).astype(np.uint8))
+    inverted = original.format == "TIFF" and getattr(original, "tag_v2", {}).get(262) == 0  # white is zero
+    shown = np.empty(values.shape, np.uint8)
+    for row, out in zip(values, shown, strict=True):  # one at a time: as float64 all together are eight times as large
+        scaled = row.astype(np.float64) * (255 / top)
+        scaled = 255 - scaled if inverted else scaled
+        if isinstance(clear, int):  # one of the values is the transparent one
+            scaled[row == clear] = 255
+        out[:] = np.rint(scaled)
+    return Image.fromarray(shown)
 
 
 def shrink(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -281,10 +229,3 @@ def blank(images: NDArray[np.generic]) -> NDArray[np.bool_]:
         planes = image.reshape(len(image), -1)
         flat[i] = bool((planes == planes[:, :1]).all())
     return flat
-
-
-def head_of(path: Path) -> bytes:
-    """The first bytes of a file, for `is_picture`; none of one that cannot be read."""
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        return file.read(12)
-    return b""

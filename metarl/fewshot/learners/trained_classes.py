@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from metarl.errors import UserError
-from metarl.fewshot.datasets.archives import DataWarning, some
 from metarl.fewshot.datasets.image_source import ImageSource
+from metarl.fewshot.datasets.reading import DataWarning, some
 from metarl.runs.run import Run
 
 UNNAMED = "folder"  # the data set whose classes are the user's, and were split otherwise before runs remembered them

@@ -12,10 +12,12 @@ import pytest
 from PIL import Image
 
 from metarl.errors import UserError
-from metarl.fewshot.datasets import archives, cache, pictures
-from metarl.fewshot.datasets.archives import FolderStore, ZipStore, open_store, read_tar_gz, read_text
+from metarl.fewshot.datasets import archives, cache, picture_files
+from metarl.fewshot.datasets.archives import ZipStore, open_store, read_tar_gz
 from metarl.fewshot.datasets.cache import decoded
+from metarl.fewshot.datasets.folders import FolderStore
 from metarl.fewshot.datasets.pictures import decode, shrink
+from metarl.fewshot.datasets.reading import read_text
 
 
 def png(value=0, size=(8, 6), mode="RGB", fmt="PNG"):
@@ -133,7 +135,7 @@ def test_what_is_not_a_picture_is_refused(data):
 
 
 def test_huge_pictures_are_refused_before_they_are_decoded(monkeypatch):
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 47)
+    monkeypatch.setattr(picture_files, "MAX_PIXELS", 47)
     with pytest.raises(UserError, match="8x6 is more than 47 pixels"):
         decode(png(), "p", "RGB")
 

@@ -19,13 +19,13 @@ from PIL import Image
 
 from metarl.errors import UserError
 from metarl.fewshot.datasets import DATASETS, cifar_fs, folder, glyphs, make_dataset, mini_imagenet, omniglot
-from metarl.fewshot.datasets.archives import DataWarning
 from metarl.fewshot.datasets.cifar_fs import CifarFS
 from metarl.fewshot.datasets.folder import Folder
 from metarl.fewshot.datasets.glyphs import Glyphs
 from metarl.fewshot.datasets.mini_imagenet import MiniImageNet
 from metarl.fewshot.datasets.omniglot import Omniglot
 from metarl.fewshot.datasets.pictures import Preparation
+from metarl.fewshot.datasets.reading import DataWarning
 from metarl.seeding import Key
 
 DATA = Path(os.environ.get("METARL_DATA", ""))

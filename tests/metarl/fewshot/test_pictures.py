@@ -12,9 +12,9 @@ from PIL import Image, ImageCms
 
 from metarl.errors import UserError
 from metarl.fewshot.classifier import FewShotClassifier
-from metarl.fewshot.datasets import pictures
-from metarl.fewshot.datasets.archives import DataWarning
+from metarl.fewshot.datasets import picture_files
 from metarl.fewshot.datasets.pictures import Preparation, decode, render
+from metarl.fewshot.datasets.reading import DataWarning
 from metarl.fewshot.inputs import InputError
 
 RAMP = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1040  # to 65520
@@ -201,8 +201,8 @@ def test_the_first_frame_is_shown():
         data = saved(first, fmt, save_all=True, append_images=[second])
         red = decode(data, "x", "RGB")[:, 0, 0].astype(int)
         assert abs(red - [255, 0, 0]).max() < 8
-        with pictures.opened(data, "x") as opened:
-            assert pictures.has_frames(opened)
+        with picture_files.opened(data, "x") as opened:
+            assert picture_files.has_frames(opened)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -216,13 +216,13 @@ def test_formats_are_read(suffix):
     data = saved(picture.convert("L") if suffix == "pgm" else picture, fmt)
     found = decode(data, f"x.{suffix}", "RGB").transpose(1, 2, 0)
     np.testing.assert_allclose(found.astype(float), colours, atol=12)
-    assert pictures.is_picture(f"X.{suffix.upper()}", lambda: b"")
+    assert picture_files.is_picture(f"X.{suffix.upper()}", lambda: b"")
 
 
 def test_what_could_run_programs_is_not_read():
-    assert not {".eps", ".wmf", ".fits", ".h5", ".mpg"} & set(pictures.suffixes())
-    assert not pictures.is_picture("notes.txt", lambda: b"P5 is the plan")
-    assert pictures.is_picture("no ending", lambda: b"\xff\xd8\xff\xe0")
+    assert not {".eps", ".wmf", ".fits", ".h5", ".mpg"} & set(picture_files.suffixes())
+    assert not picture_files.is_picture("notes.txt", lambda: b"P5 is the plan")
+    assert picture_files.is_picture("no ending", lambda: b"\xff\xd8\xff\xe0")
 
 
 # Files that are none, and huge ones
