@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 LONGEST = 300  # characters of a value in an error
+NAMES = "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM EIO ESTALE ENOENT ENOTDIR EMFILE ENFILE ENXIO"
+MACHINE = {getattr(errno, name) for name in NAMES.split() if hasattr(errno, name)}  # what no code of ours can help
 SHOWN = 8  # numbers of a task's parameter that still fit into a line
 
 
@@ -116,6 +119,11 @@ def shown(value: Any) -> str:
     plain = {name: _plain(one) for name, one in value.items()} if isinstance(value, Mapping) else _plain(value)
     text = " ".join(repr(plain).split())
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def of_machine(error: OSError) -> str:
+    """What a file system refuses, as one line: which file, and why."""
+    return f"{error.filename}: {error.strerror}" if error.filename is not None else one_line(error)
 
 
 def one_line(error: BaseException) -> str:

@@ -75,16 +75,17 @@ class Signals:
             self._react(number)
 
 
+def stop(number: int) -> None:
+    """End at once."""
+    raise Stopped(signum=number)
+
+
 @contextmanager
 def raising() -> Iterator[None]:
     """SIGTERM and SIGHUP raise `Stopped` as Ctrl-C does, so that a training ends in order; the command line's way.
 
     In a script of one's own: `with metarl.interrupts.raising(): metarl.train(...)`.
     """
-
-    def stop(number: int) -> None:
-        raise Stopped(signum=number)
-
     with Signals(stop):
         yield
 
@@ -104,14 +105,15 @@ class Deferred:
 
     Args:
         told: called with the number of the signal that is kept.
+        again: called with that of each later one.
 
     Attributes:
         signum: of the signal that is kept; None while there is none.
     """
 
-    def __init__(self, told: Callable[[int], None]) -> None:
+    def __init__(self, told: Callable[[int], None], again: Callable[[int], None] = stop) -> None:
         self.signum: int | None = None
-        self._told = told
+        self._told, self._again = told, again
         self._signals: Signals | None = None
 
     def __enter__(self) -> Deferred:
@@ -124,10 +126,11 @@ class Deferred:
             self._signals.__exit__()
 
     def _keep(self, number: int) -> None:
-        if self.signum is not None:
-            raise Stopped(signum=number)
-        self.signum = number
-        self._told(number)
+        if self.signum is None:
+            self.signum = number
+            self._told(number)
+        else:
+            self._again(number)
 
 
 def _raises(number: int) -> bool:

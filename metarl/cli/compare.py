@@ -59,8 +59,6 @@ def compare(words: Sequence[str]) -> int:
     (options,) = parse("metarl compare RUN...", words[end:], Group("command", CompareOptions))
     from metarl.evaluation.merging import merge_seeds
     from metarl.evaluation.splits import compare_splits
-    from metarl.evaluation.storage import dump_json
-    from metarl.files import write_atomically
     from metarl.reporting.figures.style import check_picture
 
     for picture in (options.out, options.profile, options.per_task):
@@ -74,9 +72,23 @@ def compare(words: Sequence[str]) -> int:
     if len(compared) > 1 and (options.profile is not None or options.per_task is not None):
         fail("--profile and --per-task draw one split; give curves of one")
     tables = _tables(compared)
-    for table in tables:
-        say(table.rich())
-        say("")
+    try:
+        _write(compared, tables, options)
+    finally:  # what cannot be written does not cost the words, nor the other way round
+        for table in tables:
+            say(table.rich())
+            say("")
+    for path in (options.out, options.profile, options.per_task, options.json, options.markdown):
+        if path is not None:
+            say(f"wrote {path}")
+    return 0
+
+
+def _write(compared: Sequence[Comparison], tables: Sequence[Table], options: CompareOptions) -> None:
+    """Every file that the options name."""
+    from metarl.evaluation.storage import dump_json
+    from metarl.files import write_atomically
+
     _draw(compared, options)
     if options.json is not None:
         several = {"comparisons": [each.to_dict() for each in compared]} if len(compared) > 1 else {}
@@ -89,10 +101,6 @@ def compare(words: Sequence[str]) -> int:
         write_atomically(options.json, dump_json(document).encode())
     if options.markdown is not None:
         write_atomically(options.markdown, "\n".join(table.markdown() for table in tables).encode())
-    for path in (options.out, options.profile, options.per_task, options.json, options.markdown):
-        if path is not None:
-            say(f"wrote {path}")
-    return 0
 
 
 def _saved(path: Path, splits: Sequence[str]) -> list[AdaptationCurve]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,8 @@ from typing import Any
 from metarl import interrupts
 from metarl.allocator import keep_freed_memory, refusals_in_one_line
 from metarl.cli.terminal import complain, say
-from metarl.errors import NonFiniteError, UserError, unknown
+from metarl.errors import MACHINE, NonFiniteError, UserError, of_machine, one_line, unknown
+from metarl.streams import lossy
 from metarl.version import __version__
 
 COMMANDS = {  # the function, given the words after the command's, returns the exit code
@@ -49,13 +49,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: words after `metarl`; those of the process by default.
 
     Returns:
-        The exit code: 0; 2 after bad input, 3 where a number became NaN or infinite (one line on stderr says
-        what); 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+        The exit code: 0; 1 where all is done but stdout took no words, such as a pipe that is closed; 2 after bad
+        input or a failure of the machine (a full disk), 3 where a number became NaN or infinite (one line on stderr
+        says what); 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    with interrupts.raising():
+    with interrupts.raising(), lossy() as stdout:
         try:
-            return _run(words)
+            code = _run(words)
+            stdout.flush()
+            if stdout.lost is None:
+                return code
+            if not isinstance(stdout.lost, BrokenPipeError):  # who closes a pipe, as `head` does, has read enough
+                why = getattr(stdout.lost, "strerror", None) or one_line(stdout.lost)
+                complain(f"not all that was said reached stdout: {why}")
+            return code or 1
         except KeyboardInterrupt as stopped:
             with interrupts.ignoring():
                 complain(str(stopped) or "interrupted")
@@ -77,12 +85,14 @@ def _run(words: Sequence[str]) -> int:
             return _command(words[0])(words[1:])
     except SystemExit as done:  # tyro has printed its help
         return int(done.code or 0)
-    except BrokenPipeError:  # whoever reads what is said has seen enough, as in `metarl list agents | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except (UserError, NonFiniteError) as error:
         complain(str(error))
         return 2 if isinstance(error, UserError) else 3
+    except OSError as error:
+        if error.errno not in MACHINE:
+            raise
+        complain(of_machine(error))
+        return 2
 
 
 def _command(name: str) -> Callable[[Sequence[str]], int]:

@@ -94,7 +94,7 @@ def evaluate(words: Sequence[str]) -> int:
     source = _asked_for(usable(source, options.family or options.dataset), options)
     _check_outputs(options)
     curve = _measure(agent.make(source), target, source, options, trained=False)
-    _report(curve, {"json": options.json, "csv": options.csv, "plot": options.plot})
+    _report(curve, _asked_files(options))
     return 0
 
 
@@ -140,8 +140,7 @@ def evaluate_run(folder: Path, options: EvaluateOptions) -> None:
     files = {"json": folder / f"{stem}.json", "plot": folder / f"{stem}.png"}
     if not curve.few_tasks and task_numbers(curve) is not None:
         files["tasks"] = folder / f"tasks{_apart(options)}.png"
-    _report(curve, files)
-    _report(curve, {"json": options.json, "csv": options.csv, "plot": options.plot}, table=False)
+    _report(curve, [*files.items(), *_asked_files(options)])
 
 
 def _check_outputs(options: EvaluateOptions) -> None:
@@ -194,23 +193,29 @@ def _measure(
     return curve
 
 
-def _report(curve: AdaptationCurve, files: Mapping[str, Path | None], *, table: bool = True) -> None:
-    """Print the curve and write its files."""
-    if table:
+def _asked_files(options: EvaluateOptions) -> list[tuple[str, Path]]:
+    """The files that the options name, each after its kind."""
+    asked = {"json": options.json, "csv": options.csv, "plot": options.plot}
+    return [(kind, path) for kind, path in asked.items() if path is not None]
+
+
+def _report(curve: AdaptationCurve, files: Sequence[tuple[str, Path]]) -> None:
+    """Write the curve's files, then print it, which cannot fail: neither costs the other."""
+    try:
+        for kind, path in files:
+            if kind in ("plot", "tasks"):
+                from metarl.reporting.plots import plot_curves, plot_tasks
+
+                draw = plot_curves if kind == "plot" else plot_tasks
+                draw([curve], path)
+            else:
+                curve.save(path)
+    finally:
         from metarl.reporting.tables import evaluation_table, task_table
 
         say(evaluation_table(curve).rich())
         if (each := task_table([curve], [curve.agent])) is not None:
             say("")
             say(each.rich())
-    for kind, path in files.items():
-        if path is None:
-            continue
-        if kind in ("plot", "tasks"):
-            from metarl.reporting.plots import plot_curves, plot_tasks
-
-            draw = plot_curves if kind == "plot" else plot_tasks
-            draw([curve], path)
-        else:
-            curve.save(path)
+    for _, path in files:
         say(f"wrote {path}")

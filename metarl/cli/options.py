@@ -186,7 +186,7 @@ def _ask_tyro(prog: str, tokens: Sequence[str], groups: Sequence[Group], spellin
         if done.code:
             fail(_unboxed(errors.getvalue()))
         raise
-    except (UserError, BrokenPipeError):
+    except UserError:
         raise
     except Exception as error:
         brought = [group.kind for group in groups if group.kind.__module__.partition(".")[0] != "metarl"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from metarl.cli.targets import chosen_device
 from metarl.cli.terminal import complain, say
 from metarl.cli.training import Training, TrainOptions
 from metarl.errors import UserError
+from metarl.interrupts import Deferred, Stopped, signal_of
 
 if TYPE_CHECKING:
     from metarl.evaluation.curve import AdaptationCurve
@@ -28,26 +28,32 @@ def train_seeds(training: Training) -> int:
     """Train every seed, measure those that were trained together, and say how to go on.
 
     Returns:
-        0; the exit code of the first seed that failed; 130 after Ctrl-C, which stops all of them in order.
+        0, or the exit code of the first seed that failed.
+
+    Raises:
+        Stopped: a signal, which was passed on to all of them, so that they ended in order.
     """
     options = training.options
     check(training)
     codes: dict[int, int] = {}
     with tempfile.TemporaryDirectory(prefix="metarl-seeds-") as folder:
         logs = {seed: Path(folder) / f"{seed}.log" for seed in options.seeds}
-        interrupted = _run(training, Path(folder), logs, codes)
+        signum = _run(training, Path(folder), logs, codes)
         for seed, code in codes.items():
-            if code and not interrupted:
+            if code and signum is None:
                 complain(f"seed {seed} ended with exit code {code}: {_last_line(logs[seed])}")
     trained = [seed_folder(options, seed) for seed in options.seeds if codes.get(seed) == 0]
-    if interrupted:
-        again = ["metarl", "train", training.name, *training.words.typed]
-        again += [] if options.resume else ["--resume"]
+    again = shlex.join(["metarl", "train", training.name, *training.words.typed, *["--resume"] * (not options.resume)])
+    if signum is not None:
         count = f"{len(trained)} of {len(options.seeds)} seeds are trained"
-        complain(f"interrupted; {count}; resume the others with: {shlex.join(again)}")
-        return 130
+        raise Stopped(f"interrupted; {count}; resume the others with: {again}", signum)
     if trained:
-        _measure(training, trained)
+        try:
+            _measure(training, trained)
+        except KeyboardInterrupt as stopped:
+            raise Stopped(
+                f"interrupted; the seeds are trained; measure them with: {again}", signal_of(stopped)
+            ) from None
     return next((code for code in codes.values() if code), 0)
 
 
@@ -75,37 +81,45 @@ def check(training: Training) -> None:
             raise UserError(f"{folder} already holds a run; --resume continues it, or choose another --out")
 
 
-def _run(training: Training, folder: Path, logs: Mapping[int, Path], codes: dict[int, int]) -> bool:
-    """Run the processes, `jobs` at a time, with files in a folder; whether Ctrl-C ended them."""
+def _run(training: Training, folder: Path, logs: Mapping[int, Path], codes: dict[int, int]) -> int | None:
+    """Run the processes, `jobs` at a time, with files in a folder; the signal that ended them, if one did.
+
+    The signal is passed on to them, since each has a session of its own: it reaches them once. A second one kills them,
+    which tears no file either.
+    """
     options = training.options
     if training.note is not None:
         say(training.note)
-    waiting, running, interrupted = list(options.seeds), dict[int, subprocess.Popen[bytes]](), False
+    waiting, running = list(options.seeds), dict[int, subprocess.Popen[bytes]]()
+    passed_on, hurried = False, list[int]()
     say(f"training {training.name} with seeds {', '.join(map(str, waiting))}, {options.jobs} at a time")
-    while waiting or running:
-        try:
-            while waiting and len(running) < options.jobs and not interrupted:
-                seed = waiting.pop(0)
-                with logs[seed].open("wb") as log:
-                    # A session of its own: Ctrl-C reaches this process, which passes it on once.
-                    running[seed] = subprocess.Popen(
-                        command(training, seed, folder), stdout=log, stderr=log, start_new_session=True
-                    )
-                say(f"seed {seed} has begun, in {seed_folder(options, seed)}")
-            for seed, process in list(running.items()):
-                try:
-                    codes[seed] = process.wait(POLL / len(running))
-                except subprocess.TimeoutExpired:
-                    continue
-                del running[seed]
-                if codes[seed] == 0:
-                    say(f"seed {seed} is trained")
-        except KeyboardInterrupt:
-            interrupted = True
-            waiting.clear()
-            for process in running.values():
-                process.send_signal(signal.SIGINT)
-    return interrupted
+    try:
+        with Deferred(lambda signum: None, hurried.append) as asked:
+            while ((waiting and asked.signum is None) or running) and not hurried:
+                while waiting and len(running) < options.jobs and asked.signum is None:
+                    seed = waiting.pop(0)
+                    with logs[seed].open("wb") as log:
+                        running[seed] = subprocess.Popen(
+                            command(training, seed, folder), stdout=log, stderr=log, start_new_session=True
+                        )
+                    say(f"seed {seed} has begun, in {seed_folder(options, seed)}")
+                if asked.signum is not None and not passed_on:
+                    passed_on = True
+                    for process in running.values():
+                        process.send_signal(asked.signum)
+                for seed, process in list(running.items()):
+                    try:
+                        codes[seed] = process.wait(POLL / len(running))
+                    except subprocess.TimeoutExpired:
+                        continue
+                    del running[seed]
+                    if codes[seed] == 0:
+                        say(f"seed {seed} is trained")
+            return asked.signum
+    finally:
+        for process in running.values():
+            process.kill()
+            process.wait()
 
 
 def command(training: Training, seed: int, folder: Path) -> list[str]:

@@ -37,7 +37,23 @@ def train(words: Sequence[str]) -> int:
 
 
 def train_one(training: Training) -> int:
-    """Train one seed."""
+    """Train one seed.
+
+    Raises:
+        Stopped: a signal; it says how to go on.
+    """
+    try:
+        return _train_one(training)
+    except KeyboardInterrupt as stopped:
+        from metarl.runs.record import CONFIG
+
+        out = training.options.out
+        begun = (out / CONFIG).exists()
+        how = f"resume with: metarl train --resume {shlex.quote(str(out))}" if begun else "nothing has begun"
+        raise Stopped(f"interrupted{_after(stopped)}; {how}", signal_of(stopped)) from None
+
+
+def _train_one(training: Training) -> int:
     from metarl.runs.run import Run
 
     name, learner, options, config, source, _, note = training
@@ -54,9 +70,6 @@ def train_one(training: Training) -> int:
     try:
         with refusals_in_one_line():
             learner.train(config, source, run)
-    except KeyboardInterrupt as stopped:
-        again = f"metarl train --resume {shlex.quote(str(options.out))}"
-        raise Stopped(f"interrupted{_after(stopped)}; resume with: {again}", signal_of(stopped)) from None
     except UserError:
         if not options.resume:
             run.withdraw()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from metarl.streams import Lossy
 
 SHOWN = ("return/", "score/")  # metrics whose names begin so are shown beside the progress bar
 PLAIN_SECONDS = 60.0  # between two lines of progress where there is no terminal
@@ -16,7 +20,8 @@ class Display:
     """A progress bar on a terminal; elsewhere a plain line now and then."""
 
     def __init__(self, total: int, completed: int) -> None:
-        self._console = Console(stderr=True)
+        stderr: Any = Lossy(sys.stderr)  # a terminal that is gone ends no training
+        self._console = Console(file=stderr, stderr=True)
         self._total = total
         self._first = completed
         self._shown: dict[str, float] = {}

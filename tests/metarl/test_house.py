@@ -70,6 +70,7 @@ FLOORS = (
         "ambient",
         "allocator",
         "interrupts",
+        "streams",
         "documents",
         "files",
         "version",

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import NAVIGATION, SMALL, metarl, refused
 
+from metarl import interrupts
 from metarl.cli import seeds
 from metarl.evaluation import measure
 from metarl.evaluation.curve import AdaptationCurve
@@ -63,9 +65,8 @@ def test_what_no_seed_could_begin_with_is_refused_at_once(words: list[str], told
 
 
 def test_seeds_are_named_in_their_order_whichever_ends_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def ends(training: object, folder: Path, logs: object, codes: dict[int, int]) -> bool:
+    def ends(training: object, folder: Path, logs: object, codes: dict[int, int]) -> None:
         codes.update({2: 0, 0: 0, 1: 0})
-        return False
 
     monkeypatch.setattr(seeds, "_run", ends)
     said = metarl(*WORDS, "--seeds", "0", "1", "2", "--measure-on", "none", "--out", tmp_path / "x")
@@ -73,7 +74,7 @@ def test_seeds_are_named_in_their_order_whichever_ends_first(monkeypatch: pytest
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT is sent otherwise on Windows")
-def test_ctrl_c_leaves_every_seed_resumable(tmp_path: Path) -> None:
+def test_a_signal_reaches_every_seed_once_and_leaves_each_resumable(tmp_path: Path) -> None:
     command = [Path(sys.executable).with_name("metarl"), *WORDS, "--iterations", "100000", "--seeds", "0", "1"]
     logs = [tmp_path / f"x-{seed}" / "metrics.jsonl" for seed in (0, 1)]
     options = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -81,9 +82,9 @@ def test_ctrl_c_leaves_every_seed_resumable(tmp_path: Path) -> None:
         deadline = time.monotonic() + 120
         while not all(log.exists() and log.stat().st_size for log in logs) and time.monotonic() < deadline:
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.returncode == 143, err
     assert err.count("\n") == 1
     assert "interrupted; 0 of 2 seeds are trained; resume the others with: metarl train maml-trpo" in err
     assert err.endswith("--jobs 2 --out x --resume\n")
@@ -91,3 +92,22 @@ def test_ctrl_c_leaves_every_seed_resumable(tmp_path: Path) -> None:
         restored = Run.open(tmp_path / f"x-{seed}").restore()
         assert restored is not None
         assert restored[0] >= 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are others on Windows")
+def test_a_second_signal_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "ECHO", dict.fromkeys(interrupts.SIGNALS, 0.0))
+    made: list[subprocess.Popen[bytes]] = []
+
+    class Recorded(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **more: Any) -> None:
+            super().__init__(*args, **more)
+            made.append(self)
+            for _ in range(2):
+                signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(seeds, "command", lambda *_: ["sh", "-c", "trap '' TERM; sleep 30"])
+    monkeypatch.setattr(seeds.subprocess, "Popen", Recorded)
+    said = metarl(*WORDS, "--seeds", "0", "1", "--out", tmp_path / "x")
+    assert (said.code, said.err.count("\n")) == (143, 1)
+    assert [process.poll() for process in made] == [-signal.SIGKILL]

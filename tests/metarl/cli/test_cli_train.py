@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +20,26 @@ from metarl.runs.loop import Interrupted
 from metarl.runs.run import Run
 
 
-@pytest.mark.skipif(os.name == "nt", reason="SIGINT is sent otherwise on Windows")
-def test_ctrl_c_leaves_a_run_that_the_printed_command_resumes(tmp_path: Path) -> None:
+def wait_for_a_line(log: Path, meanwhile: Callable[[], None] = lambda: None) -> None:
+    deadline = time.monotonic() + 120
+    while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
+        meanwhile()
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are others on Windows")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_leaves_a_run_that_the_printed_command_resumes(name: str, tmp_path: Path) -> None:
+    signum = getattr(signal, name)
     command = [Path(sys.executable).with_name("metarl"), "train", "maml-trpo", "--family", NAVIGATION]
     options = ["--out", "run", "--iterations", "100000", *SMALL[2:]]
     log = tmp_path / "run" / "metrics.jsonl"
     with subprocess.Popen([*command, *options], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
-        while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        wait_for_a_line(log)
+        process.send_signal(signum)
+        process.send_signal(signum)  # `timeout` does so: it signals the process and then its group
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.returncode == 128 + signum, err
     last = err.splitlines()[-1]
     assert "Traceback" not in err
     assert last.startswith("metarl: interrupted after ")
@@ -166,3 +176,59 @@ def test_interrupted_training_says_how_to_resume(
     quick = metarl("quickstart", "--out", tmp_path / "quick")
     assert quick.code == 130
     assert f"continue with: metarl quickstart --out {tmp_path / 'quick'}" in quick.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such terminals")
+def test_a_terminal_that_is_gone_leaves_a_run_that_can_be_resumed(tmp_path: Path) -> None:
+    import fcntl
+    import pty
+    import termios
+
+    words = ["train", "maml-trpo", "--family", NAVIGATION, *SMALL, "--iterations", "100000", "--out", "run"]
+    ours, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("metarl"), *words],
+        cwd=tmp_path,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(terminal)
+    os.set_blocking(ours, False)
+    wait_for_a_line(tmp_path / "run" / "metrics.jsonl", lambda: drain(ours))
+    os.close(ours)
+    assert process.wait(timeout=60) == 129
+    completed = Run.open(tmp_path / "run").restore()
+    assert completed is not None
+    assert completed[0] >= 1
+
+
+def drain(descriptor: int) -> None:
+    """Read what is there, so that who writes is not kept waiting."""
+    with contextlib.suppress(BlockingIOError):
+        os.read(descriptor, 1 << 16)
+
+
+@pytest.mark.parametrize("at", ["before", "after"])
+def test_a_signal_before_and_after_the_loop_says_how_to_go_on(
+    at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner, folder = registry.learner("maml-trpo"), tmp_path / "run"
+    whole = learner.train
+
+    def stop(config: Any, source: Any, run: Run) -> None:
+        if at == "after":
+            whole(config, source, run)
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(learner, "train", stop)
+    said = train(folder)
+    assert (said.code, said.err) == (143, f"metarl: interrupted; resume with: metarl train --resume {folder}\n")
+    assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.setattr(learner, "train", whole)
+    assert metarl("train", "--resume", folder).code == 0
+    monkeypatch.setattr(Run, "create", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    assert train(tmp_path / "none").err == "metarl: interrupted; nothing has begun\n"
