@@ -34,8 +34,7 @@ from metarl.learning.meta_batch import MetaBatch, MetaObjective
 from metarl.learning.meta_policy_gradient import MetaBatches, Settings
 from metarl.learning.settings import check_range
 from metarl.meta import inner
-from metarl.meta.outer import sum_in_order
-from metarl.meta.shards import on_threads
+from metarl.meta.shards import Sums, on_threads
 from metarl.meta.trust_region_step import Local, TrustRegion, trust_region_step
 from metarl.nets.params import Params, flatten, on, unflatten
 from metarl.nets.policies import Policy
@@ -68,6 +67,7 @@ class Config(Settings):
 
 
 _PUBLISHED = Config(max_kl=0.01, min_std=1e-6)
+SHARED = "tasks"
 DEFAULTS = {
     # Finn et al. 2017: "paper" as on 2D navigation (where 100 iterations do), "mujoco" with the network of ProMP.
     "paper": replace(_PUBLISHED, iterations=500, hidden=(100, 100), activation="relu", inner_step_size=0.5),
@@ -121,8 +121,8 @@ class Objective(MetaObjective):
 def meta_step(policy: Policy, params: Params, data: MetaBatch, config: Config) -> tuple[Params, dict[str, float]]:
     """One trust-region step on the shared parameters, with its diagnostics.
 
-    Every sum over tasks is taken shard by shard, on any number of threads, and added in order: the
-    result does not depend on the threads.
+    Every sum over tasks is taken shard by shard, on any number of threads and processes, and added in order: the
+    result does not depend on their number.
 
     Raises:
         NonFiniteError: the loss, its gradient or the step is not finite.
@@ -133,14 +133,14 @@ def meta_step(policy: Policy, params: Params, data: MetaBatch, config: Config) -
         return flatten(policy.project(unflatten(theta, params)))
 
     def objectives(gathered: MetaBatch) -> list[Objective]:
-        return [Objective(policy, rule, shard, params, len(data)) for shard in gathered.shards()]
+        return [Objective(policy, rule, shard, params, data.split.n_tasks) for shard in gathered.shards()]
 
     with on_threads(config.threads) as each:
-        shards = objectives(data)
+        sums, shards = Sums(each, data.split), objectives(data)
         curved = objectives(data.thinned(config.curvature_fraction)) if config.curvature_fraction < 1 else None
         region = TrustRegion(config.max_kl, config.cg_iterations, config.cg_damping)
-        theta, diagnostics = trust_region_step(flatten(params), shards, curved, project, region, each, len(data))
-    entropy = sum_in_order((shard.old.entropy() * shard.weights).sum() for shard in shards)
+        theta, diagnostics = trust_region_step(flatten(params), shards, curved, project, region, sums)
+        entropy = sums.of(lambda shard: (shard.old.entropy() * shard.weights).sum(), shards)
     return unflatten(theta, params), diagnostics | {"policy/entropy": float(entropy)}
 
 
@@ -155,7 +155,7 @@ def train(config: Config, source: TaskFamily, run: Run, network: Any = None) -> 
     restored = run.restore({"params": params})
     if restored is not None:
         params = policy.project(on(restored[1]["params"], run.device))
-    batches = MetaBatches(config, source, policy, key)
+    batches = MetaBatches(config, source, policy, key, run.ranks, run.device)
     with run.loop(
         config.iterations, checkpoint_every=config.checkpoint_every, state=lambda: {"params": params}
     ) as loop:

@@ -9,8 +9,7 @@ For tasks i with support episodes D_i gathered by pi_theta_old and query episode
 by several steps of Adam on the same data. The ratio in L is the low-variance-curvature surrogate: its gradient is
 that of MAML's loss, but the gradient through it also credits theta for the support data it gathers, which a policy
 gradient's log-probability does not (`metarl.ops.surrogates.importance_ratio`). With K inner steps each has a ratio
-and a KL of its own, to the policy that gathered its data. After each iteration eta is halved or doubled where the
-KL is far from its target.
+and a KL of its own, to the policy that gathered its data. Then eta is halved or doubled where the KL is off target.
 
 Advantages, evaluation and units are those of MAML-TRPO. Deviations from the authors' code (jonasrothfuss/ProMP):
 actions are in units of their bound, there in tenths of it, so the inner step size and deviations mean other things
@@ -34,8 +33,7 @@ from metarl.learning.meta_batch import MetaBatch, MetaObjective
 from metarl.learning.meta_policy_gradient import MetaBatches, Settings
 from metarl.learning.settings import check_range
 from metarl.meta import inner
-from metarl.meta.outer import sum_in_order
-from metarl.meta.shards import on_threads, total
+from metarl.meta.shards import Sums, on_threads
 from metarl.nets.params import Params, flatten, on, unflatten
 from metarl.nets.policies import Policy
 from metarl.ops import finite
@@ -69,6 +67,7 @@ class Config(Settings):
 
 
 _WIDE = Config(hidden=(64, 64), step_size=1e-3)
+SHARED = "tasks"
 DEFAULTS = {
     # On half-cheetah directions; and the authors' script for these (run_scripts/pro-mp_run_mujoco.py).
     "mujoco": replace(_WIDE, iterations=250, tasks=10, inner_step_size=0.7, init_std=0.5, min_std=0.3, gae_lambda=0.9),
@@ -132,24 +131,25 @@ def meta_update(
 ) -> tuple[list[float], dict[str, float]]:
     """Adam's steps on one meta-batch, which change `theta` in place; the next penalties, and diagnostics.
 
-    Sums over tasks are taken shard by shard and in order: the result does not depend on the threads.
+    Sums over tasks are taken shard by shard and in order: the result depends on no number of threads or processes.
 
     Raises:
         NonFiniteError: a loss, its gradient or a parameter is not finite.
     """
-    rule, n_tasks, weights = config.rule(policy), len(data), torch.tensor(penalties).to(theta)
+    rule, weights = config.rule(policy), torch.tensor(penalties).to(theta)
     with on_threads(config.threads) as each:
-        shards = [Objective(policy, rule, shard, like, n_tasks) for shard in data.shards()]
+        sums = Sums(each, data.split)
+        shards = [Objective(policy, rule, shard, like, data.split.n_tasks) for shard in data.shards()]
         for _ in range(config.updates):
             parts = each(lambda shard: shard.loss_and_gradient(theta, config.clip, weights), shards)
-            total("the proximal loss", [loss for loss, _ in parts], n_tasks)
-            theta.grad = total("the meta-gradient", [gradient for _, gradient in parts], n_tasks)
+            losses, gradients = zip(*parts, strict=True)
+            _, theta.grad = sums.checked({"the proximal loss": losses, "the meta-gradient": gradients})
             finite.check_gradient({"theta": theta})
             adam.step()
             with torch.no_grad():
                 theta.copy_(flatten(policy.project(unflatten(theta, like))))
         finite.check_tensors({"a parameter": theta}, "after the update, ")
-        measured = sum_in_order(each(lambda shard: shard.measure(theta, config.clip), shards)).tolist()
+        measured = sums.of(lambda shard: shard.measure(theta, config.clip), shards).tolist()
     surrogate, outer_kl, clipped, *inner_kls, entropy = measured
     adapted = [adapted_penalty(eta, kl, config.kl_target) for eta, kl in zip(penalties, inner_kls, strict=True)]
     return adapted if config.kl_target else penalties, {
@@ -182,7 +182,7 @@ def train(config: Config, source: TaskFamily, run: Run, network: Any = None) -> 
         now = unflatten(theta.detach().clone(), params)
         return {"params": now, "optimiser": adam.state_dict(), "penalties": penalties}
 
-    batches = MetaBatches(config, source, policy, key)
+    batches = MetaBatches(config, source, policy, key, run.ranks, run.device)
     with run.loop(config.iterations, checkpoint_every=config.checkpoint_every, state=state) as loop:
         for iteration in loop:
             started = time.perf_counter()

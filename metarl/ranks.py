@@ -4,8 +4,10 @@ Each of R processes, a rank, works on its share of an iteration's tasks; what be
 
     sum_i f_i  =  sum_r  sum_{i of rank r} f_i,
 
-taken by torch.distributed's own collectives, gloo for tensors on the CPU and NCCL for those on a GPU. All ranks get the
-same bits, so all take the same step, and none sends parameters. Against one process only the order of the sums differs.
+taken by torch.distributed, gloo for tensors on the CPU and NCCL for those on a GPU. All ranks get the same bits, so all
+take the same step, and none sends parameters. `Ranks.sum` is an all-reduce: against one process the order of the sum
+differs, and so its last bits. `Ranks.sum_in_order` adds from rank to rank what one process adds from task to task: the
+same bits at any number of ranks, for learners that amplify the last ones (conjugate gradient: a billionfold).
 
 A training in one process has the ranks `ALONE`: nothing of torch.distributed is imported and nothing changes.
 """
@@ -13,9 +15,11 @@ A training in one process has the ranks `ALONE`: nothing of torch.distributed is
 from __future__ import annotations
 
 import datetime
+import functools
+import operator
 import os
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -94,6 +98,35 @@ class Ranks:
         parts = torch.split(flat, [each.numel() for each in tensors])
         return [part.view_as(each) for part, each in zip(parts, tensors, strict=True)]
 
+    def sum_in_order(self, parts: Sequence[Tensor], *, adds: bool = True) -> Tensor:
+        """The sum of all parts of all ranks, from left to right, rank 0's first: the bits that one process gets.
+
+        The sum so far goes from rank to rank, and from the last to all: as many messages in a row as there are ranks,
+        where an all-reduce round a ring has twice as many, of a part of the numbers each.
+
+        Args:
+            parts: at least one, of one shape, type and device.
+            adds: whether this rank's belong to the sum.
+
+        Raises:
+            LostRankError: another rank is gone.
+        """
+        rest = list(parts)
+        if self.size == 1:
+            return functools.reduce(operator.add, rest)
+        import torch
+
+        with self._peers() as distributed:
+            if self.rank > 0:
+                before = torch.empty_like(rest[0], requires_grad=False, memory_format=torch.contiguous_format)
+                distributed.recv(before, self.rank - 1)
+                rest = [before, *(rest if adds else ())]
+            total = functools.reduce(operator.add, rest).detach().contiguous()
+            if self.rank < self.size - 1:
+                distributed.send(total, self.rank + 1)
+            distributed.broadcast(total, self.size - 1)
+        return total
+
     def sums(self, numbers: Mapping[str, float]) -> dict[str, float]:
         """The sums over ranks of named numbers, in double precision, in one message."""
         if self.size == 1:
@@ -132,15 +165,16 @@ class Ranks:
             distributed.all_reduce(flags, distributed.ReduceOp.MAX)
         return bool(flags)
 
-    def together(self, function: Callable[[], Result], *, tasks: int | None = None) -> Result:
+    def together(self, function: Callable[[], Result], *, tasks: int | None = None, own: slice | None = None) -> Result:
         """What the function gives on this rank; where it raises on any rank, all raise the same error.
 
         The function calls no method of these ranks: one that fails would leave the others waiting.
 
         Args:
             function: this rank's part of something.
-            tasks: of the whole batch, where the function works on `share(tasks)` and counts tasks from 0 in it: a
+            tasks: of the whole batch, where the function works on a part of it and counts tasks from 0 in that: a
                 NonFiniteError names them by their places in the whole batch.
+            own: that part; None for `share(tasks)`.
 
         Raises:
             Exception: the error of the first rank that raised one.
@@ -151,7 +185,7 @@ class Ranks:
         except Exception as raised:
             error = raised
             if tasks is not None and isinstance(error, NonFiniteError):
-                self.number(error, tasks)
+                self.number(error, tasks, own)
         self.agree(error)
         return result
 
@@ -185,9 +219,10 @@ class Ranks:
             shared.everywhere = True
         raise shared
 
-    def number(self, error: NonFiniteError, tasks: int) -> None:
-        """Name an error's tasks, places in this rank's share, by their places in the whole batch of `tasks`."""
-        start = self.share(tasks).start
+    def number(self, error: NonFiniteError, tasks: int, own: slice | None = None) -> None:
+        """Name an error's tasks, counted in this rank's part, by their places in the whole batch of `tasks`."""
+        part = self.share(tasks) if own is None else own
+        start = part.start if error.row is None else 0  # an environment's tasks know their places
         error.tasks, error.of = [start + task for task in error.tasks], tasks
 
     def leave(self) -> None:

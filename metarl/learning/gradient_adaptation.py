@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from metarl.ambient import plain_torch
@@ -176,8 +177,12 @@ def _like(rows: Tensor, value: Tensor) -> Tensor:
     return rows.view(-1, *[1] * (value.ndim - 1))
 
 
-def validation_metrics(scores: Scores) -> dict[str, float]:
-    """Mean returns by gradient step, where no task diverged, and the share of tasks that did by the last step."""
-    means = {f"return/validation_{k}": float(value) for k, value in enumerate(scores.values.mean(0))}
-    diverged = float((~np.isfinite(scores.values[:, -1])).mean())
+def validation_metrics(values: NDArray[np.float64]) -> dict[str, float]:
+    """Mean returns by gradient step, where no task diverged, and the share of tasks that did by the last step.
+
+    Args:
+        values: `Scores.values` `(T, K+1)`.
+    """
+    means = {f"return/validation_{k}": float(value) for k, value in enumerate(values.mean(0))}
+    diverged = float((~np.isfinite(values[:, -1])).mean())
     return {name: value for name, value in means.items() if math.isfinite(value)} | {"validation/diverged": diverged}

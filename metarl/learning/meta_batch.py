@@ -6,16 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from metarl.errors import NonFiniteError
 from metarl.learning import policy_gradient
 from metarl.learning.policy_gradient import Experience
 from metarl.meta import inner
-from metarl.meta.shards import SHARD, slices
+from metarl.meta.shards import Split, slices
 from metarl.nets.params import Params, device_of, unflatten
 from metarl.nets.policies import Policy
-from metarl.ops import finite
+from metarl.ops import finite, returns
+from metarl.ops.moments import Moments
 from metarl.sampling.blocks import Blocks
 from metarl.sampling.rollout import rollout
 from metarl.seeding import Key
@@ -29,9 +31,15 @@ class MetaBatch:
     support: list[Experience]  # K, the data of each inner step
     iterates: list[Params]  # K + 1, the policies that gathered them and the query, stacked (T, ...), detached
     query: Experience  # gathered with the last iterate
+    shared: Split | None = None  # with other processes, which have the rest of the tasks; None: these are all
 
     def __len__(self) -> int:
         return len(self.query.weights)
+
+    @property
+    def split(self) -> Split:
+        """Which of all tasks these are."""
+        return self.shared or Split(len(self), device=self.query.weights.device)
 
     @property
     def experience(self) -> list[Experience]:
@@ -40,17 +48,17 @@ class MetaBatch:
 
     def shards(self) -> list[MetaBatch]:
         """The tasks a few at a time; all together on an accelerator, which has its own ways to divide work."""
-        size = SHARD if self.query.weights.device.type == "cpu" else len(self)
-        return [self._select(tasks) for tasks in slices(len(self), size)]
+        return [self._select(tasks) for tasks in slices(len(self), self.split.size)]
 
     def _select(self, tasks: slice) -> MetaBatch:
         iterates = [{name: value[tasks] for name, value in params.items()} for params in self.iterates]
-        return MetaBatch([part.select(tasks) for part in self.support], iterates, self.query.select(tasks))
+        support = [part.select(tasks) for part in self.support]
+        return replace(self, support=support, iterates=iterates, query=self.query.select(tasks))
 
     def thinned(self, fraction: float) -> MetaBatch:
         """The same tasks with `fraction` of their episodes."""
         n = max(1, round(fraction * self.query.weights.shape[1]))
-        return MetaBatch([part.thinned(n) for part in self.support], self.iterates, self.query.thinned(n))
+        return replace(self, support=[part.thinned(n) for part in self.support], query=self.query.thinned(n))
 
     def readapt(self, params: Params, loss: Callable[[Params, int], Tensor], rule: inner.Rule) -> list[Params]:
         """The K + 1 iterates again, from other shared parameters, as differentiable functions of these.
@@ -64,19 +72,59 @@ class MetaBatch:
         return inner.adapt(stacked, loss, lambda _, k: k, rule)
 
     def blame(self, error: NonFiniteError, tasks: Tasks) -> NonFiniteError:
-        """The error with its tasks and the episodes they were learned from."""
-        return _with_episodes(error, self.experience, tasks)
+        """The error with its tasks and the episodes they were learned from, whichever process has them.
+
+        Args:
+            error: which tasks it names by their places among all; where it names none, the data are of this share.
+            tasks: all of them, other processes' too.
+        """
+        own = range(self.split.n_tasks)[self.split.own]
+        rows = [task - own.start for task in error.tasks if task in own] if error.tasks else slice(None)
+        data = _episodes(self.experience, rows)
+        parts = self.split.gather(data) if error.tasks else [data]
+        error.data |= {name: torch.cat([part[name] for part in parts]) for name in data}
+        return finite.blame(error, tasks, error.tasks)
 
     def metrics(self) -> dict[str, float]:
-        """What there is to say of the data alone."""
+        """What there is to say of the data alone, other processes' included."""
+        parts = self.split.gather([_Summary.of(each) for each in self.experience])
+        each = [_Summary.merged(some) for some in zip(*parts, strict=True)]
+        support, query = each[0], each[-1]
         return {
-            "baseline/explained_variance_support": self.support[0].explained_variance,
-            "baseline/explained_variance_query": self.query.explained_variance,
-            "return/before": float(self.support[0].episodes.returns().mean()),
-            "return/after": float(self.query.episodes.returns().mean()),
-            "episodes/steps": sum(int(part.episodes.valid.sum()) for part in self.experience),
-            "episodes/unstable": sum(int(part.episodes.unstable.sum()) for part in self.experience),
+            "baseline/explained_variance_support": returns.explained_variance(support.residual, support.target),
+            "baseline/explained_variance_query": returns.explained_variance(query.residual, query.target),
+            "return/before": float(support.returns.mean()),
+            "return/after": float(query.returns.mean()),
+            "episodes/steps": sum(one.steps for one in each),
+            "episodes/unstable": sum(one.unstable for one in each),
         }
+
+
+@dataclass(frozen=True)
+class _Summary:
+    """What there is to say of episodes, of which parts can be put together."""
+
+    residual: Moments  # of the baseline
+    target: Moments  # that it is fitted to
+    returns: Tensor  # (T, E) float64
+    steps: int
+    unstable: int
+
+    @staticmethod
+    def of(experience: Experience) -> _Summary:
+        episodes = experience.episodes
+        counts = int(episodes.valid.sum()), int(episodes.unstable.sum())
+        return _Summary(*experience.fit, episodes.returns(), *counts)
+
+    @staticmethod
+    def merged(parts: Sequence[_Summary]) -> _Summary:
+        return _Summary(
+            Moments.merged([part.residual for part in parts]),
+            Moments.merged([part.target for part in parts]),
+            torch.cat([part.returns for part in parts]),
+            sum(part.steps for part in parts),
+            sum(part.unstable for part in parts),
+        )
 
 
 class MetaObjective:
@@ -143,7 +191,8 @@ def adapt_to_tasks(
         try:
             finite.check_rows(current, f"a parameter after inner step {len(support)}", env.tasks)
         except NonFiniteError as error:
-            raise _with_episodes(error, support, env.tasks) from None
+            error.data |= _episodes(support, error.tasks or slice(None))
+            raise
 
     def collect(current: Params, k: int) -> Experience:
         check(current)
@@ -161,9 +210,10 @@ def adapt_to_tasks(
     return MetaBatch(support, iterates, policy_gradient.prepare(episodes, gamma, gae_lambda).to(device))
 
 
-def _with_episodes(error: NonFiniteError, gathered: Sequence[Experience], tasks: Tasks) -> NonFiniteError:
-    """The error with its tasks and the episodes they were learned from, of each inner step in turn."""
-    for k, experience in enumerate(gathered):
-        for part in ("obs", "actions", "rewards", "valid"):
-            error.data[f"{part} {k}"] = getattr(experience.episodes, part)[error.tasks or slice(None)]
-    return finite.blame(error, tasks, error.tasks)
+def _episodes(gathered: Sequence[Experience], rows: list[int] | slice) -> dict[str, Tensor]:
+    """The episodes of some tasks, of each inner step in turn."""
+    return {
+        f"{part} {k}": getattr(experience.episodes, part)[rows]
+        for k, experience in enumerate(gathered)
+        for part in ("obs", "actions", "rewards", "valid")
+    }

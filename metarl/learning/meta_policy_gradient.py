@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from metarl.ambient import plain_torch
 from metarl.errors import NonFiniteError, UserError
@@ -20,15 +23,17 @@ from metarl.learning.loading import load_params
 from metarl.learning.meta_batch import MetaBatch, adapt_to_tasks
 from metarl.learning.settings import check_range
 from metarl.meta import inner
+from metarl.meta.shards import Split
 from metarl.naming import is_name
 from metarl.nets.module import make_network
 from metarl.nets.params import Params
 from metarl.nets.policies import Policy, make_policy, mlp_policy
+from metarl.ranks import ALONE, Ranks
 from metarl.runs.run import Run
 from metarl.sampling.blocks import Blocks
 from metarl.sampling.episodes import episode_bytes, flat_size
 from metarl.seeding import Key
-from metarl.tasks import TaskFamily
+from metarl.tasks import TaskFamily, Tasks
 
 MLP = "mlp"  # the network that is ours
 VALIDATION = Budget(steps=1, episodes=20)
@@ -139,19 +144,36 @@ class MetaBatches:
         family: whose tasks they are.
         policy: that acts and adapts.
         key: names the streams.
+        ranks: the processes that share out the tasks. All draw all of them, so that each task and its noise are the
+            same whoever has it.
+        device: where the update computes.
     """
 
-    def __init__(self, settings: Settings, family: TaskFamily, policy: Policy, key: Key) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        family: TaskFamily,
+        policy: Policy,
+        key: Key,
+        ranks: Ranks = ALONE,
+        device: str = "cpu",
+    ) -> None:
         self._settings, self._family, self._policy, self._key = settings, family, policy, key
-        first = family.sample(settings.tasks, key("tasks").numpy())
-        self._env = Blocks(family, first, settings.episodes, settings.threads)
+        self._tasks = family.sample(settings.tasks, key("tasks").numpy())
+        self._split = Split(settings.tasks, ranks, device)
+        self._env = Blocks(family, self._tasks[self._split.own], settings.episodes, settings.threads)
 
     def gather(self, params: Params, iteration: int) -> MetaBatch:
-        """What adapting to the tasks of an iteration leaves behind."""
+        """What adapting to this process's share of an iteration's tasks leaves behind."""
         settings, key = self._settings, self._key("iteration", iteration)
-        self._env.assign(self._family.sample(settings.tasks, key("tasks").numpy()))
+        self._tasks = self._family.sample(settings.tasks, key("tasks").numpy())
         rule = settings.rule(self._policy)
-        return adapt_to_tasks(self._env, self._policy, params, rule, key, settings.gamma, settings.gae_lambda)
+
+        def adapt() -> MetaBatch:
+            self._env.assign(self._tasks[self._split.own])
+            return adapt_to_tasks(self._env, self._policy, params, rule, key, settings.gamma, settings.gae_lambda)
+
+        return replace(self._split.together(adapt), shared=self._split)
 
     @contextmanager
     def blamed(self, data: MetaBatch) -> Iterator[None]:
@@ -159,7 +181,7 @@ class MetaBatches:
         try:
             yield
         except NonFiniteError as error:
-            raise data.blame(error, self._env.tasks) from None
+            raise data.blame(error, self._tasks) from None
 
     def validation(self, params: Params, iteration: int, seed: int) -> dict[str, float]:
         """Mean returns on validation tasks, where they are due after this iteration."""
@@ -167,8 +189,15 @@ class MetaBatches:
         if not settings.validate_every or (iteration + 1) % settings.validate_every:
             return {}
         tasks = self._family.fixed("validation", settings.validation_tasks)
-        scores = settings.adapting(self._policy, params, self._family).curve(tasks, VALIDATION, seed)
-        return validation_metrics(scores)
+        agent, ranks = settings.adapting(self._policy, params, self._family), self._split.ranks
+
+        def judge(some: Tasks) -> NDArray[np.float64]:
+            return agent.curve(some, VALIDATION, seed).values
+
+        if len(tasks) < ranks.size:
+            return validation_metrics(ranks.first(lambda: judge(tasks)))
+        parts = ranks.gather(ranks.together(lambda: judge(tasks[ranks.share(len(tasks))])))
+        return validation_metrics(np.concatenate(parts))
 
 
 def begin(settings: Settings, family: TaskFamily, run: Run, network: Any) -> Policy:

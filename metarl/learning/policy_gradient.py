@@ -14,6 +14,7 @@ from torch import Tensor
 from metarl.nets.params import Params
 from metarl.nets.policies import Policy
 from metarl.ops import baselines, returns
+from metarl.ops.moments import Moments
 from metarl.ops.surrogates import reinforce
 from metarl.sampling.episodes import Episodes
 
@@ -25,7 +26,7 @@ class Experience:
     episodes: Episodes
     advantages: Tensor  # (T, E, H) float32, normalised per task, 0 where invalid
     weights: Tensor  # (T, E, H) float32, 1 / (valid steps of the task), 0 where invalid
-    explained_variance: float  # of the baseline
+    fit: tuple[Moments, Moments]  # of the baseline: what it leaves, and what it is fitted to
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean of `values (T, E, H)` over the valid steps of every task, `(T,)`."""
@@ -59,8 +60,8 @@ def prepare(episodes: Episodes, gamma: float, gae_lambda: float) -> Experience:
     advantages = returns.gae(rewards, values, valid, gamma, gae_lambda)
     advantages = returns.normalise(advantages, valid, (1, 2))
     weights = valid / valid.sum((1, 2), keepdim=True)
-    explained = float(returns.explained_variance(values, targets, valid))
-    return Experience(episodes, advantages.float(), weights.float(), explained)
+    fit = returns.residuals(values, targets, valid)
+    return Experience(episodes, advantages.float(), weights.float(), fit)
 
 
 def loss(policy: Policy, params: Params, experience: Experience) -> Tensor:

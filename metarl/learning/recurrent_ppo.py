@@ -98,7 +98,7 @@ def prepare(experience: TrialEpisodes, settings: Settings, scale: RewardScale) -
     values = experience.values.T.cpu().double()
     advantages = returns.gae(rewards, values, valid, settings.gamma, settings.gae_lambda)
     targets = advantages + values * valid
-    explained = float(returns.explained_variance(values, targets, valid))
+    explained = returns.explained_variance(*returns.residuals(values, targets, valid))
     if settings.normalise_advantages:
         advantages = returns.normalise(advantages, valid, (0, 1))
     device, length = experience.log_prob.device, settings.chunk or valid.shape[1]

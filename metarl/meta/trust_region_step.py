@@ -1,4 +1,13 @@
-"""One trust-region step on parameters that tasks share (Schulman et al. 2015), the tasks in shards."""
+"""One trust-region step on parameters that tasks share (Schulman et al. 2015), the tasks in shards.
+
+With f_i the loss of task i and F_i the curvature of its KL, both parts of means over all tasks, the step needs
+
+    g = sum_i grad f_i,     F v = sum_i F_i v  (once a conjugate-gradient iteration),     sum_i f_i and sum_i KL_i
+    (once a candidate of the line search),
+
+and all else is computed from these alone. So processes that have tasks of their own exchange P + 1 numbers for the
+loss and its gradient, P for each product and 2 for each candidate, P being the number of parameters, and decide alike.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +18,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from metarl.meta.outer import sum_in_order
-from metarl.meta.shards import Each, check, total
+from metarl.meta.shards import Sums, check
 from metarl.ops import trust_region
 
 
@@ -48,8 +56,7 @@ def trust_region_step(
     curved: Sequence[Objective] | None,
     project: Callable[[Tensor], Tensor],
     region: TrustRegion,
-    each: Each,
-    n_tasks: int,
+    sums: Sums,
 ) -> tuple[Tensor, dict[str, float]]:
     """The parameters after the step, and its diagnostics.
 
@@ -63,30 +70,29 @@ def trust_region_step(
         curved: those to take the curvature of; None for the same.
         project: puts parameters back within their bounds.
         region: how far.
-        each: applies a function to every shard.
-        n_tasks: of all shards.
+        sums: over all tasks of what the shards have.
 
     Raises:
         NonFiniteError: the loss, its gradient or the step is not finite.
     """
-    local = each(lambda shard: shard.local(theta), objectives)
-    loss = total("the surrogate loss", [part.loss for part in local], n_tasks)
-    gradient = total("the meta-gradient", [part.gradient for part in local], n_tasks)
+    local = sums.each(lambda shard: shard.local(theta), objectives)
+    losses, gradients = [part.loss for part in local], [part.gradient for part in local]
+    loss, gradient = sums.checked({"the surrogate loss": losses, "the meta-gradient": gradients})
     beyond = theta - gradient
     free = ((project(beyond) == beyond) | (project(beyond) != theta)).to(theta.dtype)
     if curved is not None:
-        local = each(lambda shard: shard.local(theta), curved)
+        local = sums.each(lambda shard: shard.local(theta), curved)
 
     def product(v: Tensor) -> Tensor:
-        return free * sum_in_order(each(lambda part: part.curvature(v), local)) + region.cg_damping * v
+        return free * sums.of(lambda part: part.curvature(v), local) + region.cg_damping * v
 
     def evaluate(candidate: Tensor) -> tuple[float, float]:
         within = project(candidate)
-        new_loss, kl = sum_in_order(each(lambda shard: shard.evaluate(within), objectives)).tolist()
+        new_loss, kl = sums.of(lambda shard: shard.evaluate(within), objectives).tolist()
         return new_loss, kl
 
     solution = trust_region.conjugate_gradient(product, -free * gradient, region.cg_iterations)
-    check(solution.x, "the natural gradient", (), n_tasks)
+    check(solution.x, "the natural gradient", (), sums.split.n_tasks)
     scale = math.sqrt(2 * region.max_kl / max(solution.curvature, 1e-12))
     search = trust_region.line_search(evaluate, theta, scale * solution.x, float(loss), region.max_kl)
     return project(search.theta), {

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from metarl.ops.moments import Moments
+
 
 def discount(values_t: Tensor, factor: float) -> Tensor:
     """sum_{l >= 0} factor^l values_{t+l}, `(..., H)` -> `(..., H)`."""
@@ -48,9 +50,12 @@ def normalise(x: Tensor, valid: Tensor, dims: tuple[int, ...], eps: float = 1e-8
     return centred / (variance.sqrt() + eps)
 
 
-def explained_variance(predicted: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """1 - Var[target - predicted] / Var[target] over valid steps: 1 is perfect, 0 no better than a constant."""
+def residuals(predicted: Tensor, target: Tensor, valid: Tensor) -> tuple[Moments, Moments]:
+    """Moments of target - predicted, and of target, over valid steps."""
     predicted, target = predicted[valid].double(), target[valid].double()
-    variance = target.var(unbiased=False)
-    residual = (target - predicted).var(unbiased=False)
-    return torch.where(variance > 0, 1 - residual / variance, torch.zeros_like(variance))
+    return Moments.of(target - predicted), Moments.of(target)
+
+
+def explained_variance(residual: Moments, target: Moments) -> float:
+    """1 - Var[residual] / Var[target]: 1 is perfect, 0 no better than a constant."""
+    return 1 - residual.variance / target.variance if target.variance > 0 else 0.0

@@ -454,9 +454,9 @@ def test_a_task_on_which_adaptation_diverges_has_no_score_and_the_others_have():
     assert np.isnan(scores.values[:, 1:]).all()
     calm = Adapting(policy, params, family, 0.1, 0.99, 1.0).curve(family.fixed("test", 3), Budget(2, 2), 0)
     np.testing.assert_array_equal(calm.values[:, 0], scores.values[:, 0])
-    assert validation_metrics(calm)["validation/diverged"] == 0
-    assert validation_metrics(scores).keys() == {"return/validation_0", "validation/diverged"}
-    assert validation_metrics(scores)["validation/diverged"] == 1
+    assert validation_metrics(calm.values)["validation/diverged"] == 0
+    assert validation_metrics(scores.values).keys() == {"return/validation_0", "validation/diverged"}
+    assert validation_metrics(scores.values)["validation/diverged"] == 1
     params["0.weight"][0, 0] = math.nan
     with pytest.raises(NonFiniteError, match="an action is"):
         agent.curve(family.fixed("test", 3), Budget(2, 2), 0)

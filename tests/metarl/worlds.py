@@ -14,10 +14,9 @@ CONTEXT.set_forkserver_preload(["torch.distributed", "metarl.agents.maml_trpo", 
 
 
 def world(size: int, work: Callable[..., Any], *args: Any) -> list[Any]:
-    """What `work(ranks, *args)` gives on every rank, in their order; an exception that it raised, in its place;
-    EOFError for a rank that died.
+    """What `work(ranks, *args)` gives on every rank, in their order; EOFError for a rank that died.
 
-    `work` lies in a file that other processes can import, so beside this one.
+    What it raises is raised here. `work` lies in a file that other processes can import, so beside this one.
     """
     with tempfile.TemporaryDirectory() as folder:
         pipes = [CONTEXT.Pipe(duplex=False) for _ in range(size)]
@@ -34,6 +33,8 @@ def world(size: int, work: Callable[..., Any], *args: Any) -> list[Any]:
             process.join(5)
             if process.is_alive():
                 process.kill()
+    if wrong := [result for result in results if isinstance(result, Exception) and not isinstance(result, EOFError)]:
+        raise wrong[0]
     return results
 
 
