@@ -69,6 +69,8 @@ class Lock:
     def acquire(self) -> None:
         """Take it, if it has been released."""
         with _GUARD:
+            if _TRAINED.get(self._place) is self:
+                return
             _check_idle(self._folder, self._place)
             if self._place not in _FILES:
                 _FILES[self._place] = _locked(self._folder)
@@ -95,10 +97,11 @@ class Lock:
             _TRAINED[self._place] = self
 
     def end(self) -> None:
-        """The training loop ends."""
+        """The training loop ends, and with it the lock; what is written later takes it again."""
         with _GUARD:
             if _TRAINED.get(self._place) is self:
                 del _TRAINED[self._place]
+            self.release()
 
 
 def check_free(folder: Path) -> None:

@@ -117,6 +117,8 @@ def read_record(folder: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_bytes())
     except FileNotFoundError:
+        if (folder / "checkpoints").is_dir():
+            raise UserError(f"{path} is missing, though there are checkpoints: put it back from a copy") from None
         raise UserError(f"{folder} holds no run (no {CONFIG} in it); give a folder that training made") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None

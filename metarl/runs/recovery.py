@@ -22,6 +22,7 @@ from metarl.runs.lock import Lock, check_free
 from metarl.runs.logs import METRICS, TIMINGS
 from metarl.runs.record import CONFIG, IDENTITY, as_of_today, differing
 
+TOLD = 3  # problems that an error names
 READS = 3  # times a folder is looked at, in which a training that goes on elsewhere replaces checkpoints
 
 
@@ -151,7 +152,7 @@ def _judged(
             remarks = f"{problems[0]}; used instead: {checkpoint.path}, of {checkpoint.iteration} iterations", *remarks
         manifest = named or Manifest(file, checkpoint.sha256, checkpoint.iteration, metrics_bytes, timings_bytes)
         return Recovered(checkpoint, manifest, seen, timings_bytes, remarks)
-    raise UserError(f"{problems[0]}; {REMEDY}")
+    raise UserError(f"{'; '.join(problems[:TOLD])}; {REMEDY}")
 
 
 def _manifest(place: Path) -> tuple[Manifest | None, str]:

@@ -332,6 +332,7 @@ class Run:
         """Raise where the run was opened for reading."""
         if self._lock is None:
             raise ValueError(f"{self.folder} was opened to read; create or resume it to write")
+        self._lock.acquire()  # unless it is there still
 
     def begin(self) -> None:
         """A training loop begins: nothing else of this process may write."""
@@ -339,7 +340,7 @@ class Run:
             self._lock.begin()
 
     def end(self) -> None:
-        """The training loop ends."""
+        """The training loop ends: other processes may go on with the run."""
         if self._lock is not None:
             self._lock.end()
 
