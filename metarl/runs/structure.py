@@ -6,10 +6,12 @@ looked at all the same: files of earlier versions say nothing, and a learner mus
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from types import GenericAlias
 from typing import Any, get_origin
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -85,14 +87,29 @@ def _misfit_of_optimiser(value: Any, optimiser: Optimizer, where: str) -> str:
         for name, setting in group.items():
             if name != "params" and name in own and not _like_setting(setting, own[name]):
                 return _differ(f"{where}['param_groups'][{shown(name)}]", setting, type(own[name]).__name__)
+    keeps = _kept(optimiser)
     for index, kept in value["state"].items():
-        if type(index) is not int or not 0 <= index < len(parameters) or not isinstance(kept, Mapping):
+        if type(index) is not int or not 0 <= index < len(parameters):
             return f"{where}['state'][{shown(index)}] is of no parameter here"
-        for name, number in kept.items():
-            if not _like_parameter(number, parameters[index]):
-                wanted = f"{described(parameters[index])}, or one number"
-                return _differ(f"{where}['state'][{index}][{shown(name)}]", number, wanted)
+        like = {name: parameters[index] if like is _LIKE_PARAMETER else like for name, like in keeps.items()}
+        if wrong := _misfit(kept, like, f"{where}['state'][{index}]"):
+            return wrong
     return ""
+
+
+_LIKE_PARAMETER = object()
+
+
+def _kept(optimiser: Optimizer) -> dict[str, Any]:
+    """What an optimiser keeps of a parameter once it has taken a step, by name: seen in one of its kind."""
+    taken = inspect.signature(type(optimiser)).parameters
+    options = {name: value for name, value in optimiser.defaults.items() if name in taken}
+    parameter = torch.zeros(2, requires_grad=True)
+    parameter.grad = torch.zeros(2)
+    other = type(optimiser)([parameter], **options)
+    other.step()
+    kept = other.state[parameter].items()
+    return {name: _LIKE_PARAMETER if getattr(value, "shape", None) == (2,) else value for name, value in kept}
 
 
 def _like_setting(value: Any, own: Any) -> bool:
@@ -104,14 +121,6 @@ def _like_setting(value: Any, own: Any) -> bool:
     if isinstance(own, Sequence) and not isinstance(own, str):
         return isinstance(value, (list, tuple)) and len(value) == len(own) and all(map(_like_setting, value, own))
     return isinstance(value, type(own))
-
-
-def _like_parameter(value: Any, parameter: Tensor) -> bool:
-    """Whether what an optimiser keeps of a parameter can be that."""
-    if not isinstance(value, Tensor):
-        return value is None or isinstance(value, (bool, int, float))
-    single = value.numel() == 1 and value.is_floating_point()
-    return single or (value.shape == parameter.shape and value.dtype == parameter.dtype)
 
 
 def _differ(where: str, value: Any, wanted: str) -> str:

@@ -155,10 +155,11 @@ def restored(network: Network, run: Run, source: SupervisedSource) -> TrainedIni
     Raises:
         UserError: the run has no checkpoint yet, or it does not fit.
     """
-    config, tensors = run.config, training.saved(run)
-    learned = {name.removeprefix("rule/"): value for name, value in tensors.items() if name.startswith("rule/")}
-    params = network.init(Key(run.seed)("loaded").torch())
-    model = {name: value for name, value in tensors.items() if not name.startswith("rule/")}
-    training.put_back(params | network.still, model, run)
+    config, params, learned = run.config, network.init(Key(run.seed)("loaded").torch()), dict[str, Tensor]()
+    if getattr(config, "step_sizes", "fixed") == "learned":
+        moving = inner.Rule(0.0, moves=config.moves).moving(list(params))
+        learned = {name: torch.zeros_like(params[name]) for name in moving}
+    sizes = {f"rule/{name}": value for name, value in learned.items()}
+    training.put_back(params | network.still | sizes, training.saved(run), run)
     rule = inner.Rule(learned or config.inner_step_size, TEST_STEPS, config.moves, 1)
     return TrainedInitialisation(network, params, rule, source).to(run.device)
