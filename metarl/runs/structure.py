@@ -102,8 +102,8 @@ _LIKE_PARAMETER = object()
 
 def _kept(optimiser: Optimizer) -> dict[str, Any]:
     """What an optimiser keeps of a parameter once it has taken a step, by name: seen in one of its kind."""
-    taken = inspect.signature(type(optimiser)).parameters
-    options = {name: value for name, value in optimiser.defaults.items() if name in taken}
+    arguments = inspect.signature(type(optimiser)).parameters
+    options = {name: value for name, value in optimiser.defaults.items() if name in arguments}
     parameter = torch.zeros(2, requires_grad=True)
     parameter.grad = torch.zeros(2)
     other = type(optimiser)([parameter], **options)
