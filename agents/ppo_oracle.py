@@ -2,9 +2,6 @@
 
 It is trained on the task mixture with the task in its observation (`metarl.envs.wrappers.task_observed`), so it
 has nothing to find out, and does not adapt. It is judged by its most likely actions, since nothing is left to explore.
-
-Training repeats on one machine, but is exempt from the bit-exact resume of our own learners: what it does
-within an iteration is up to Stable-Baselines3.
 """
 
 from __future__ import annotations

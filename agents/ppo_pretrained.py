@@ -3,9 +3,6 @@
 The baseline of Finn et al. 2017: one policy is trained on all tasks, which it cannot tell apart, and then takes
 the very gradient steps that MAML takes at test time, on as many episodes. Only the step size is its own: chosen
 on validation tasks at the end of the training, from a grid around the authors' 0.02, 0.2 and 0.5.
-
-Training repeats on one machine, but is exempt from the bit-exact resume of our own learners: what it does
-within an iteration is up to Stable-Baselines3.
 """
 
 from __future__ import annotations

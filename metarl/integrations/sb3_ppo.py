@@ -3,7 +3,9 @@
 An iteration is what one round of `PPO.learn` does: collect `episodes` horizons in each of `envs`
 environments, then several epochs of minibatches. Every iteration begins all environments anew, and every
 episode has a fresh training task, so nothing but the networks, their optimiser and the scale of the rewards
-outlives an iteration; those are what a checkpoint holds, as plain tensors.
+outlives an iteration; those are what a checkpoint holds, as plain tensors. What Stable-Baselines3 draws within one
+comes from generators that the iteration's key seeds. So a resumed training is the same bit for bit, as with our own
+learners.
 
 Its actor becomes one of our policies (`actor`), which adapts and is judged as every other.
 """

@@ -9,6 +9,7 @@ terminated or truncated, and stop at its end, which is terminal.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -211,6 +212,7 @@ def _with_sequences(
 def annealed(settings: Set, iteration: int) -> Set:
     """The settings with the step size and the entropy bonus of an iteration."""
     left = 0.5 ** (iteration / settings.halve_every) if settings.halve_every else 1.0
+    left = max(left, sys.float_info.min)  # after a thousand halvings it would be 0, which is no step size
     return replace(settings, step_size=settings.step_size * left, entropy_weight=settings.entropy_weight * left)
 
 

@@ -214,3 +214,4 @@ def test_step_size_and_entropy_bonus_halve_smoothly():
     assert [c.step_size for c in settings] == pytest.approx([8e-3, 8e-3 / 2**0.5, 4e-3, 1e-3])
     assert [c.entropy_weight for c in settings] == pytest.approx([0.4, 0.4 / 2**0.5, 0.2, 0.05])
     assert annealed(replace(config, halve_every=0), 1000) == replace(config, halve_every=0)
+    assert 0 < annealed(config, 100_000).step_size < 1e-300  # 0 would be no step size

@@ -5,6 +5,9 @@
 The steps are those of the one inner loop, on minibatches of the task's training images; epsilon falls
 linearly to 0. Nothing is differentiated twice.
 
+A run that was killed is resumed bit for bit, but its --iterations cannot be raised: epsilon falls to 0 over all of
+them, as in the paper, so that a longer run takes other steps from its first iteration on. Train it anew.
+
 Deviations from openai/supervised-reptile: the inner steps are plain gradient descent, there Adam without momentum
 (beta1 = 0); at test time they use the whole support set, there minibatches of 5 to 15; the strided network averages
 its features over space, there they are flattened; the pooled one pools whole windows (25 x width features of 84x84
