@@ -84,8 +84,12 @@ def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return mapping
 
 
-def check_plain(document: Any) -> None:
+def check_plain(document: Any, *, finite: bool = True) -> None:
     """Check what a reader of plain data gave against the limits above.
+
+    Args:
+        document: lists and mappings of numbers and text.
+        finite: whether every number must be.
 
     Raises:
         ValueError: it is too deep, or holds a number or a text that cannot be used.
@@ -96,19 +100,19 @@ def check_plain(document: Any) -> None:
         for value in level:
             if isinstance(value, dict):
                 for name in value:
-                    _check_leaf(name)
+                    _check_leaf(name, finite)
                 below.extend(value.values())
             elif isinstance(value, list):
                 below.extend(value)
             else:
-                _check_leaf(value)
+                _check_leaf(value, finite)
         if not below:
             return
         level = below
     raise ValueError(_TOO_DEEP)
 
 
-def _check_leaf(value: Any) -> None:
+def _check_leaf(value: Any, finite: bool) -> None:
     if isinstance(value, str):
         try:
             value.encode()
@@ -117,7 +121,7 @@ def _check_leaf(value: Any) -> None:
     elif isinstance(value, int):
         if value not in INTEGERS:
             raise ValueError("it holds an integer of more than 64 bits")
-    elif isinstance(value, float) and not math.isfinite(value):
+    elif finite and isinstance(value, float) and not math.isfinite(value):
         raise ValueError("it holds a number that is too large or none")
 
 
@@ -126,3 +130,16 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 _TOO_DEEP = f"its lists and objects lie more than {DEEPEST} deep"
+
+
+def fits(value: Any, like: Any) -> bool:
+    """Whether plain data have a form: a type, `[form]` for lists of it, `{"name": form}` for what a mapping must hold.
+
+    >>> fits({"classes": ["a", "b"], "more": 1}, {"classes": [str]})
+    True
+    """
+    if isinstance(like, dict):
+        return isinstance(value, dict) and all(name in value and fits(value[name], form) for name, form in like.items())
+    if isinstance(like, list):
+        return isinstance(value, list) and all(fits(each, like[0]) for each in value)
+    return type(value) is like or (like is float and type(value) is int)

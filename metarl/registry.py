@@ -255,7 +255,7 @@ def source_of(run: Run, **place: Any) -> Source:
         UserError: its class is not here, or cannot be made as it was.
     """
     name, options = run.source.get("name", ""), run.source.get("options", {}) | place
-    where = run.recall("where")
+    where = run.recall("where", str)
     if where is None:
         return make_source(name, options)
     if where.startswith("__main__:") and not hasattr(importlib.import_module("__main__"), where.partition(":")[2]):
@@ -266,10 +266,10 @@ def source_of(run: Run, **place: Any) -> Source:
 
 def _place(run: Run, data_root: Path | None) -> dict[str, Path]:
     """Where the run's data set lies, as an option of its class: the folder asked for, or that of the training."""
-    remembered = run.recall("data_root")
+    remembered = run.recall("data_root", str)
     if data_root is None and remembered is not None and not Path(remembered).exists():
         raise UserError(f"{run.folder} was trained on data in {remembered}, which is not there: give --data-root")
-    if data_root is not None and kind_of(run.recall("where") or run.source.get("name", "")) == "family":
+    if data_root is not None and kind_of(run.recall("where", str) or run.source.get("name", "")) == "family":
         raise UserError(
             f"{run.folder} was trained on {run.source.get('name')}, which has no data: leave --data-root out"
         )

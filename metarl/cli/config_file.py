@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from metarl import registry
 from metarl.cli.options import check_path, fail
-from metarl.errors import UserError
+from metarl.documents import check_plain, decoded, once, parse_json, read_regular
+from metarl.errors import UserError, one_line, shown
 
+LONGEST = 1 << 16  # bytes of a file in YAML, whose reader is slow
 RECORD = {"learner", "config", "source", "seed"}  # what tells a run's config.json from other files
 
 
@@ -38,10 +39,9 @@ def read_options(path: Path) -> FileOptions:
     if not file.is_file():
         fail(f"there is no config {file}")
     try:
-        text = file.read_text(encoding="utf-8-sig")
-        document = json.loads(text, object_pairs_hook=_once) if file.suffix == ".json" else _yaml(text)
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"cannot read options from {file}: {' '.join(str(error).split())}") from None
+        document = parse_json(read_regular(file)) if file.suffix == ".json" else _yaml(read_regular(file, LONGEST))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read options from {file}: {one_line(error)}") from None
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
         fail(f"{file} holds no options: it must be a mapping, such as 'iterations: 5'")
     if document.keys() >= RECORD:
@@ -51,14 +51,14 @@ def read_options(path: Path) -> FileOptions:
         return _of_run(file, document)
     agent = document.pop("agent", None)
     if not isinstance(agent, str | None):
-        fail(f"agent in {file} is {agent!r}; it must be a name")
+        fail(f"agent in {file} is {shown(agent)}; it must be a name")
     flags = {}
     for key, value in document.items():
         flag, words = _typed(f"--{key}", value, file)
         if flag in flags:
             fail(f"{file} gives {flag.removeprefix('--')} twice")
         if flag == "--config":
-            fail(f"{file} names another config, {value!r}; give the options of both in one file")
+            fail(f"{file} names another config, {shown(value)}; give the options of both in one file")
         flags[flag] = words
     return FileOptions(file, agent, flags)
 
@@ -78,27 +78,27 @@ def run_options(folder: Path) -> FileOptions:
     return options
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A mapping whose keys are there once; Python's readers keep the last one without a word."""
-    mapping = dict(pairs)
-    if len(mapping) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"it gives {next(name for name in names if names.count(name) > 1)} twice")
-    return mapping
-
-
-def _yaml(text: str) -> Any:
+def _yaml(data: bytes) -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise ValueError("it repeats a part by an alias, which is not read: write it out")
+            return super().compose_node(parent, index)
+
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            _once([(key.value, None) for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
+            once([(key.value, None) for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
             return super().construct_mapping(node, deep)
 
     try:
-        return yaml.load(text, Loader)
+        document = yaml.load(decoded(data), Loader)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
+    except RecursionError:
+        raise ValueError("its lists and mappings lie too deep") from None
+    check_plain(document, finite=False)
+    return document
 
 
 def _of_run(file: Path, record: Mapping[str, Any]) -> FileOptions:
@@ -126,5 +126,6 @@ def _typed(flag: str, value: Any, file: Path) -> tuple[str, list[str]]:
         return (flag if value else f"--{group}{dot}no-{name}"), []
     words = list(value) if isinstance(value, list | tuple) else [value]
     if not all(isinstance(word, str | int | float | None) and not isinstance(word, bool) for word in words):
-        fail(f"{flag.removeprefix('--')} in {file} is {value!r}; it must be a number, a text, true, false or a list")
+        kinds = "a number, a text, true, false or a list"
+        fail(f"{flag.removeprefix('--')} in {file} is {shown(value)}; it must be {kinds}")
     return flag, [str(word) for word in words]

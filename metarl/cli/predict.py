@@ -54,7 +54,8 @@ def predict(words: Sequence[str]) -> int:
     run, learner = load_run(target, options.batch_norm, chosen_device(options.device))
     from metarl.fewshot.datasets.reading import some
 
-    known = [label for label in files if label in (run.recall("trained_on") or {}).get("classes", ())]
+    trained_on = run.recall("trained_on", {"classes": [str]}) or {"classes": ()}
+    known = [label for label in files if label in trained_on["classes"]]
     if known:
         complain(
             f"warning: {target} was trained on {len(known)} of these classes ({some(known)}): they are not new to it"

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from metarl.documents import parse_json, read_regular
 from metarl.errors import UserError, one_line
 from metarl.evaluation.distinct import FEW_TASKS, small_arrays, task_means, task_names
 from metarl.evaluation.statistics import Interval, Values, bootstrap, mean
@@ -336,8 +336,8 @@ def load_curves(path: str | Path) -> list[AdaptationCurve]:
         UserError: there is no such file, or it does not hold curves of this version.
     """
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        document = parse_json(read_regular(Path(path)))
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot read a curve from {path}: {one_line(error)}") from None
     several = isinstance(document, dict) and isinstance(document.get("curves"), list)
     try:

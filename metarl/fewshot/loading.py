@@ -40,7 +40,8 @@ def load_run(folder: str | Path, batch_norm: BatchNormMode | None = None, device
         raise UserError(f"{folder} is a run of {name}, which classifies no images; give one of {', '.join(LEARNERS)}")
     learner = importlib.import_module(LEARNERS[name][0])
     run = Run.open(folder, learner.Config, choose_device(device))
-    root = run.recall("data_root")  # of use to a data set of somebody else's, whose pictures say how they are prepared
+    # Of use to a data set of somebody else's, whose pictures say how they are prepared.
+    root = run.recall("data_root", str)
     source = source_of(run, **({"data_root": Path(root)} if root is not None and Path(root).exists() else {}))
     if not isinstance(source, ImageSource):
         raise UserError(f"{folder} was trained on {run.source['name']}, which has no classes; give a run on images")

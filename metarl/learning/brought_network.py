@@ -57,7 +57,7 @@ def check_same(run: Run, network: Any, policy: Policy) -> None:
     Raises:
         UserError: the run has another network, or needs one.
     """
-    known = run.recall(CHOICE)
+    known = run.recall(CHOICE, {"class": str, "parameters": {}})
     if network is None and known is not None:
         advice = "give it again in Python, as network=..."
         raise UserError(f"{run.folder} was trained with a network of its user's own ({known['class']}): {advice}")

@@ -77,7 +77,7 @@ class FineTuning:
         Raises:
             UserError: none was: the training was interrupted.
         """
-        choice = run.recall(CHOICE)
+        choice = run.recall(CHOICE, {"step_size": float, "params": str})
         if choice is None or choice["params"] != fingerprint(params):
             raise UserError(
                 f"{run.folder} has no step size for its last checkpoint yet: train it to its end (--resume)"

@@ -6,14 +6,21 @@ import hashlib
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from metarl.errors import UserError, one_line
+from metarl.documents import read_regular
+from metarl.errors import UserError, one_line, shown
 from metarl.files import sync
 from metarl.ops.finite import check_numbers
 
+LARGEST = 256 << 20  # bytes of a log that is read
+LONGEST_LINE = 1 << 20
+LINES = 1_000_000
+NUMBERS = 5_000_000  # of all its lines together
+LARGEST_NUMBER = sys.float_info.max
 METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
 
 
@@ -63,12 +70,49 @@ def read_lines(path: Path) -> list[dict[str, float]]:
     """The complete lines; the last one may still be in the writing."""
     if not path.exists():
         return []
-    complete, _, _ = path.read_bytes().rpartition(b"\n")
     try:
-        rows = [json.loads(line) for line in complete.split(b"\n") if line]
-        return [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
-    except (ValueError, AttributeError):
-        raise UserError(f"{path} is damaged: a line of it is not a JSON object") from None
+        complete, _, _ = read_regular(path, LARGEST).rpartition(b"\n")
+        return _numbers(complete)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {one_line(error)}") from None
+
+
+def _numbers(complete: bytes) -> list[dict[str, float]]:
+    """What lines say: numbers by name, `iteration` among them, which rises from line to line."""
+    rows: list[dict[str, float]] = []
+    numbers, last = 0, -1
+    if complete.count(b"\n") >= LINES:
+        raise ValueError(f"it has more than {LINES:,} lines")
+    for i, text in enumerate(complete.split(b"\n"), 1):
+        if not text:
+            continue
+        row = _row(text, i)
+        if not row["iteration"] > last:
+            raise ValueError(f"line {i} is of iteration {row['iteration']}, after one of {last}")
+        numbers, last = numbers + len(row), int(row["iteration"])
+        if numbers > NUMBERS:
+            raise ValueError(f"it holds more than {NUMBERS:,} numbers")
+        rows.append(row)
+    return rows
+
+
+def _row(text: bytes, i: int) -> dict[str, float]:
+    if len(text) > LONGEST_LINE:
+        raise ValueError(f"line {i} has {len(text):,} bytes, and at most {LONGEST_LINE:,} are read")
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict) or type(row.get("iteration")) is not int:
+        raise ValueError(f"line {i} is not a JSON object with an iteration")
+    read: dict[str, float] = {}
+    for name, value in row.items():
+        if value is None:
+            value = math.nan
+        elif type(value) not in (int, float) or not abs(value) <= LARGEST_NUMBER:
+            raise ValueError(f"line {i} says that {shown(name)} is {shown(value)}, and not a finite number")
+        read[sys.intern(name)] = value
+    return read
 
 
 def size(path: Path) -> int:
@@ -80,9 +124,13 @@ def digest(path: Path, length: int | None = None) -> tuple[int, str]:
     """Bytes and SHA-256 of a log, or of its first `length` bytes, of which there may be fewer."""
     if not path.exists():
         return 0, hashlib.sha256().hexdigest()
+    seen, left = hashlib.sha256(), size(path) if length is None else length
+    read = 0
     with path.open("rb") as file:
-        data = file.read(-1 if length is None else length)
-    return len(data), hashlib.sha256(data).hexdigest()
+        while data := file.read(min(left - read, 1 << 20)):
+            seen.update(data)
+            read += len(data)
+    return read, seen.hexdigest()
 
 
 def before(path: Path, iteration: int) -> tuple[int, int]:
@@ -105,7 +153,7 @@ def _rows(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
     if not path.exists():
         return
     with path.open("rb") as file:
-        for raw in file:
+        while raw := file.readline(LONGEST_LINE):
             try:
                 row = json.loads(raw)
             except (ValueError, RecursionError):

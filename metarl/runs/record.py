@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 import torch
 
+from metarl.documents import fits, parse_json, read_regular
 from metarl.errors import UserError, shown
 from metarl.files import sync, unfinished, write_atomically
 from metarl.runs import lock
@@ -105,6 +106,7 @@ def begin(folder: Path, record: Mapping[str, Any]) -> lock.Lock:
 
 
 _FIELDS = {"learner": str, "config": dict, "source": dict, "seed": int, "device": str, "choices": dict}
+_FORMS = {"source": {"name": str, "options": dict}, "choices": {}, "environment": {}}  # and those of what lies in them
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -115,15 +117,15 @@ def read_record(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     try:
-        record = json.loads(path.read_bytes())
+        record = parse_json(read_regular(path))
     except FileNotFoundError:
         if (folder / "checkpoints").is_dir():
             raise UserError(f"{path} is missing, though there are checkpoints: put it back from a copy") from None
         raise UserError(f"{folder} holds no run (no {CONFIG} in it); give a folder that training made") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise UserError(f"{path} is damaged: it is not JSON") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
     if not isinstance(record, dict) or record.get("version") != VERSION:
         raise UserError(f"{path} is no run of this metarl, which reads version {VERSION}")
     check_fields(record, path)
@@ -136,7 +138,9 @@ def check_fields(record: Mapping[str, Any], path: Path) -> None:
     Raises:
         UserError: one is missing or of the wrong type.
     """
-    if wrong := [name for name, kind in _FIELDS.items() if not isinstance(record.get(name), kind)]:
+    wrong = [name for name, kind in _FIELDS.items() if type(record.get(name)) is not kind]
+    wrong += [name for name, form in _FORMS.items() if name not in wrong and not fits(record.get(name, {}), form)]
+    if wrong:
         raise UserError(f"{path} is damaged: missing or of the wrong type: {', '.join(wrong)}")
 
 
@@ -199,7 +203,7 @@ def build(kind: Any, value: Any, where: str) -> Any:
             return tuple(build(k, item, where) for k, item in zip(each, value, strict=True))
     elif _fits(kind, value):
         return value
-    raise UserError(f"the {where} is {value!r}, which is not {getattr(kind, '__name__', kind)}")
+    raise UserError(f"the {where} is {shown(value)}, which is not {getattr(kind, '__name__', kind)}")
 
 
 def check_readable(config: Any, where: str) -> None:
@@ -225,7 +229,7 @@ def _build_dataclass(kind: Any, value: dict[str, Any], where: str) -> Any:
     renamed: Mapping[str, str] = getattr(kind, "renamed", {})  # old name of a field -> today's
     value = {renamed.get(name, name): item for name, item in value.items()}
     if unknown := sorted(value.keys() - {field.name for field in dataclasses.fields(kind)}):
-        raise UserError(f"the {where} has unknown fields: {', '.join(unknown)}")
+        raise UserError(f"the {where} has unknown fields: {shown(unknown)}")
     fields = {name: build(hints[name], item, f"{name} in the {where}") for name, item in value.items()}
     try:
         return kind(**fields)

@@ -24,7 +24,8 @@ from typing import Any
 
 import torch
 
-from metarl.errors import NonFiniteError
+from metarl.documents import fits
+from metarl.errors import NonFiniteError, UserError, shown
 from metarl.ops.finite import first_non_finite
 from metarl.ranks import ALONE
 from metarl.runs import checkpoints, failure, recovery, structure
@@ -164,9 +165,20 @@ class Run:
         """All that config.json holds, also what made the run; a copy."""
         return copy.deepcopy(self._record)
 
-    def recall(self, name: str) -> Any | None:
-        """A choice remembered by this run, as JSON gives it back, or None."""
-        return self._record["choices"].get(name)
+    def recall(self, name: str, like: Any = object) -> Any | None:
+        """A choice remembered by this run, as JSON gives it back, or None.
+
+        Args:
+            name: of the choice.
+            like: the form it must have (`metarl.documents.fits`); any by default.
+
+        Raises:
+            UserError: it has another form.
+        """
+        value = self._record["choices"].get(name)
+        if value is not None and like is not object and not fits(value, like):
+            raise UserError(f"{self.folder / CONFIG} is damaged: its choice {name!r} is {shown(value)}")
+        return value
 
     def remember(self, name: str, value: Any) -> None:
         """Store a choice (JSON) in config.json, for instance a measured plan that a resumed run must reuse."""

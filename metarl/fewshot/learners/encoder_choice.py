@@ -17,6 +17,7 @@ from metarl.runs.run import Run
 from metarl.seeding import Key, keyed_globals
 
 CHOICE = "encoder"  # what config.json calls the description
+_FORM = {"class": str, "tensors": str, "layers": str, "frozen": [str]}  # of it
 
 
 class Settings(Protocol):
@@ -82,7 +83,7 @@ def to_train(run: Run, config: Settings, source: Any, encoder: nn.Module | None)
     Raises:
         UserError: the run has another encoder, or this one cannot be honoured; the line says why.
     """
-    known, encoder = run.recall(CHOICE), _brought(run, config, source, encoder)
+    known, encoder = run.recall(CHOICE, _FORM), _brought(run, config, source, encoder)
     if encoder is None:
         if known is not None:
             raise UserError(_missing(run, known, "resume it in Python with the same `encoder=` in `train`"))
@@ -109,7 +110,7 @@ def to_judge(run: Run, source: Any, encoder: nn.Module | None) -> nn.Module | No
     Raises:
         UserError: the run has another encoder or needs one, or this one cannot be honoured.
     """
-    known, encoder = run.recall(CHOICE), _brought(run, run.config, source, encoder)
+    known, encoder = run.recall(CHOICE, _FORM), _brought(run, run.config, source, encoder)
     if encoder is None:
         if known is not None:
             where = f"{type(run.config).__module__}.load(run, source, encoder=...)"

@@ -9,6 +9,7 @@ import torch
 
 from metarl.errors import UserError
 from metarl.meta import outer
+from metarl.runs.record import build
 from metarl.runs.run import Run
 
 Strategy = Literal["auto", "loop", "threads", "vmap"]
@@ -23,9 +24,10 @@ def choose_plan(
         UserError: tasks cannot be computed together so, or not where the network `draws` random numbers: they come
             from generators that belong to the process.
     """
-    stored = run.recall("meta_gradient")
+    stored = run.recall("meta_gradient", {})
     if stored is not None:
-        return outer.Plan(**stored)
+        plan: outer.Plan = build(outer.Plan, stored, f"choice 'meta_gradient' in {run.folder}")
+        return plan
     if draws and strategy not in ("auto", "loop"):
         raise UserError(f"--strategy {strategy} is not for an encoder that draws random numbers (dropout): use loop")
     if strategy == "auto" and not draws:

@@ -13,6 +13,7 @@ from metarl.runs.run import Run
 
 UNNAMED = "folder"  # the data set whose classes are the user's, and were split otherwise before runs remembered them
 TRAINED_ON = "trained_on"  # what a run calls the classes it remembers
+_FORM = {"classes": [str]}  # of what it remembers of them
 
 
 def remember_classes(run: Run, source: Any) -> None:
@@ -28,7 +29,7 @@ def remember_classes(run: Run, source: Any) -> None:
     if not isinstance(source, ImageSource):
         return
     now = _memory(source)
-    before = run.recall(TRAINED_ON)
+    before = run.recall(TRAINED_ON, _FORM)
     if before is None:
         if source.name == UNNAMED and run.metrics():
             raise UserError(
@@ -59,7 +60,7 @@ def check_unseen(run: Run, source: Any, split: str) -> None:
     Raises:
         UserError: it was trained on some of them; the first few are named.
     """
-    before = run.recall(TRAINED_ON)
+    before = run.recall(TRAINED_ON, _FORM)
     if not isinstance(source, ImageSource):
         return
     if before is None:
