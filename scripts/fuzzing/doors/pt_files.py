@@ -229,8 +229,8 @@ STRANGE: list[Callable[[], Any]] = [
 ]
 
 MADE: dict[str, Callable[[], bytes]] = {
-    "deflated bomb": lambda: archive(state_of(b"N"), {"data/0": bytes(64 << 20)}, zipfile.ZIP_DEFLATED),
-    "deflated pickle": lambda: archive(state_of(b"]" + b"(" + b"N" * (64 << 20) + b"e"), {}, zipfile.ZIP_DEFLATED),
+    "deflated bomb": lambda: archive(state_of(b"N"), {"data/0": bytes(16 << 20)}, zipfile.ZIP_DEFLATED),
+    "deflated pickle": lambda: archive(state_of(b"]" + b"(" + b"N" * (16 << 20) + b"e"), {}, zipfile.ZIP_DEFLATED),
     "long pickle": lambda: archive(state_of(b"](" + b"}" * (30 << 20) + b"e")),
     "lists within one another": _lists,
     "tuples within one another": _tuples,
