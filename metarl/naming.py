@@ -6,6 +6,7 @@ import difflib
 import importlib.util
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -26,13 +27,48 @@ def is_module(text: str) -> bool:
     return "." in text or os.path.isfile(f"{text}.py") or os.path.isfile(os.path.join(text, "__init__.py"))
 
 
+_consented: set[str] = set()  # what was named by the user of this process, not by a file alone
+
+
+def consent(names: Iterable[str]) -> None:
+    """Take down names that the user gave or allowed, so that files may give them too."""
+    _consented.update(names)
+
+
+def has_consent(name: str) -> bool:
+    """Whether a name in a file may be imported: the user has named it, or the program holds that very class already."""
+    module, colon, attribute = name.partition(":")
+    if name in _consented:
+        return True
+    if module.partition(".")[0] in sys.stdlib_module_names or module not in sys.modules:
+        return False
+    if not colon:
+        return True
+    value: Any = sys.modules[module]
+    for part in attribute.split("."):
+        value = getattr(value, part, None)
+    return isinstance(value, type) or (module == "__main__" and value is None)  # nothing is there that could run
+
+
+def names_in(document: Any) -> Iterator[str]:
+    """Every text of the form `module:Name` among the values of plain data."""
+    if isinstance(document, str):
+        if is_name(document):
+            yield document
+    elif isinstance(document, dict | list | tuple):
+        for value in document.values() if isinstance(document, dict) else document:
+            yield from names_in(value)
+
+
 def resolve_module(name: str, what: str) -> ModuleType:
     """The module of a dotted name, looked for as `resolve` does.
 
     Raises:
         UserError: there is no such module, or importing it fails.
     """
-    return _import(name, f"{what} is {name}")
+    module = _import(name, f"{what} is {name}")
+    consent([name])
+    return module
 
 
 def resolve(name: str, what: str) -> Any:
@@ -62,6 +98,7 @@ def resolve(name: str, what: str) -> Any:
             hint = f": did you mean {close[0]}?" if close else ""
             where = module_name if value is module else f"{module_name}:{path.partition('.' + attribute)[0]}"
             raise UserError(f"{what} is {name}; {where} has no {attribute}{hint}") from None
+    consent([name])
     return value
 
 

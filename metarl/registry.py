@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from metarl.errors import UserError, unknown
+from metarl.errors import UserError, shown, unknown
 from metarl.learning.brought import Agent, Kind, blame, brought_agent, brought_source, judgeable
-from metarl.naming import is_module, is_name, resolve, resolve_module
-from metarl.plugins import plugins
+from metarl.naming import consent, has_consent, is_module, is_name, names_in, resolve, resolve_module
+from metarl.plugins import PluginGroup, plugins
 
 if TYPE_CHECKING:
     from metarl.learning.contract import Adaptable, Learner, Source
@@ -216,6 +216,55 @@ def make_source(name: str, options: Mapping[str, Any], what: str | None = None) 
     return source
 
 
+def foreign_code(record: Mapping[str, Any]) -> list[str]:
+    """What opening a run would import that is neither of this package nor of one that was installed to add to it.
+
+    Args:
+        record: the run's (config.json).
+    """
+    groups: tuple[PluginGroup, ...] = ("agents", "families", "datasets")
+    added = {name: _package(plugin.where) for group in groups for name, plugin in plugins(group).items()}
+    known = agents().keys() | families().keys() | datasets().keys() | added.keys()
+    where = record["choices"].get("where")
+    named = [record["learner"], record["source"].get("name") if where is None else where]
+    names = [*(name for name in named if isinstance(name, str) and name not in known), *names_in(record["config"])]
+    return [name for name in dict.fromkeys(names) if _package(name) not in added.values()]
+
+
+def _package(name: str) -> str:
+    """The package of `package.module:Name`."""
+    return name.partition(":")[0].partition(".")[0]
+
+
+def check_code(record: Mapping[str, Any], path: Path, trust: bool = False) -> None:
+    """Check that a run imports no code that its user has not named: its config.json alone is no reason to.
+
+    Args:
+        record: the run's.
+        path: of the run, for the error.
+        trust: whether the user allows all that it names.
+
+    Raises:
+        UserError: it names code that is allowed nowhere.
+    """
+    check_names(foreign_code(record), path, trust)
+
+
+def check_names(names: Sequence[str], path: Path, trust: bool) -> None:
+    """Check that the user has named code that a file names too, or trusts it.
+
+    Raises:
+        UserError: it is named in the file alone.
+    """
+    if trust:
+        consent(names)
+    if strange := [name for name in names if not has_consent(name) and (is_name(name) or is_module(name))]:
+        raise UserError(
+            f"{path} names code that is not metarl's, {', '.join(map(shown, strange))}, which would be imported and "
+            "run: if you know it and trust it, add --trust (in Python: metarl.load(folder, trust=True))"
+        )
+
+
 class Opened(NamedTuple):
     """A run and what it names."""
 
@@ -228,21 +277,25 @@ class Opened(NamedTuple):
         return judgeable(self.learner.load(self.run, self.source), f"{self.run.learner} loaded something")
 
 
-def open_run(folder: str | Path, data_root: Path | None = None, device: str = "cpu") -> Opened:
+def open_run(folder: str | Path, data_root: Path | None = None, device: str = "cpu", *, trust: bool = False) -> Opened:
     """A run, its learner and its source, to read.
 
     Args:
         folder: of the run.
         data_root: the folder that holds the data sets; by default that of the training.
         device: where the agent is to compute, wherever it was trained; see `metarl.parallel.choose_device`.
+        trust: whether code that config.json names may be imported, though nobody else has named it.
 
     Raises:
-        UserError: there is no run, this machine has no such device, it is damaged, or it names what is not here.
+        UserError: there is no run, this machine has no such device, it is damaged, or it names what is not here, or
+            code that is not trusted.
     """
     from metarl.parallel import choose_device  # loads torch, which names alone do not need
     from metarl.runs.run import Run
 
-    name = Run.open(folder).learner
+    record = Run.open(folder).record
+    check_code(record, Path(folder), trust)
+    name = record["learner"]
     module = learner(name, f"agent in {folder}")
     run = Run.open(folder, module.Config, choose_device(device))
     return Opened(module, run, source_of(run, **_place(run, data_root)))

@@ -11,6 +11,8 @@ from metarl import registry
 from metarl.cli.options import check_path, fail
 from metarl.documents import check_plain, decoded, once, parse_json, read_regular
 from metarl.errors import UserError, one_line, shown
+from metarl.naming import names_in
+from metarl.plugins import plugins
 
 LONGEST = 1 << 16  # bytes of a file in YAML, whose reader is slow
 RECORD = {"learner", "config", "source", "seed"}  # what tells a run's config.json from other files
@@ -25,14 +27,18 @@ class FileOptions(NamedTuple):
     complete: bool = False  # whether it says all of the agent's config
 
 
-def read_options(path: Path) -> FileOptions:
+def read_options(path: Path, trust: bool = False) -> FileOptions:
     """The options of a file.
 
     In YAML and JSON a key is an option without its dashes, `agent` the agent: `hidden: [64, 64]`, `lean: false`.
     Of a run it is all that the run was made with.
 
+    Args:
+        path: of the file.
+        trust: whether it may name code that the command line does not.
+
     Raises:
-        UserError: there is no such file, or it holds no options.
+        UserError: there is no such file, it holds no options, or it names code that is not trusted.
     """
     check_path(path)
     file = path / "config.json" if path.is_dir() else path
@@ -48,10 +54,12 @@ def read_options(path: Path) -> FileOptions:
         from metarl.runs.record import check_fields
 
         check_fields({"choices": {}, "device": "cpu"} | document, file)
-        return _of_run(file, document)
+        return _of_run(file, document, trust)
     agent = document.pop("agent", None)
     if not isinstance(agent, str | None):
         fail(f"agent in {file} is {shown(agent)}; it must be a name")
+    own = [] if agent is None or agent in registry.agents() or agent in plugins("agents") else [agent]
+    registry.check_names([*own, *names_in(document)], file, trust)
     flags = {}
     for key, value in document.items():
         flag, words = _typed(f"--{key}", value, file)
@@ -63,7 +71,7 @@ def read_options(path: Path) -> FileOptions:
     return FileOptions(file, agent, flags)
 
 
-def run_options(folder: Path) -> FileOptions:
+def run_options(folder: Path, trust: bool = False) -> FileOptions:
     """What continues a run: all that it was made with, and its folder.
 
     Raises:
@@ -73,7 +81,7 @@ def run_options(folder: Path) -> FileOptions:
 
     check_path(folder)
     file = folder / "config.json"
-    options = _of_run(file, read_record(folder))
+    options = _of_run(file, read_record(folder), trust)
     options.flags.update({"--out": [str(folder)], "--resume": []})
     return options
 
@@ -101,9 +109,10 @@ def _yaml(data: bytes) -> Any:
     return document
 
 
-def _of_run(file: Path, record: Mapping[str, Any]) -> FileOptions:
+def _of_run(file: Path, record: Mapping[str, Any], trust: bool) -> FileOptions:
     from metarl.runs.record import build
 
+    registry.check_code({**record, "choices": record.get("choices", {})}, file, trust)
     learner: Any = registry.learner(record["learner"], f"agent in {file}")
     config = dataclasses.asdict(build(learner.Config, record["config"], f"config of {file}"))  # of older versions too
     source, choices = record["source"], record.get("choices", {})

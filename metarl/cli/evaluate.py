@@ -45,6 +45,7 @@ class EvaluateOptions:
         queries: query images a class; few-shot runs, unless as in training.
         within_groups: all classes of a task from one group (an alphabet); few-shot runs.
         data_root: the folder that holds the data sets; otherwise that of the training.
+        trust: let the run import code of somebody else's that it names: say so only where you know that code.
     """
 
     family: Id = None
@@ -64,6 +65,7 @@ class EvaluateOptions:
     queries: Count = None
     within_groups: bool = False
     data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    trust: bool = False
 
 
 def evaluate(words: Sequence[str]) -> int:
@@ -122,7 +124,7 @@ def _apart(options: EvaluateOptions) -> str:
 
 def evaluate_run(folder: Path, options: EvaluateOptions) -> None:
     """Measure a run and write the curve into its folder."""
-    opened = registry.open_run(folder, options.data_root, chosen_device(options.device))
+    opened = registry.open_run(folder, options.data_root, chosen_device(options.device), trust=options.trust)
     run = opened.run
     source = _asked_for(opened.source, options)
     stem = "curve" + _apart(options)

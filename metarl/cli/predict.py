@@ -24,6 +24,7 @@ class PredictOptions:
         json: write the probabilities of all classes here too.
         batch_norm: what pictures are normalised with, unless as in training: transductive or support.
         device: where it computes, as for train; by default the CPU, wherever it was trained.
+        trust: let the run import code of somebody else's that it names: say so only where you know that code.
     """
 
     support: Annotated[Path, tyro.conf.arg(metavar="DIR")]
@@ -31,6 +32,7 @@ class PredictOptions:
     json: File = None
     batch_norm: Literal["transductive", "support"] | None = None
     device: str = "cpu"
+    trust: bool = False
 
 
 def predict(words: Sequence[str]) -> int:
@@ -51,7 +53,7 @@ def predict(words: Sequence[str]) -> int:
     from metarl.fewshot.loading import load_run
     from metarl.files import write_atomically
 
-    run, learner = load_run(target, options.batch_norm, chosen_device(options.device))
+    run, learner = load_run(target, options.batch_norm, chosen_device(options.device), trust=options.trust)
     from metarl.fewshot.datasets.reading import some
 
     trained_on = run.recall("trained_on", {"classes": [str]}) or {"classes": ()}

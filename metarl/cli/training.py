@@ -17,6 +17,7 @@ from metarl.cli.targets import source_flag, source_group, usable
 from metarl.cli.terminal import say
 from metarl.errors import UserError, unknown
 from metarl.learning.brought import Agent
+from metarl.naming import consent
 from metarl.plugins import plugins
 
 
@@ -43,6 +44,8 @@ class TrainOptions:
             here wins.
         callback: what watches the training and may stop it, your own as module:Name (metarl.Callback); may be repeated.
         track: a tracker of experiments that gets the numbers too; may be repeated.
+        trust: let the run of --resume, or the file of --config, import code of somebody else's that it names: say so
+            only where you know that code.
     """
 
     out: Path
@@ -59,6 +62,7 @@ class TrainOptions:
     config: File = None
     callback: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME"), tyro.conf.UseAppendAction] = ()
     track: Annotated[tuple[Literal["wandb", "trackio"], ...], tyro.conf.UseAppendAction] = ()
+    trust: bool = False
 
 
 class Training(NamedTuple):
@@ -109,14 +113,16 @@ def _agent_and_words(words: Sequence[str]) -> tuple[str, Words]:
     """The agent, and the options with those of a file, or of the run that is to be resumed."""
     name, typed = (None, list(words)) if words and words[0].startswith("-") else first(words, "AGENT", "train")
     file: FileOptions | None = None
+    consent(part for word in typed for part in (word, word.partition("=")[2]))  # what is typed is the user's own
+    trust = "--trust" in typed
     if (run := _run_to_resume(typed)) is not None:
         if peek(typed, "--config") is not None or peek(typed, "--out") is not None:
             fail("--resume RUN takes its options from the run: give neither --config nor --out with it")
         if peek(typed, "--seeds") is not None:
             fail("--resume RUN goes on with one run: give no --seeds with it (--seeds ... --resume goes on with each)")
-        file = run_options(Path(run))
+        file = run_options(Path(run), trust)
     elif (path := peek(typed, "--config")) is not None:
-        file = read_options(Path(path))
+        file = read_options(Path(path), trust)
     name = name or (file and file.agent)
     if name is None:
         first([], "AGENT", "train")
@@ -147,9 +153,11 @@ def _config_before(words: Words, learner: Any) -> Any | None:
     if not resumes or words.peek("--seeds") or out is None or not (Path(out) / CONFIG).exists():
         return None
     try:
-        return Run.open(out, learner.Config).config
+        run = Run.open(out, learner.Config)
     except UserError:  # another learner's, or damaged: resuming says so
         return None
+    registry.check_code(run.record, Path(out), "--trust" in words.typed)
+    return run.config
 
 
 def _show_presets(agent: Agent) -> None:

@@ -32,6 +32,7 @@ class VideoOptions:
         episodes: fresh episodes a bit of adaptation may use.
         seed: names the streams of adaptation and of the filmed episodes.
         device: where the agent computes, as for train; by default the CPU, wherever it was trained.
+        trust: let the run import code of somebody else's that it names: say so only where you know that code.
         fps: pictures a second; by default 20, or fewer so that a short episode lasts five seconds.
     """
 
@@ -43,6 +44,7 @@ class VideoOptions:
     episodes: int = 40
     seed: int = 0
     device: str = "cpu"
+    trust: bool = False
     fps: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
 
 
@@ -67,7 +69,7 @@ def video(words: Sequence[str]) -> int:
     budget = Budget(options.steps, options.episodes)
     check_output(check_film(options.out))
     draw_without_display()
-    opened = registry.open_run(existing_run(target), device=chosen_device(options.device))
+    opened = registry.open_run(existing_run(target), device=chosen_device(options.device), trust=options.trust)
     run, source = opened.run, opened.source
     if options.split not in source.splits:
         raise unknown(f"split of {source.name}", options.split, source.splits)

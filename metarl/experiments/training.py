@@ -87,7 +87,7 @@ def train(
     return _usable(registry.Opened(learner, run, source), learner.load(run, source, **modules), **modules)
 
 
-def load(folder: str | Path, *, device: str = "cpu") -> Any:
+def load(folder: str | Path, *, device: str = "cpu", trust: bool = False) -> Any:
     """The trained agent of a run, its family or data set made anew; of a few-shot run on images, a classifier.
 
     >>> agent = load(runs / "navigation")
@@ -98,6 +98,8 @@ def load(folder: str | Path, *, device: str = "cpu") -> Any:
     Args:
         folder: of the run.
         device: where it computes, as for `train`, wherever it was trained.
+        trust: whether code that the run names may be imported, though this program has not named it: say so only of
+            runs whose code you know.
 
     Returns:
         What the learner gives: `curve` judges it on many tasks, `adapt` and `predict` put it on one
@@ -106,7 +108,7 @@ def load(folder: str | Path, *, device: str = "cpu") -> Any:
     Raises:
         UserError: there is no such run or device, it has no checkpoint yet, or it names what is not here.
     """
-    opened = registry.open_run(folder, device=device)
+    opened = registry.open_run(folder, device=device, trust=trust)
     return _usable(opened, opened.load())
 
 

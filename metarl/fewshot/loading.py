@@ -17,19 +17,22 @@ from metarl.fewshot.learners.embedding import TrainedEmbedding
 from metarl.fewshot.learners.initialisation import TrainedInitialisation
 from metarl.fewshot.networks.batch_norm import BatchNormMode
 from metarl.parallel import choose_device
-from metarl.registry import source_of
+from metarl.registry import check_code, source_of
 from metarl.runs.run import Run
 
 Trained = TrainedEmbedding | TrainedInitialisation
 
 
-def load_run(folder: str | Path, batch_norm: BatchNormMode | None = None, device: str = "cpu") -> tuple[Run, Trained]:
+def load_run(
+    folder: str | Path, batch_norm: BatchNormMode | None = None, device: str = "cpu", *, trust: bool = False
+) -> tuple[Run, Trained]:
     """A few-shot run and its trained learner, from its last checkpoint; no data set of this package is read.
 
     Args:
         folder: of the run.
         batch_norm: another mode than the run's: `transductive` and `support` may stand for each other.
         device: where it computes, wherever it was trained; see `metarl.parallel.choose_device`.
+        trust: whether code that config.json names may be imported, though nobody else has named it.
 
     Raises:
         UserError: there is no such run or device, it has no checkpoint, its data set's class is not here, or it does
@@ -38,6 +41,7 @@ def load_run(folder: str | Path, batch_norm: BatchNormMode | None = None, device
     name = Run.open(folder).learner
     if name not in LEARNERS:
         raise UserError(f"{folder} is a run of {name}, which classifies no images; give one of {', '.join(LEARNERS)}")
+    check_code(Run.open(folder).record, Path(folder), trust)
     learner = importlib.import_module(LEARNERS[name][0])
     run = Run.open(folder, learner.Config, choose_device(device))
     # Of use to a data set of somebody else's, whose pictures say how they are prepared.

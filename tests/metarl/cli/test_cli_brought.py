@@ -201,7 +201,7 @@ def test_a_family_of_ones_own_is_trained_on_evaluated_and_filmed(folder: Path, m
     sys.path.remove(str(folder))
     (folder / "elsewhere").mkdir()
     monkeypatch.chdir(folder / "elsewhere")
-    told = refused(metarl("evaluate", "../run", *QUICK))
+    told = refused(metarl("evaluate", "../run", *QUICK, "--trust"))
     assert "what ../run was trained on is worlds:Far; there is no module worlds, installed or in the current" in told
 
 
