@@ -126,6 +126,11 @@ def of_machine(error: OSError) -> str:
     return f"{error.filename}: {error.strerror}" if error.filename is not None else one_line(error)
 
 
+def printable(text: str) -> str:
+    """Text without letters that cannot be printed: no code that moves a cursor, hides or turns round what is read."""
+    return text if text.isprintable() else "".join(one if one.isprintable() or one == "\n" else " " for one in text)
+
+
 def one_line(error: BaseException) -> str:
     """An error's text on one line."""
     return " ".join(str(error).split()) or type(error).__name__

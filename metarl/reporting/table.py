@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from metarl.errors import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -20,7 +22,12 @@ GAP = 2  # columns of the terminal between two of a table
 
 def clean(text: str) -> str:
     """Text on one line, without letters that cannot be printed."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return " ".join(printable(text).split())
+
+
+def escaped(text: str) -> str:
+    """Text as HTML shows it: nothing in it is a tag, ends an attribute, or cannot be printed."""
+    return html.escape(printable(text))
 
 
 @dataclass(frozen=True)
@@ -68,14 +75,14 @@ class Table:
     def html(self) -> str:
         """A `<table>` with a caption; the notes follow as paragraphs of class `note`."""
         flush = ' class="number"' if self.numbers else ""
-        head = "".join(f'<th scope="col"{flush if i else ""}>{html.escape(c)}</th>' for i, c in enumerate(self.head))
+        head = "".join(f'<th scope="col"{flush if i else ""}>{escaped(c)}</th>' for i, c in enumerate(self.head))
         rows = []
         for row in self.without_repeats():
-            cells = [f'<th scope="row">{html.escape(row[0])}</th>']
-            cells += [f"<td{flush}>{html.escape(cell)}</td>" for cell in row[1:]]
+            cells = [f'<th scope="row">{escaped(row[0])}</th>']
+            cells += [f"<td{flush}>{escaped(cell)}</td>" for cell in row[1:]]
             rows.append(f"<tr{'' if row[0] else ' class=more'}>{''.join(cells)}</tr>")
-        caption = f"<caption>{html.escape(self.title)}</caption>" if self.title else ""
-        notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in self.notes)
+        caption = f"<caption>{escaped(self.title)}</caption>" if self.title else ""
+        notes = "".join(f'<p class="note">{escaped(note)}</p>' for note in self.notes)
         return (
             f'<div class="scroll" tabindex="0"><table>{caption}<thead><tr>{head}</tr></thead>'
             f"<tbody>{''.join(rows)}</tbody></table></div>{notes}"

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from metarl.errors import printable
 from metarl.streams import Lossy
 
 SHOWN = ("return/", "score/")  # metrics whose names begin so are shown beside the progress bar
@@ -62,7 +63,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """A line above the bar."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
         """Leave the terminal as it was."""
@@ -70,4 +71,4 @@ class Display:
             self._progress.stop()
 
     def _scores(self) -> str:
-        return "  ".join(f"{name.partition('/')[2]} {value:.4g}" for name, value in self._shown.items())
+        return printable("  ".join(f"{name.partition('/')[2]} {value:.4g}" for name, value in self._shown.items()))

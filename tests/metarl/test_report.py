@@ -27,6 +27,7 @@ from metarl.runs.run import Run
 from metarl.version import __version__
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+MP4 = b"\0\0\0\x18ftyp"  # how such a film begins
 HOSTILE = '<script>alert("x")</script>&'
 
 
@@ -161,10 +162,10 @@ def test_whatever_a_file_holds_is_escaped(tmp_path: Path) -> None:
     made.log(9, {f"return/{HOSTILE}": 1.0}, {})
     hostile = curve(HOSTILE, protocol=HOSTILE, family=HOSTILE, options={"x": HOSTILE}, task_hash=HOSTILE)
     path = tmp_path / "a" / "film & more.mp4"
-    path.write_bytes(b"film")
+    path.write_bytes(MP4)
     other = run(tmp_path / "b", learner=HOSTILE)
     gif = tmp_path / "a" / f"{HOSTILE.replace('/', '')}.gif"
-    gif.write_bytes(b"film")
+    gif.write_bytes(b"GIF89a")
     page = written([Subject(HOSTILE, made, (hostile,)), Subject("b", other, ())], tmp_path / "page", command=HOSTILE)
     assert not {"script", "x"} & {tag for tag, _ in page.tags}
     assert f"{HOSTILE} reaches return" in page.text  # the verdict
@@ -221,14 +222,52 @@ def test_each_problem_is_compared_apart() -> None:
 def test_small_films_are_inlined_and_large_ones_lie_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(videos, "INLINED", 100)
     made = run(tmp_path / "a")
-    (tmp_path / "a" / "small.mp4").write_bytes(b"s" * 99)
-    (tmp_path / "a" / "large 50%.mp4").write_bytes(b"l" * 100)
-    (tmp_path / "a" / "small.gif").write_bytes(b"g" * 99)
+    small, large, gif = MP4 + b"s" * 91, MP4 + b"l" * 92, b"GIF89a" + b"g" * 93
+    (tmp_path / "a" / "small.mp4").write_bytes(small)
+    (tmp_path / "a" / "large 50%.mp4").write_bytes(large)
+    (tmp_path / "a" / "small.gif").write_bytes(gif)
     page = written([Subject("a", made, ())], tmp_path / "page")
     sources = [attributes["src"] for tag, attributes in page.tags if tag == "video"]
-    assert sources == ["videos/0-large%2050%25.mp4", "data:video/mp4;base64," + base64.b64encode(b"s" * 99).decode()]
-    assert (tmp_path / "page" / "videos" / "0-large 50%.mp4").read_bytes() == b"l" * 100
-    assert page.images()[-1]["src"] == "data:image/gif;base64," + base64.b64encode(b"g" * 99).decode()
+    assert sources == ["videos/0-0.mp4", "data:video/mp4;base64," + base64.b64encode(small).decode()]
+    assert (tmp_path / "page" / "videos" / "0-0.mp4").read_bytes() == large
+    assert page.images()[-1]["src"] == "data:image/gif;base64," + base64.b64encode(gif).decode()
+
+
+def test_what_is_no_film_of_the_run_is_named_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, folder = run(tmp_path / "a"), tmp_path / "a"
+    (tmp_path / "secret").write_bytes(MP4 + b"what nobody may read")
+    (folder / "linked.mp4").symlink_to(tmp_path / "secret")
+    (folder / "inner.mp4").symlink_to("../secret")
+    (folder / "round.gif").symlink_to("round.gif")
+    (folder / "device.gif").symlink_to("/dev/zero")
+    (folder / "folder.gif").mkdir()
+    os.mkfifo(folder / "pipe.mp4")
+    (folder / "text.gif").write_bytes(b"<script>")
+    (folder / "sparse.gif").write_bytes(b"GIF89a")
+    os.truncate(folder / "sparse.gif", 7 << 30)
+    (folder / os.fsdecode(b"\xff\x1b[2J.gif")).write_bytes(b"GIF89a")
+    page = written([Subject("a", made, ())], tmp_path / "page")
+    left_out = [name for name in sorted(os.listdir(folder)) if f"a: {name} is left out" in page.text]
+    assert left_out == [
+        *("device.gif", "folder.gif", "inner.mp4", "linked.mp4", "pipe.mp4", "round.gif", "sparse.gif", "text.gif")
+    ]
+    assert not [attributes for tag, attributes in page.tags if tag == "video"]
+    assert page.images()[-1]["src"].startswith("data:image/gif")
+    assert not {"\x1b", "\udcff"} & set(page.text)
+    monkeypatch.setattr(videos, "ALL", 5)
+    assert "all films together may have 5 bytes" in written([Subject("a", made, ())], tmp_path / "other").text
+
+
+def test_films_are_copied_into_no_folder_that_a_link_leads_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(videos, "INLINED", 5)
+    made = run(tmp_path / "a")
+    (tmp_path / "a" / "film.gif").write_bytes(b"GIF89a")
+    (tmp_path / "page").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "page" / "videos").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is a link"):
+        write_report([Subject("a", made, ())], tmp_path / "page")
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_the_page_opens_with_the_verdict_date_code_and_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,7 @@ def test_the_same_from_the_command_line(folder):
     for training in trainings:
         assert "stopped by Watch after 2 of 5 iterations" in said(training)
     later = [
-        *(["evaluate", f"runs/{name}", *QUICK] for name in TRAININGS),
+        *(["evaluate", f"runs/{name}", *QUICK, "--trust"] for name in TRAININGS),
         ["evaluate", "random", "--family", "mypackage.families:Rooms", *QUICK, "--json", "random.json"],
         ["compare", "runs/maml", "runs/rl2", "random.json", "--out", "compared.png"],
         *(["video", f"runs/{name}", "--out", f"{name}.gif", *QUICK[2:]] for name in TRAININGS),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metarl.reporting.page.markup import Section, details
-from metarl.reporting.table import Table
+from metarl.reporting.table import Table, escaped
 from metarl.reporting.wording import NONE
 from metarl.runs.run import Run
 
@@ -23,7 +22,7 @@ def configuration_section(runs: Mapping[str, Run]) -> list[Section]:
     for learner, alike in learners.items():
         body += _difference(alike, ("config",), f"Options of {learner}")
     for name, run in runs.items():
-        text = html.escape(json.dumps(run.record, indent=2, ensure_ascii=False))
+        text = escaped(json.dumps(run.record, indent=2, ensure_ascii=False))
         body += details(f"config.json of {name}", f'<pre tabindex="0">{text}</pre>')
     return [Section("Configurations", body)]
 
@@ -39,7 +38,7 @@ def _difference(runs: Mapping[str, Run], parts: Sequence[str], what: str) -> str
         if len(set(cells)) > 1:
             rows.append((field.removeprefix("config."), *cells))
     if not rows:
-        return f'<p class="note">{html.escape(what)}: the same in all runs.</p>'
+        return f'<p class="note">{escaped(what)}: the same in all runs.</p>'
     return Table(("", *runs), tuple(rows), f"{what}: what differs", numbers=False).html()
 
 

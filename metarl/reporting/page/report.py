@@ -7,7 +7,6 @@ problem. What comes from a file is escaped.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -24,6 +23,7 @@ from metarl.reporting.page.splits import split_sections
 from metarl.reporting.page.template import STYLE, TEMPLATE
 from metarl.reporting.page.training import training_sections
 from metarl.reporting.page.videos import video_section
+from metarl.reporting.table import escaped
 from metarl.reporting.verdict import verdict
 from metarl.runs.run import Run
 from metarl.version import __version__, commit
@@ -77,7 +77,7 @@ def write_report(
     sections += versions_section(runs)
     about, absent = [s.name for s in subjects], [s.name for s in subjects if not s.curves]
     made = paragraph(f"Written {written or date.today()} by metarl {__version__}{_code(runs)}.", "about")
-    made += f'<pre tabindex="0">{html.escape(command)}</pre>' if command else f"<p>About {names(about)}.</p>"
+    made += f'<pre tabindex="0">{escaped(command)}</pre>' if command else f"<p>About {names(about)}.</p>"
     page = _page([section for section in sections if section.body], _verdicts(comparisons) + _without(absent), made)
     write_atomically(out / PAGE, page.encode())
     return out / PAGE
@@ -114,14 +114,14 @@ def _without(absent: Sequence[str]) -> str:
 
 def _page(sections: Sequence[Section], opening: str, made: str) -> str:
     titles = [section.title for section in sections]
-    contents = "".join(f'<li><a href="#part-{i}">{html.escape(title)}</a></li>' for i, title in enumerate(titles))
+    contents = "".join(f'<li><a href="#part-{i}">{escaped(title)}</a></li>' for i, title in enumerate(titles))
     parts = "".join(
-        f'<section id="part-{i}"><h2>{html.escape(section.title)}</h2>{section.body}</section>'
+        f'<section id="part-{i}"><h2>{escaped(section.title)}</h2>{section.body}</section>'
         for i, section in enumerate(sections)
     )
     return TEMPLATE.format(
         style=STYLE,
-        title=html.escape(titles[0] if titles else "metarl"),
+        title=escaped(titles[0] if titles else "metarl"),
         opening=opening,
         made=made,
         contents=contents,

@@ -3,7 +3,7 @@
 from fuzzing.case import Door
 from fuzzing.doors.numbers import evaluations, others, trainings
 from fuzzing.doors.pt_files import checkpoints
-from fuzzing.doors.records import codes, configs, curves, films, logs, manifests, option_files
+from fuzzing.doors.records import codes, configs, curves, films, logs, manifests, names, option_files
 
 DOORS: dict[str, Door] = {
     "options of train": trainings,
@@ -15,6 +15,7 @@ DOORS: dict[str, Door] = {
     "code that a config names": codes,
     "logs": logs,
     "curves": curves,
+    "names": names,
     "films in a run": films,
     "files of options": option_files,
 }

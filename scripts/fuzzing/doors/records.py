@@ -96,6 +96,42 @@ def curves(draw: Draw, place: Place) -> Case:
     return Case(words, OFFLINE, may_change=WRITES, leaves=WRITES)
 
 
+def names(draw: Draw, place: Place) -> Case:
+    """Whole curves and runs, but for names that break pictures, tables, pages or terminals."""
+    run = a_run(draw, place)
+    file = run / "curve.json"
+    curve = json.loads(file.read_bytes())
+    record = json.loads((run / "config.json").read_bytes())
+    for _ in range(draw(st.integers(1, 4))):
+        name = draw(st.sampled_from(damage.NAMES[:-1]) | st.text(max_size=20))
+        field = draw(
+            st.sampled_from(["agent", "family", "preset", "split", "protocol", "task_hash", "options", "tasks"])
+        )
+        if field in ("options", "config"):
+            curve[field] = {**curve[field], name: name}
+        elif field == "tasks" and curve.get("task_arrays"):
+            curve["task_arrays"] = {name: next(iter(curve["task_arrays"].values()))}
+        else:
+            curve[field] = name
+        record[draw(st.sampled_from(["device", "metarl"]))] = name
+        record["source"]["name"], record["environment"] = curve["family"], {name: name}
+        if draw(st.booleans()):
+            record["learner"] = name
+        if (run / "metrics.jsonl").exists():
+            (run / "metrics.jsonl").write_text(json.dumps({"iteration": 0, f"return/{name}": 0.5}) + "\n")
+    file.write_bytes(damage.dumped(curve))
+    (run / "config.json").write_bytes(damage.dumped(record))
+    folder = draw(st.sampled_from(["run", "\x1b[31m", "$x$ {", "<b>", "a\nb", os.fsdecode(b"\xff"), "é\u202e", "%s"]))
+    if folder != "run":
+        run.rename(place.folder / folder)
+    picture = draw(st.sampled_from(["x.svg", "x.png", "x.pdf"]))
+    more = draw(
+        st.sampled_from([["--profile", "x.profile.svg"], ["--per-task", "x.tasks.png"], ["--markdown", "x.md"]])
+    )
+    words = draw(st.sampled_from([["report", folder, "--out", "page"], ["compare", folder, "--out", picture, *more]]))
+    return Case(words, OFFLINE, leaves=WRITES)
+
+
 def films(draw: Draw, place: Place) -> Case:
     """A run folder with films in it that are none, links, pipes, or called what no film is called."""
     run = a_run(draw, place)
