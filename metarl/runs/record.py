@@ -144,6 +144,24 @@ def check_fields(record: Mapping[str, Any], path: Path) -> None:
         raise UserError(f"{path} is damaged: missing or of the wrong type: {', '.join(wrong)}")
 
 
+def choice(record: Mapping[str, Any], path: Path, name: str, like: Any) -> Any | None:
+    """A choice that a run remembers, or None.
+
+    Args:
+        record: the run's.
+        path: of its config.json.
+        name: of the choice.
+        like: the form it must have (`metarl.documents.fits`); `object` for any.
+
+    Raises:
+        UserError: it has another form.
+    """
+    value = record["choices"].get(name)
+    if value is not None and like is not object and not fits(value, like):
+        raise UserError(f"{path} is damaged: its choice {name!r} is {shown(value)}")
+    return value
+
+
 def is_fresh(folder: Path) -> bool:
     """Whether the folder holds nothing, or only a config.json that was never completed and a lock."""
     return folder.is_dir() and set(folder.iterdir()) <= {folder / lock.NAME, *unfinished(folder / CONFIG)}

@@ -16,19 +16,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import io
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from metarl.documents import fits
-from metarl.errors import NonFiniteError, UserError, shown
+from metarl.errors import NonFiniteError
 from metarl.ops.finite import first_non_finite
 from metarl.ranks import ALONE
-from metarl.runs import checkpoints, failure, recovery, structure
+from metarl.runs import checkpoints, failure, recovery, structure, tensor_file
 from metarl.runs.callbacks import TensorBoard, check_callbacks
 from metarl.runs.lock import Lock
 from metarl.runs.logs import METRICS, Logs
@@ -42,6 +38,7 @@ from metarl.runs.record import (
     begin,
     build,
     check_identity,
+    choice,
     is_fresh,
     new_record,
     read_record,
@@ -166,19 +163,8 @@ class Run:
         return copy.deepcopy(self._record)
 
     def recall(self, name: str, like: Any = object) -> Any | None:
-        """A choice remembered by this run, as JSON gives it back, or None.
-
-        Args:
-            name: of the choice.
-            like: the form it must have (`metarl.documents.fits`); any by default.
-
-        Raises:
-            UserError: it has another form.
-        """
-        value = self._record["choices"].get(name)
-        if value is not None and like is not object and not fits(value, like):
-            raise UserError(f"{self.folder / CONFIG} is damaged: its choice {name!r} is {shown(value)}")
-        return value
+        """A choice remembered by this run, as JSON gives it back, or None; see `metarl.runs.record.choice`."""
+        return choice(self._record, self.folder / CONFIG, name, like)
 
     def remember(self, name: str, value: Any) -> None:
         """Store a choice (JSON) in config.json, for instance a measured plan that a resumed run must reuse."""
@@ -316,10 +302,7 @@ class Run:
         if self._load is None:
             raise ValueError("give attach() a `load`: how the learner of a run is loaded")
         now = Run(self.folder, self._record, self.config, device=self.device)
-        now._snapshot = (
-            iteration,
-            torch.load(io.BytesIO(checkpoints.pack(state)), map_location="cpu", weights_only=True),
-        )
+        now._snapshot = (iteration, tensor_file.unpack(checkpoints.pack(state)))
         return self._load(now)
 
     def withdraw(self) -> None:
