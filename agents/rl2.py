@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -80,6 +81,7 @@ class Config(PolicySettings, Settings):
         return Footprint(parameters, features + self.trials * episode_bytes(trials))
 
 
+SHARED = "trials"
 _PAPER = Config(
     iterations=1000,
     hidden=256,
@@ -144,18 +146,21 @@ DEFAULTS = {
 def train(config: Config, source: TaskFamily, run: Run) -> None:
     """Train until `config.iterations`, from the run's last checkpoint if there is one."""
     trials, key = _trials(config, source), Key(run.seed)("rl2")
+    own = run.ranks.share(config.trials)
     policy = _policy(config, trials)
     learner = RecurrentPPO(policy, config, run, key("init"))
-    env = trials.make_vec(trials.sample(config.trials, key("tasks").numpy()), threads=config.threads)
+    env = trials.make_vec(trials.sample(config.trials, key("tasks").numpy())[own], threads=config.threads)
     loop = run.loop(config.iterations, checkpoint_every=config.checkpoint_every, state=learner.state)
     with loop, intra_op_threads(config.threads):
         for iteration in loop:
             at = key("iteration", iteration)
             started = time.perf_counter()
-            env.reset(options={"tasks": trials.sample(config.trials, at("tasks").numpy())})
-            experience = run_trials(env, policy, learner.params, at, inner=trials.episodes, chunk=config.chunk)
+            tasks = trials.sample(config.trials, at("tasks").numpy())
+            env.reset(options={"tasks": tasks[own]})
+            act = partial(run_trials, env, policy, learner.params, at, inner=trials.episodes, chunk=config.chunk)
+            experience = run.ranks.together(act, tasks=config.trials).gathered(run.ranks, policy)
             sampled = time.perf_counter()
-            metrics = learner.learn(experience, env.tasks, iteration, at)
+            metrics = learner.learn(experience, tasks, iteration, at)
             updated = time.perf_counter()
             metrics |= return_metrics(experience.returns().mean((0, 1)))
             if config.validate_every and (iteration + 1) % config.validate_every == 0:

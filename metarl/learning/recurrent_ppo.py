@@ -18,11 +18,13 @@ from torch import Tensor
 
 from metarl.errors import NonFiniteError
 from metarl.learning.settings import check_range
+from metarl.learning.shared_gradient import add_gradients
 from metarl.nets.actor_critic import RecurrentPolicy
 from metarl.nets.params import Params
 from metarl.ops import finite, returns
 from metarl.ops.reward_scale import RewardScale
 from metarl.ops.surrogates import clipped_surrogate
+from metarl.ranks import ALONE, Ranks
 from metarl.runs.run import Run
 from metarl.sampling.trials import TrialEpisodes
 from metarl.seeding import Key
@@ -125,12 +127,20 @@ def prepare(experience: TrialEpisodes, settings: Settings, scale: RewardScale) -
 
 
 def ppo_loss(
-    policy: RecurrentPolicy, params: Params, batch: Sequences, settings: Settings
+    policy: RecurrentPolicy, params: Params, batch: Sequences, settings: Settings, count: Tensor | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss, a mean over valid steps, and its diagnostics."""
+    """The loss, a mean over valid steps, and its diagnostics.
+
+    Args:
+        policy: that acted.
+        params: to be learned.
+        batch: a minibatch, or a part of one.
+        settings: of PPO.
+        count: the minibatch's valid steps, which the sums over a part are divided by; None for the whole.
+    """
     decision = policy.sequence(params, batch.obs, batch.states)
     log_prob = decision.distribution.log_prob(batch.actions)
-    count = batch.valid.sum().clamp(min=1)
+    count = batch.valid.sum().clamp(min=1) if count is None else count
 
     def mean(x: Tensor) -> Tensor:
         return (x * batch.valid).sum() / count
@@ -165,8 +175,11 @@ def update(
     batch: Sequences,
     settings: Settings,
     key: Key,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """PPO's epochs over one batch; changes `params` in place. Returns diagnostics, means over all gradient steps.
+
+    Ranks, which all have the whole batch, share the sequences of every minibatch and take the same steps.
 
     Raises:
         NonFiniteError: a loss or its gradient is not finite; no step was taken with it, and its `tasks` are the
@@ -178,12 +191,15 @@ def update(
     for epoch in range(settings.epochs):
         order = torch.from_numpy(key("order", epoch).numpy().permutation(len(batch))).to(batch.states.device)
         for rows in order.tensor_split(settings.minibatches):
-            loss, diagnostics = ppo_loss(policy, params, batch.take(rows), settings)
+            part, count = shared(batch, rows, ranks)
+            loss, diagnostics = ppo_loss(policy, params, part, settings, count)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            diagnostics = add_gradients(ranks, leaves, diagnostics | {"the loss": loss.detach()})
+            loss = diagnostics.pop("the loss")
             norm = torch.nn.utils.clip_grad_norm_(leaves, settings.max_gradient_norm)
             diagnostics["policy/gradient_norm"] = norm
-            if not (loss.detach() * norm).isfinite():  # one number to wait for, on an accelerator
+            if not (loss * norm).isfinite():  # one number to wait for, on an accelerator
                 try:
                     finite.check_numbers({**diagnostics, "the loss": loss})
                 except NonFiniteError as error:
@@ -196,6 +212,20 @@ def update(
             steps += 1
     finite.check_tensors(params, "after the update, ")
     return {name: float(value) / steps for name, value in total.items()}
+
+
+def shared(batch: Sequences, rows: Tensor, ranks: Ranks) -> tuple[Sequences, Tensor | None]:
+    """This rank's part of a minibatch, and the valid steps of all of it; in one process the whole, and None.
+
+    Where there are more ranks than sequences, the last of them work on one that counts for nothing.
+    """
+    if ranks.size == 1:
+        return batch.take(rows), None
+    part = rows.tensor_split(ranks.size)[ranks.rank]
+    own = batch.take(part if len(part) else rows[:1])
+    if not len(part):
+        own = replace(own, valid=torch.zeros_like(own.valid))
+    return own, batch.valid.index_select(1, rows).sum().clamp(min=1)
 
 
 def _with_sequences(
@@ -222,7 +252,8 @@ class RecurrentPPO:
     Args:
         policy: to be trained.
         settings: of PPO.
-        run: whose last checkpoint, if there is one, it goes on from; its device is where everything lives.
+        run: whose last checkpoint, if there is one, it goes on from; its device is where everything lives, and its
+            ranks share the work.
         key: names the stream of the initial parameters.
 
     Attributes:
@@ -231,7 +262,7 @@ class RecurrentPPO:
     """
 
     def __init__(self, policy: RecurrentPolicy, settings: Settings, run: Run, key: Key) -> None:
-        self.policy, self.settings, self.scale = policy, settings, RewardScale()
+        self.policy, self.settings, self.scale, self.ranks = policy, settings, RewardScale(), run.ranks
         self.params = {name: value.to(run.device) for name, value in policy.init(key.torch()).items()}
         leaves = [value.requires_grad_() for value in self.params.values()]
         self._optimiser = torch.optim.Adam(leaves, settings.step_size, eps=EPSILON, fused=True)
@@ -253,7 +284,7 @@ class RecurrentPPO:
         """One update by trials of this policy, with the step size and the entropy bonus of an iteration.
 
         Args:
-            experience: T x E trials.
+            experience: T x E trials, those of all ranks.
             tasks: theirs, T.
             iteration: counted from 0.
             key: names the stream of the minibatches.
@@ -271,7 +302,7 @@ class RecurrentPPO:
         now = annealed(self.settings, iteration)
         self._optimiser.param_groups[0]["lr"] = now.step_size
         try:
-            metrics: dict[str, float] = update(self.policy, self.params, self._optimiser, batch, now, key)
+            metrics: dict[str, float] = update(self.policy, self.params, self._optimiser, batch, now, key, self.ranks)
         except NonFiniteError as error:
             replicas = len(valid) // len(tasks)
             blamed = {row % len(valid) // replicas for row in error.tasks}  # a sequence is a chunk of a trial

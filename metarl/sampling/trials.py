@@ -14,6 +14,7 @@ from metarl.errors import UserError
 from metarl.nets.actor_critic import RecurrentPolicy
 from metarl.nets.params import Params
 from metarl.ops import finite
+from metarl.ranks import Ranks
 from metarl.sampling.episodes import Episodes
 from metarl.sampling.rollout import Watch, run_episodes
 from metarl.seeding import Key
@@ -37,6 +38,23 @@ class TrialEpisodes:
     def steps(self) -> Tensor:
         """Steps that every inner episode took, `(T, E, inner)` int64."""
         return self._by_episode(self.episodes.valid.long())
+
+    def gathered(self, ranks: Ranks, policy: RecurrentPolicy) -> TrialEpisodes:
+        """The trials of all ranks, in the order of their tasks.
+
+        The memory before a trial's first step is the same in all, and can be large, so it is not sent.
+        """
+        if ranks.size == 1:
+            return self
+        device = self.states.device
+        mine = (self.log_prob.cpu(), self.values.cpu(), self.states[1:].cpu())
+        parts = ranks.gather((self.episodes, mine))
+        episodes = Episodes.concatenate([part for part, _ in parts])
+        log_prob, values, later = (
+            torch.cat(each, 1).to(device) for each in zip(*(own for _, own in parts), strict=True)
+        )
+        begun = policy.start(log_prob.shape[1], device)[None]
+        return TrialEpisodes(episodes, self.inner, log_prob, values, torch.cat([begun, later]))
 
     def _by_episode(self, values: Tensor) -> Tensor:
         """Sums of `values (T, E, H)` over the steps of every inner episode."""

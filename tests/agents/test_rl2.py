@@ -120,10 +120,10 @@ def test_training_takes_fresh_tasks_and_the_settings_of_each_iteration(tmp_path,
         tasks.append(env.tasks.arrays["mean"].tolist())
         return honest_run(env, *rest, **options)
 
-    def updated(policy, params, optimiser, batch, now, key):
+    def updated(policy, params, optimiser, batch, now, *rest):
         group = optimiser.param_groups[0]
         settings.append((group["lr"], now.entropy_weight, group["eps"]))
-        return honest_update(policy, params, optimiser, batch, now, key)
+        return honest_update(policy, params, optimiser, batch, now, *rest)
 
     monkeypatch.setattr(rl2, "run_trials", acted)
     monkeypatch.setattr(recurrent_ppo, "update", updated)
