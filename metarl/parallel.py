@@ -29,6 +29,12 @@ def intra_op_threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def cores() -> int:
+    """How many cores this process has for itself: those it may use, shared with the other ranks of this machine."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # torchrun's
+
+
 def map_on_threads(n: int, function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
     """The function of every part, on n threads of one intra-op thread each.
 

@@ -17,7 +17,6 @@ together, so memory does not grow with their number.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -29,7 +28,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from metarl.meta.inner import LossFn, Params, Rule, adapt, transformed
-from metarl.parallel import intra_op_threads, map_on_threads
+from metarl.parallel import cores, intra_op_threads, map_on_threads
+from metarl.ranks import ALONE, Ranks
 
 _FORWARD_MODE = threading.Lock()  # torch's forward-mode level belongs to the process, not to the thread
 Strategy = Literal["loop", "threads", "vmap"]
@@ -112,8 +112,10 @@ def batch_size(batch: Tree) -> int:
     return int(sizes.pop())
 
 
-def meta_gradient(objective: Objective, params: Tree, batch: Tree, plan: Plan | None = None) -> MetaGradient:
-    """Mean loss and gradient of `objective` over the tasks of `batch`.
+def meta_gradient(
+    objective: Objective, params: Tree, batch: Tree, plan: Plan | None = None, ranks: Ranks = ALONE
+) -> MetaGradient:
+    """Mean loss and gradient of `objective` over the tasks of `batch`, or of the batches of all ranks.
 
     >>> from metarl.meta.outer import Objective
     >>> def after_a_step(params, target):
@@ -128,7 +130,9 @@ def meta_gradient(objective: Objective, params: Tree, batch: Tree, plan: Plan | 
         objective: the loss of one task.
         params: meta-parameters, any tree of tensors; not modified, no gradients are accumulated in it.
         batch: a tree whose every tensor has the task axis first.
-        plan: the strategy; by default a plain loop.
+        plan: the strategy; by default a plain loop. On a CPU `loop` and `threads` give the same bits at any number of
+            ranks; with `vmap`, and on an accelerator, the order of the sums depends on it.
+        ranks: each with a batch of its own, in order, and the same parameters and plan.
     """
     plan = plan or Plan()
     params = pytree.tree_map(torch.Tensor.detach, params)
@@ -149,9 +153,27 @@ def meta_gradient(objective: Objective, params: Tree, batch: Tree, plan: Plan | 
                 results = [objective.task_gradient(params, task) for task in tasks]
         auxes = [aux for _, (_, aux) in results]
         aux = pytree.tree_map(lambda *leaves: torch.stack(leaves), *auxes)
-    gradient = pytree.tree_map(lambda *leaves: sum_in_order(leaves) / n, *[grad for grad, _ in results])
-    loss = sum_in_order([loss for _, (loss, _) in results]) / n
-    return MetaGradient(loss.detach(), gradient, aux)
+    sums = [(grad, loss) for grad, (loss, _) in results]
+    if ranks.size > 1:
+        (gradient, loss), n = _sums_of_all(sums, n, ranks, in_order=plan.strategy != "vmap")
+        parts = ranks.gather(pytree.tree_map(torch.Tensor.cpu, aux))
+        aux = pytree.tree_map(lambda own, *leaves: torch.cat(leaves).to(own), aux, *parts)
+    else:
+        gradient, loss = pytree.tree_map(lambda *leaves: sum_in_order(leaves), *sums)
+    return MetaGradient(loss.detach() / n, pytree.tree_map(lambda leaf: leaf / n, gradient), aux)
+
+
+def _sums_of_all(sums: list[Tree], n: int, ranks: Ranks, *, in_order: bool) -> tuple[Tree, int]:
+    """The sum of trees over all ranks, in one message, and of the numbers of tasks that they are of."""
+    leaves, shape = pytree.tree_flatten(sums[0])
+    flat = [torch.cat([leaf.reshape(-1) for leaf in pytree.tree_leaves(part)]) for part in sums]
+    if in_order and flat[0].device.type == "cpu":
+        total = ranks.sum_in_order(flat)
+    else:
+        [total] = ranks.sum(sum_in_order(flat))
+    parts = torch.split(total, [leaf.numel() for leaf in leaves])
+    whole = [part.view_as(leaf).to(leaf.dtype) for part, leaf in zip(parts, leaves, strict=True)]
+    return pytree.tree_unflatten(whole, shape), int(ranks.sums({"tasks": n})["tasks"])
 
 
 def _at(batch: Tree, index: int | slice) -> Tree:
@@ -183,12 +205,11 @@ def choose(objective: Objective, params: Tree, batch: Tree, *, repeats: int = 3)
         repeats: rounds after the first two, in which those that may yet be the fastest take turns; a strategy's
             fastest call counts.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     intra = torch.get_num_threads()
     plans = [Plan("loop", intra), Plan("vmap", intra)]
     on_cpu = all(leaf.device.type == "cpu" for leaf in pytree.tree_leaves(params))
-    if on_cpu and cores > 1:
-        plans.append(Plan("threads", min(cores, batch_size(batch))))
+    if on_cpu and cores() > 1:
+        plans.append(Plan("threads", min(cores(), batch_size(batch))))
     # The first call prepares memory and kernels, so it is not counted; a plan that fails there is not tried again.
     plans = [plan for plan in plans if _seconds(objective, params, batch, plan) < float("inf")] or plans[:1]
     best = [min(_seconds(objective, params, batch, plan) for _ in range(2)) for plan in plans]

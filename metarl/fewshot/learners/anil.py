@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from metarl.fewshot.learners import maml
-from metarl.fewshot.learners.maml import load, train
+from metarl.fewshot.learners.maml import SHARED, load, train
 
-__all__ = ["DEFAULTS", "Config", "load", "train"]
+__all__ = ["DEFAULTS", "SHARED", "Config", "load", "train"]
 
 HEAD = "head.*"
 

@@ -18,6 +18,7 @@ class Config(transfer.HeadConfig):
     """Settings of training the encoder, and of fitting the head."""
 
 
+SHARED = transfer.SHARED
 DEFAULTS = transfer.defaults(Config)
 
 

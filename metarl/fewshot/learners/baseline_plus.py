@@ -21,6 +21,7 @@ class Config(transfer.HeadConfig):
     """Settings of training the encoder, and of fitting the head."""
 
 
+SHARED = transfer.SHARED
 DEFAULTS = transfer.defaults(Config)
 TASK_SCALE = 2.0  # of the cosines in a task (Chen et al. 2019: 2 up to 200 classes)
 

@@ -10,10 +10,10 @@ from metarl.fewshot.datasets.image_source import ImageSource, check_images
 from metarl.fewshot.learners import transfer
 from metarl.fewshot.learners.embedding import TrainedEmbedding
 from metarl.fewshot.learners.protonet import ProtoNet
-from metarl.fewshot.learners.transfer import train
+from metarl.fewshot.learners.transfer import SHARED, train
 from metarl.runs.run import Run
 
-__all__ = ["DEFAULTS", "Config", "load", "pixels", "train"]
+__all__ = ["DEFAULTS", "SHARED", "Config", "load", "pixels", "train"]
 
 
 @dataclass(frozen=True)

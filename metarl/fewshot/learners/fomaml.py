@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from metarl.fewshot.learners import maml
-from metarl.fewshot.learners.maml import load, train
+from metarl.fewshot.learners.maml import SHARED, load, train
 
-__all__ = ["DEFAULTS", "Config", "load", "train"]
+__all__ = ["DEFAULTS", "SHARED", "Config", "load", "train"]
 
 
 @dataclass(frozen=True)

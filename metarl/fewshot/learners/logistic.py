@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from metarl.fewshot.datasets.image_source import ImageSource
 from metarl.fewshot.learners import transfer
 from metarl.fewshot.learners.embedding import TrainedEmbedding
-from metarl.fewshot.learners.transfer import train
+from metarl.fewshot.learners.transfer import SHARED, train
 from metarl.fewshot.networks.batch_norm import BatchNormMode
 from metarl.fewshot.networks.distances import unit
 from metarl.fewshot.networks.embedding import EmbeddingNetwork
@@ -22,7 +22,7 @@ from metarl.learning.settings import check_range
 from metarl.runs.run import Run
 from metarl.seeding import Key
 
-__all__ = ["DEFAULTS", "Config", "load", "train"]
+__all__ = ["DEFAULTS", "SHARED", "Config", "load", "train"]
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,6 @@ from metarl.learning.footprint import Footprint
 from metarl.learning.settings import check_range
 from metarl.meta import inner, outer
 from metarl.nets.params import Params
-from metarl.ops import finite
 from metarl.runs.run import Run
 from metarl.seeding import Key
 from metarl.tasks import Tasks
@@ -122,6 +121,7 @@ _MINI_IMAGENET = Config(
     clip=10 / 75,
 )
 Query = tuple[Any, ...]  # a task, and the seed of its draws where the network draws
+SHARED = "tasks"
 DEFAULTS = {  # a data set's name, or a setting of one; step sizes in mean-cross-entropy terms
     "sinusoid": Config(),
     "omniglot": _OMNIGLOT,
@@ -197,7 +197,7 @@ def train(config: Config, source: SupervisedSource, run: Run, encoder: nn.Module
     def data(tasks: Tasks, of: Key) -> tuple[Data, Query]:
         return pairs(source.batch(tasks, run.device), seeds(network, of, tasks))
 
-    first = data(source.fixed("train", config.tasks), key("first"))
+    first = data(source.fixed("train", config.tasks)[run.ranks.share(config.tasks)], key("first"))
     plan = choose_plan(run, config.strategy, goal, meta, first, network.draws)
     tensors = named(meta)
     adam = torch.optim.Adam(tensors.values(), lr=config.outer_step_size)
@@ -206,16 +206,15 @@ def train(config: Config, source: SupervisedSource, run: Run, encoder: nn.Module
         return source.sample(config.tasks, key("tasks", iteration).numpy())
 
     def step(iteration: int, tasks: Tasks) -> dict[str, Tensor]:
-        result = outer.meta_gradient(goal, meta, data(tasks, key("draws", iteration)), plan)
+        mine, _ = training.shared(tasks, run.ranks)
+        result = outer.meta_gradient(goal, meta, data(mine, key("draws", iteration)), plan, run.ranks)
         for name, gradient in named(result.gradient).items():
             tensors[name].grad = gradient
-        if config.clip is not None:
-            finite.check_gradient(tensors)  # before clipping makes an infinite one finite
-            nn.utils.clip_grad_value_(tensors.values(), config.clip)
         return learn(network, result.aux)
 
     rate = halving(config.outer_step_size, config.halve_every)
-    training.fit(run, config, training.Learnable(lambda: tensors | network.still, adam, rate), draw, step)
+    what = training.Learnable(lambda: tensors | network.still, adam, rate, config.clip)
+    training.fit(run, config, what, draw, step)
 
 
 @plain_torch()

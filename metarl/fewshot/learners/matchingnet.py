@@ -54,6 +54,7 @@ class Config(metric.Config):
         check_range(self, "scale", above=0)
 
 
+SHARED = metric.SHARED
 DEFAULTS = {  # by data set
     "omniglot": Config(),
     "glyphs": Config(iterations=1000, tasks=4, checkpoint_every=100, log_every=10),

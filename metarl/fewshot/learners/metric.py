@@ -17,12 +17,16 @@ from metarl.fewshot.networks.batch_norm import BatchNormMode
 from metarl.fewshot.networks.embedding import EmbeddingNetwork
 from metarl.fewshot.networks.encoders import named_tensors
 from metarl.fewshot.networks.footprint import encoder_footprint
+from metarl.fewshot.networks.joint_norm import share_images
 from metarl.fewshot.networks.scores import loss_and_accuracy
 from metarl.learning.footprint import Footprint
 from metarl.learning.settings import check_range
+from metarl.learning.shared_gradient import add_gradients
 from metarl.runs.run import Run
 from metarl.seeding import Key, keyed_globals
 from metarl.tasks import Tasks
+
+SHARED = "tasks"
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ def train(config: Config, source: ImageSource, run: Run, network: EmbeddingNetwo
         UserError: none of its parameters learns.
     """
     remember_classes(run, source)
+    share_images(network.encoder, source.image_shape, run.ranks, together=config.batch_norm == "running")
     network.to(run.device)
     source = training_source(config, source)
     if not any(parameter.requires_grad for parameter in network.parameters()):
@@ -102,13 +107,15 @@ def train(config: Config, source: ImageSource, run: Run, network: EmbeddingNetwo
         return source.sample(config.tasks, key("tasks", iteration).numpy())
 
     def step(iteration: int, tasks: Tasks) -> dict[str, Tensor]:
-        batch = source.batch(tasks, run.device)
+        mine, weight = training.shared(tasks, run.ranks)
+        batch = source.batch(mine, run.device)
         ways = tasks.arrays["classes"].shape[1]
         with keyed_globals(key("draws", iteration)):
             loss, accuracy = loss_and_accuracy(network(batch, ways), batch.query_y)
             adam.zero_grad()
-            torch.autograd.backward(loss)
-        return {"loss/query": loss, "score/query_accuracy": accuracy}
+            torch.autograd.backward(weight * loss)
+        scalars = {"loss/query": weight * loss, "score/query_accuracy": weight * accuracy}
+        return add_gradients(run.ranks, network.parameters(), scalars)
 
     what = training.Learnable(lambda: named_tensors(network), adam, halving(config.step_size, config.halve_every))
     training.fit(run, config, what, draw, step)

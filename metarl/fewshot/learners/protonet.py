@@ -27,6 +27,7 @@ class Config(metric.Config):
 
 
 _PHOTOGRAPHS = Config(train_ways=20, train_queries=15)
+SHARED = metric.SHARED
 DEFAULTS = {  # a data set's name, or a setting of one
     "omniglot": Config(),
     "glyphs": Config(iterations=1000, train_ways=20, train_queries=None, checkpoint_every=100, log_every=10),

@@ -108,6 +108,7 @@ class Config:
 
 
 _MINI_IMAGENET = Config(tasks=5, inner_steps=8, train_shots=15, inner_step_size=0.1, backbone="conv4", width=32)
+SHARED = "tasks"
 DEFAULTS = {  # by data set
     "omniglot": Config(),
     "glyphs": Config(iterations=1000, checkpoint_every=100, log_every=10),
@@ -188,7 +189,8 @@ def train(config: Config, source: Any, run: Run, encoder: nn.Module | None = Non
         drawn = seeds(network, of, tasks)
         return (source.batch(tasks, run.device), order, *(() if drawn is None else (drawn,)))
 
-    first = data(with_order(source.fixed("train", config.tasks), key("first").numpy()), key("first draws"))
+    first_tasks = with_order(source.fixed("train", config.tasks), key("first").numpy())
+    first = data(first_tasks[run.ranks.share(config.tasks)], key("first draws"))
     plan = choose_plan(run, config.strategy, goal, {"model": params}, first, network.draws)
 
     def draw(iteration: int) -> Tasks:
@@ -196,7 +198,8 @@ def train(config: Config, source: Any, run: Run, encoder: nn.Module | None = Non
         return with_order(source.sample(config.tasks, rng), rng)
 
     def step(iteration: int, tasks: Tasks) -> dict[str, Tensor]:
-        result = outer.meta_gradient(goal, {"model": params}, data(tasks, key("draws", iteration)), plan)
+        mine, _ = training.shared(tasks, run.ranks)
+        result = outer.meta_gradient(goal, {"model": params}, data(mine, key("draws", iteration)), plan, run.ranks)
         for name, value in params.items():
             value.grad = result.gradient["model"][name]
         return learn(network, result.aux)

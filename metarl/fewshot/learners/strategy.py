@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Literal
 
 import torch
 
 from metarl.errors import UserError
 from metarl.meta import outer
+from metarl.parallel import cores
 from metarl.runs.record import build
 from metarl.runs.run import Run
 
@@ -31,10 +31,10 @@ def choose_plan(
     if draws and strategy not in ("auto", "loop"):
         raise UserError(f"--strategy {strategy} is not for an encoder that draws random numbers (dropout): use loop")
     if strategy == "auto" and not draws:
-        plan = outer.choose(objective, meta, batch)
+        plan = outer.Plan(**run.ranks.broadcast(outer.choose(objective, meta, batch).to_json()))  # all measure at once
     else:
         name: outer.Strategy = "loop" if strategy == "auto" else strategy
-        plan = outer.Plan(name, threads=_cores() if name == "threads" else torch.get_num_threads())
+        plan = outer.Plan(name, threads=cores() if name == "threads" else torch.get_num_threads())
     if strategy == "vmap":
         try:
             outer.meta_gradient(objective, meta, batch, plan)
@@ -43,7 +43,3 @@ def choose_plan(
             raise UserError(f"--strategy vmap cannot compute this ({line}); use loop or threads") from error
     run.remember("meta_gradient", plan.to_json())
     return plan
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from metarl.errors import NonFiniteError, UserError
 from metarl.ops import finite
+from metarl.ranks import Ranks
 from metarl.runs import structure
 from metarl.runs.run import Run
 from metarl.tasks import Tasks
@@ -55,11 +56,13 @@ class Learnable:
             each time, since a module may replace a buffer rather than change it in place.
         optimiser: made over the parameters among them.
         step_size: the optimiser's step size in an iteration, counted from 0.
+        clip: every number of the gradient is cut to this size; None: as it is.
     """
 
     tensors: Callable[[], Mapping[str, Tensor]]
     optimiser: torch.optim.Optimizer
     step_size: Callable[[int], float]
+    clip: float | None = None
 
 
 def fit(
@@ -75,9 +78,10 @@ def fit(
         run: where it is logged and saved.
         config: how long, and how often.
         what: changed in place.
-        draw: what an iteration learns from: `Tasks`, or named tensors.
+        draw: what an iteration learns from: `Tasks`, or named tensors `(B, ...)`.
         step: given an iteration and what was drawn for it, leaves the gradient in the parameters' `.grad` and returns
-            scalars to log, of which metrics.jsonl holds means over `log_every` iterations.
+            scalars to log, of which metrics.jsonl holds means over `log_every` iterations. The run's ranks share the
+            work; each has the whole's gradient and scalars.
 
     Raises:
         NonFiniteError: a scalar, the gradient or a tensor is not finite. The optimiser takes no step with such a
@@ -88,7 +92,9 @@ def fit(
         scalars = step(iteration, data)
         numbers = dict(zip(scalars, torch.stack([v.detach() for v in scalars.values()]).tolist(), strict=True))
         finite.check_numbers(numbers)
-        finite.check_gradient(what.tensors())
+        finite.check_gradient(what.tensors())  # before clipping makes an infinite one finite
+        if what.clip is not None:
+            torch.nn.utils.clip_grad_value_(what.tensors().values(), what.clip)
         return numbers
 
     recent: dict[str, list[float]] = {}
@@ -124,6 +130,19 @@ def fit(
                 means = {name: sum(values) / len(values) for name, values in recent.items()}
                 loop.log(means, {"train_s": time.perf_counter() - started})
                 recent, started = {}, time.perf_counter()
+
+
+def shared(data: Any, ranks: Ranks) -> tuple[Any, float]:
+    """This rank's part of `Tasks`, or of named tensors `(B, ...)`, and its weight: of what the whole counts.
+
+    Of fewer tasks than ranks each has all, such as the one that is looked at after a failure.
+    """
+    n = len(data if isinstance(data, Tasks) else next(iter(data.values())))
+    if n < ranks.size:
+        return data, 1 / ranks.size
+    own = ranks.share(n)
+    part = data[own] if isinstance(data, Tasks) else {name: value[own] for name, value in data.items()}
+    return part, (own.stop - own.start) / n
 
 
 def _with_data(error: NonFiniteError, data: Any, attempt: Callable[[Tasks], Any]) -> NonFiniteError:

@@ -26,12 +26,15 @@ from metarl.fewshot.networks.distances import at_least_single, unit
 from metarl.fewshot.networks.embedding import EmbeddingNetwork
 from metarl.fewshot.networks.encoders import channels_last, feature_size, features, named_tensors
 from metarl.fewshot.networks.footprint import encoder_footprint
+from metarl.fewshot.networks.joint_norm import share_images
 from metarl.learning.footprint import Footprint
 from metarl.learning.settings import check_range
+from metarl.learning.shared_gradient import add_gradients
 from metarl.runs.run import Run
 from metarl.seeding import Key, keyed_globals
 
 QUARTERS = 4  # rotations of a class
+SHARED = "minibatch"
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,7 @@ def train(
     encoder = encoder_choice.to_train(run, config, source, encoder)
     if encoder is None:
         encoder = make_encoder(config, source, run.seed)
+    share_images(encoder, source.image_shape, run.ranks, together=True)
     size = feature_size(encoder, source.image_shape)
     head = Head(size, base.count, key("head").torch(), base_scale(base.count) if cosine else None)
     network = nn.ModuleDict({"encoder": channels_last(encoder), "head": head})
@@ -178,13 +182,16 @@ def train(
         return {"images": images, "labels": labels}
 
     def step(iteration: int, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
-        x, y = drawn["images"], drawn["labels"]
+        mine, weight = training.shared(drawn, run.ranks)
+        x, y = mine["images"], mine["labels"]
         with keyed_globals(key("draws", iteration)):
             scores = head(features(encoder, x))
             loss = F.cross_entropy(scores, y)
             adam.zero_grad()
-            torch.autograd.backward(loss)
-        return {"loss/train": loss, "score/train_accuracy": (scores.argmax(-1) == y).float().mean()}
+            torch.autograd.backward(weight * loss)
+        accuracy = (scores.argmax(-1) == y).float().mean()
+        scalars = {"loss/train": weight * loss, "score/train_accuracy": weight * accuracy}
+        return add_gradients(run.ranks, network.parameters(), scalars)
 
     what = training.Learnable(lambda: named_tensors(network), adam, lambda _: config.step_size)
     training.fit(run, config, what, draw, step)

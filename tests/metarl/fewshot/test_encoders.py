@@ -473,7 +473,7 @@ def test_threads_repeat_bit_for_bit_on_any_number_of_cores(name, tmp_path, monke
     runs, before = [], torch.get_num_threads()
     try:
         for cores in (1, 2, 3):
-            monkeypatch.setattr(strategy, "_cores", lambda cores=cores: cores)
+            monkeypatch.setattr(strategy, "cores", lambda cores=cores: cores)
             torch.set_num_threads(cores)
             runs.append(train(tmp_path / str(cores), name, None, strategy="threads", width=16, tasks=3))
             assert runs[-1].recall("meta_gradient")["threads"] == cores
