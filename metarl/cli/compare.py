@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from metarl.cli.options import File, Group, asks_for_help, check_output, fail, first, parse
+from metarl.cli.options import File, Group, asks_for_help, fail, first, parse
+from metarl.cli.outputs import check_outputs
 from metarl.cli.targets import saved_curves
 from metarl.cli.terminal import say
 from metarl.errors import unknown
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from metarl.evaluation.comparison import Comparison
     from metarl.evaluation.curve import AdaptationCurve
     from metarl.reporting.table import Table
+
+OUTPUTS = ("out", "profile", "per_task", "json", "markdown")  # options that name a file to write
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,12 @@ def compare(words: Sequence[str]) -> int:
     from metarl.reporting.figures.style import check_picture
 
     for picture in (options.out, options.profile, options.per_task):
-        check_output(picture and check_picture(picture))
-    check_output(options.json)
-    check_output(options.markdown)
+        if picture is not None:
+            check_picture(picture)
+    check_outputs(
+        {f"--{name.replace('_', '-')}": getattr(options, name) for name in OUTPUTS},
+        inputs=[path for word in words[:end] if (path := Path(word)).is_file()],
+    )
     saved = {word: _saved(Path(word), options.splits) for word in words[:end]}
     curves = merge_seeds([curve for several in saved.values() for curve in several])
     against = 0 if options.against is None else _named(options.against, curves, saved)
@@ -78,7 +84,7 @@ def compare(words: Sequence[str]) -> int:
         for table in tables:
             say(table.rich())
             say("")
-    for path in (options.out, options.profile, options.per_task, options.json, options.markdown):
+    for path in (getattr(options, name) for name in OUTPUTS):
         if path is not None:
             say(f"wrote {path}")
     return 0

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from metarl import registry
-from metarl.cli.options import Count, File, Group, Id, Name, Words, asks_for_help, check_output, fail, first, parse
+from metarl.cli.options import Count, File, Group, Id, Name, Words, asks_for_help, fail, first, parse
+from metarl.cli.outputs import check_output, check_outputs
 from metarl.cli.targets import chosen_device, existing_run, saved_curve, source_group, usable
 from metarl.cli.terminal import say
 from metarl.plugins import plugins
@@ -139,7 +140,7 @@ def evaluate_run(folder: Path, options: EvaluateOptions) -> None:
 
     config = dataclasses.asdict(run.config)
     curve = _measure(opened.load(), run.learner, source, options, seed=run.seed, config=config)
-    files = {"json": folder / f"{stem}.json", "plot": folder / f"{stem}.png"}
+    files = {"own": folder / f"{stem}.json", "plot": folder / f"{stem}.png"}
     if not curve.few_tasks and task_numbers(curve) is not None:
         files["tasks"] = folder / f"tasks{_apart(options)}.png"
     _report(curve, [*files.items(), *_asked_files(options)])
@@ -150,8 +151,11 @@ def _check_outputs(options: EvaluateOptions) -> None:
         from metarl.reporting.figures.style import check_picture
 
         check_picture(options.plot)
-    for path in (options.json, options.csv, options.plot):
-        check_output(path)
+    check_outputs(
+        {"--json": options.json, "--csv": options.csv, "--plot": options.plot},
+        inputs=[path for path in (options.oracle,) if path is not None],
+        within=[folder for folder in (options.data_root,) if folder is not None],
+    )
     if options.csv is not None and options.csv.suffix != ".csv":
         fail(f"cannot write {options.csv}: the name must end in .csv")
     if options.json is not None and options.json.suffix == ".csv":
@@ -203,6 +207,9 @@ def _asked_files(options: EvaluateOptions) -> list[tuple[str, Path]]:
 
 def _report(curve: AdaptationCurve, files: Sequence[tuple[str, Path]]) -> None:
     """Write the curve's files, then print it, which cannot fail: neither costs the other."""
+    from metarl.evaluation.keeping import save_keeping
+
+    notes = []
     try:
         for kind, path in files:
             if kind in ("plot", "tasks"):
@@ -210,6 +217,8 @@ def _report(curve: AdaptationCurve, files: Sequence[tuple[str, Path]]) -> None:
 
                 draw = plot_curves if kind == "plot" else plot_tasks
                 draw([curve], path)
+            elif kind == "own":
+                notes.append(save_keeping(curve, path))
             else:
                 curve.save(path)
     finally:
@@ -219,5 +228,5 @@ def _report(curve: AdaptationCurve, files: Sequence[tuple[str, Path]]) -> None:
         if (each := task_table([curve], [curve.agent])) is not None:
             say("")
             say(each.rich())
-    for _, path in files:
-        say(f"wrote {path}")
+    for line in (*filter(None, notes), *(f"wrote {path}" for _, path in files)):
+        say(line)

@@ -32,16 +32,6 @@ def fail(message: str) -> NoReturn:
     raise UserError(message)
 
 
-def check_output(path: Path | None) -> None:
-    """See to it, before any work, that a file can be written."""
-    if path is None:
-        return
-    if not path.parent.is_dir():
-        fail(f"cannot write {path}: there is no folder {path.parent}")
-    if path.is_dir() or not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        fail(f"cannot write {path}: it is a folder, or writing there is not allowed")
-
-
 def check_path(value: Any) -> None:
     """Refuse a path, or one among several, that no file can have, or whose folder must not be looked into.
 

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from metarl.cli.options import File, Group, asks_for_help, check_output, fail, first, parse
+from metarl.cli.options import File, Group, asks_for_help, fail, first, parse
+from metarl.cli.outputs import check_outputs
 from metarl.cli.targets import chosen_device
 from metarl.cli.terminal import complain, say
 
@@ -42,7 +43,7 @@ def predict(words: Sequence[str]) -> int:
         parse("metarl predict RUN", ["--help"], Group("command", PredictOptions))
     target, rest = first(words, "RUN", "predict")
     (options,) = parse("metarl predict RUN", rest, Group("command", PredictOptions))
-    check_output(options.json)
+    check_outputs({"--json": options.json}, inputs=options.query, within=[options.support])
     files = _class_folders(options.support)
     if not options.query:
         fail("--query names no picture; give at least one file")

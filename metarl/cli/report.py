@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from metarl.cli.options import Group, asks_for_help, check_output, fail, first, parse
+from metarl.cli.options import Group, asks_for_help, fail, first, parse
+from metarl.cli.outputs import check_outputs
 from metarl.cli.targets import evaluated_splits, saved_curves
 from metarl.cli.terminal import say
 
@@ -32,12 +33,15 @@ def report(words: Sequence[str]) -> int:
     end = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     (options,) = parse("metarl report RUN...", words[end:], Group("command", ReportOptions))
     from metarl.reporting.page import PAGE, Subject, write_report
+    from metarl.runs.folders import run_of
     from metarl.runs.run import Run
 
     if options.out.exists() and not options.out.is_dir():
         fail(f"cannot write a report into {options.out}: it is a file; give a folder")
     if options.out.is_dir():
-        check_output(options.out / PAGE)
+        check_outputs({"--out": options.out / PAGE})
+    elif (run := run_of(options.out)) is not None:
+        fail(f"cannot write a report into {options.out}: that place is the run's, {run}; give another folder")
     subjects = []
     for word in dict.fromkeys(words[:end]):
         folder = Path(word) if Path(word).is_dir() else None

@@ -162,6 +162,7 @@ def _measure(training: Training, folders: Sequence[Path]) -> None:
         say(f"{source.name} has no {split} tasks to measure on")
         split = "none"
     if split != "none":
+        from metarl.evaluation.keeping import save_keeping
         from metarl.evaluation.measure import measure_run
         from metarl.evaluation.merging import merge_seeds
         from metarl.reporting.tables import evaluation_table
@@ -170,7 +171,9 @@ def _measure(training: Training, folders: Sequence[Path]) -> None:
         curves: list[AdaptationCurve] = []
         for folder in folders:
             curves.append(measure_run(folder, split=split))
-            curves[-1].save(folder / f"curve{'' if split == 'test' else f'-{split}'}.json")
+            kept = save_keeping(curves[-1], folder / f"curve{'' if split == 'test' else f'-{split}'}.json")
+            if kept is not None:
+                say(kept)
         for curve in merge_seeds(curves):
             say(evaluation_table(curve).rich())
     names = " ".join(shlex.quote(str(folder)) for folder in folders)

@@ -10,7 +10,8 @@ from typing import Annotated
 import tyro
 
 from metarl import registry
-from metarl.cli.options import Group, asks_for_help, check_output, fail, first, parse
+from metarl.cli.options import Group, asks_for_help, fail, first, parse
+from metarl.cli.outputs import check_outputs
 from metarl.cli.targets import chosen_device, existing_run
 from metarl.cli.terminal import say
 from metarl.errors import unknown
@@ -67,7 +68,7 @@ def video(words: Sequence[str]) -> int:
     if options.fps is not None and not 0 < options.fps <= MOST_FPS:
         fail(f"--fps is {options.fps:g}; it must be above 0, at most {MOST_FPS:g}")
     budget = Budget(options.steps, options.episodes)
-    check_output(check_film(options.out))
+    check_outputs({"--out": check_film(options.out)})
     draw_without_display()
     opened = registry.open_run(existing_run(target), device=chosen_device(options.device), trust=options.trust)
     run, source = opened.run, opened.source

@@ -19,6 +19,7 @@ from metarl.documents import fits, parse_json, read_regular
 from metarl.errors import UserError, shown
 from metarl.files import sync, unfinished, write_atomically
 from metarl.runs import lock
+from metarl.runs.folders import run_around
 from metarl.version import __version__, commit
 
 VERSION = 1  # of config.json
@@ -89,6 +90,8 @@ def begin(folder: Path, record: Mapping[str, Any]) -> lock.Lock:
     try:
         if (folder / CONFIG).exists():
             raise UserError(f"{folder} already holds a run; resume it, or choose another folder")
+        if (around := run_around(folder)) is not None:
+            raise UserError(f"{folder} lies inside the run {around}; choose a folder outside of it")
         if folder.exists() and not is_fresh(folder):
             raise UserError(f"{folder} is not an empty folder; choose another one for the run")
         folder.mkdir(parents=True, exist_ok=True)
