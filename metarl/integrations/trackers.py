@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl.errors import UserError
+from metarl.files import write_atomically
 from metarl.runs.callbacks import Callback, Training
 
 IDENTITIES = "trackers.json"  # of a run folder: under which identity each tracker knows the run
@@ -98,5 +99,5 @@ def _remembered(folder: Path, tracker: str) -> str:
     known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     if tracker not in known:
         known[tracker] = uuid.uuid4().hex
-        path.write_text(json.dumps(known))
+        write_atomically(path, json.dumps(known).encode())
     return known[tracker]

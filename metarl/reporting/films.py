@@ -21,7 +21,8 @@ from typing import Any
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
-from metarl.errors import UserError
+from metarl.errors import UserError, one_line
+from metarl.files import replacing
 from metarl.sampling.recording import Recording
 
 FORMATS = (".mp4", ".gif")
@@ -73,18 +74,17 @@ def write(recordings: Sequence[Recording], path: Path, fps: float | None = None,
         columns: how many stand side by side; the others follow in rows below. By default all.
 
     Raises:
-        UserError: the suffix is another, or nothing here encodes it.
+        UserError: the suffix is another, nothing here encodes it, or it cannot be written there.
     """
     check_film(path)
     length = max(len(recording.frames) for recording in recordings)
     fps = fps or min(FPS, max(SLOWEST, length / SHORTEST))
     encode = _write_mp4 if path.suffix.lower() == ".mp4" else _write_gif
-    unfinished = path.with_name(f"{path.stem}.tmp{path.suffix}")  # the suffix tells encoders the format
     try:
-        encode(side_by_side(recordings, round(HOLD * fps), columns), unfinished, fps)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        with replacing(path) as temporary:
+            encode(side_by_side(recordings, round(HOLD * fps), columns), temporary, fps)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or one_line(error)}") from None
 
 
 def side_by_side(recordings: Sequence[Recording], hold: int = 0, columns: int | None = None) -> Iterator[Image.Image]:
@@ -180,7 +180,9 @@ def _encoder() -> Any:
 
 def _write_mp4(pictures: Iterator[Image.Image], path: Path, fps: float) -> None:
     first = next(pictures)
-    writer = _encoder().write_frames(str(path), first.size, fps=fps, quality=7, macro_block_size=2)
+    writer = _encoder().write_frames(
+        str(path), first.size, fps=fps, quality=7, macro_block_size=2, output_params=["-f", "mp4"]
+    )
     writer.send(None)
     for picture in [first, *pictures]:
         writer.send(picture.tobytes())
@@ -192,7 +194,9 @@ def _write_gif(pictures: Iterator[Image.Image], path: Path, fps: float) -> None:
     kept = list(itertools.islice(pictures, 0, None, every))
     palette = _palette([kept[0], kept[len(kept) // 2], kept[-1]])  # and no dithering: what rests costs nothing
     plain = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in kept]
-    plain[0].save(path, save_all=True, append_images=plain[1:], duration=round(1000 * every / fps), loop=0)
+    plain[0].save(
+        path, format="GIF", save_all=True, append_images=plain[1:], duration=round(1000 * every / fps), loop=0
+    )
 
 
 def _palette(pictures: Sequence[Image.Image]) -> Image.Image:

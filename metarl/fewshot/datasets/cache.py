@@ -6,9 +6,7 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.allocator import check_memory
+from metarl.errors import UserError
 from metarl.fewshot.datasets.downloads import cache_folder
+from metarl.files import replacing, write_atomically
 
 Pixels = NDArray[np.uint8]
 SPARE = 1 << 28  # bytes to leave free on the disk
@@ -49,22 +49,18 @@ def decoded(name: str, key: str, shape: tuple[int, ...], fill: Callable[[Pixels]
         path.parent.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(path.parent).free < math.prod(shape) + SPARE:
             raise OSError("no room")  # writing to a mapped file on a full disk would kill the process
-        handle, unfinished = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        writing = contextlib.ExitStack()
+        temporary = writing.enter_context(replacing(path))
     except OSError:
         check_memory(math.prod(shape), f"{path.parent} has no room for the pictures of {name}, which need")
         pixels = np.empty(shape, np.uint8)
         fill(pixels)
         return pixels
-    try:
-        os.close(handle)
-        mapped = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
+    with writing:
+        mapped = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
         fill(mapped)
         mapped.flush()
         del mapped
-        os.replace(unfinished, path)
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(unfinished)
     made = _load(path, shape)
     if made is None:
         raise OSError(f"{path} changed while it was written")
@@ -82,8 +78,8 @@ def described(name: str, key: str, shape: tuple[int, ...], fill: Callable[[Pixel
     def fill_and_note(out: Pixels) -> None:
         said.append(fill(out))
         if said[0]:
-            with contextlib.suppress(OSError):
-                path.write_text(json.dumps(said[0]))  # before the array takes its name
+            with contextlib.suppress(UserError):
+                write_atomically(path, json.dumps(said[0]).encode())  # before the array takes its name
 
     pixels = decoded(name, key, shape, fill_and_note)
     if said:
