@@ -11,12 +11,15 @@ moments; at a moment of the time that the undisturbed one took; just before the 
 folder is opened, renamed, cut or removed, which is how half-written checkpoints are made. Most processes are forked
 from this one, which has loaded everything, so that little of their time is start-up; --real of the rounds start anew.
 
+The learner `seeds` is `metarl train rl2 --seeds ... --jobs 2`, killed with all its processes: every seed must be equal.
+
 Exit 1 if a round differs.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
@@ -39,6 +42,7 @@ from metarl import cli, registry
 from metarl.runs.run import Run
 
 ITERATIONS, EVERY = 12, 2
+SEEDS = "seeds"
 START = 0.2  # seconds, the first moments
 EVENTS = ("open", "os.rename", "os.truncate", "os.remove", "os.mkdir")  # what Python says of what is done with files
 COMPARED = ("learner", "config", "source", "seed", "device", "choices")  # of config.json
@@ -211,6 +215,48 @@ def play(name: str, seed: int, kills: int, real: bool, scratch: Path) -> Round:
     return result
 
 
+def play_seeds(seed: int, kills: int, scratch: Path) -> Round:
+    """A round of a training of three seeds, two at a time, each a process."""
+    draw, result = random.Random(f"seeds {seed}"), Round(SEEDS, seed, True)
+    seeds = [str(3 * seed + i) for i in range(3)]
+    command = [*words("rl2"), *lasting("rl2", ITERATIONS, EVERY), "--jobs", "2", "--measure-on", "none", "--seeds"]
+    command = [sys.executable, "-m", "metarl", *command, *seeds, "--out"]
+    began = time.monotonic()
+    subprocess.run([*command, scratch / "whole"], check=True, stdout=subprocess.DEVNULL)
+    longest = time.monotonic() - began
+    while True:
+        log = scratch / "log"
+        with log.open("wb") as said:
+            again = ["--resume"] if result.kills else []
+            process = subprocess.Popen([*command, scratch / "parts", *again], stdout=said, stderr=said)
+        try:
+            process.wait(draw.uniform(0, longest) if result.kills < kills else None)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGSTOP)  # so that it starts no other
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            for each in (process.pid, *map(int, children)):
+                os.kill(each, signal.SIGKILL)
+            process.wait()
+            wait_for(children)
+            result.kills += 1
+            continue
+        if process.returncode:
+            result.differs = [f"ended with {process.returncode}: {log.read_text().strip()[-300:]}"]
+        else:
+            pairs = [[scratch / f"{name}-{each}" for name in ("whole", "parts")] for each in seeds]
+            result.differs = [line for one, other in pairs for line in differences(one, other)]
+        return result
+
+
+def wait_for(processes: Sequence[str]) -> None:
+    """Until none of these, which others must reap, runs any more."""
+    for each in processes:
+        status = Path(f"/proc/{each}/stat")
+        with contextlib.suppress(OSError):
+            while status.read_text().rpartition(")")[2].split()[0] not in "ZX":
+                time.sleep(0.01)
+
+
 def load_everything(names: Sequence[str]) -> None:
     """Load what the children need, and compute nothing: what is forked has none of this process's threads."""
     for name in names:
@@ -241,7 +287,7 @@ def table(rounds: list[Round]) -> str:
 def main() -> None:
     """Rounds of killing, spread over the learners."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--learners", nargs="+", choices=("all", *RUNS), default=["all"], metavar="LEARNER")
+    parser.add_argument("--learners", nargs="+", choices=("all", *RUNS, SEEDS), default=["all"], metavar="LEARNER")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--kills", type=int, default=4, help="of the training, a round at most")
     parser.add_argument("--seed", type=int, default=0, help="of the first round; each has its own")
@@ -249,12 +295,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write what was seen")
     args = parser.parse_args()
     names = list(RUNS) if "all" in args.learners else args.learners
-    load_everything(names)
+    load_everything([name for name in names if name != SEEDS])
     rounds: list[Round] = []
     for i in range(args.rounds):
         real = int((i + 1) * args.real) > int(i * args.real)
         with tempfile.TemporaryDirectory() as scratch:
-            rounds.append(play(names[i % len(names)], args.seed + i, args.kills, real, Path(scratch)))
+            name, seed = names[i % len(names)], args.seed + i
+            one = play_seeds(seed, args.kills, Path(scratch)) if name == SEEDS else None
+            rounds.append(one or play(name, seed, args.kills, real, Path(scratch)))
         last = rounds[-1]
         outcome = "DIFFERENT: " + "; ".join(last.differs[:3]) if last.differs else "equal"
         print(f"round {i + 1}: {last.learner}, seed {last.seed}, killed {last.kills} times: {outcome}", flush=True)

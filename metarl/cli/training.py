@@ -34,8 +34,8 @@ class TrainOptions:
         jobs: how many of the seeds at a time.
         measure_on: tasks that the seeds are measured on at the end, for one table: validation, test or none.
         device: where it computes: cpu, cuda, cuda:1, ..., or auto, the first that there is of cuda, mps and cpu.
-        resume: continue the run in --out with the options as before (--iterations may be raised);
-            --resume RUN alone does so with all that the run was made with.
+        resume: continue the run in --out with the options as before (but --iterations may be raised and
+            --checkpoint-every changed); --resume RUN alone does so with all that the run was made with.
         checkpoint_minutes: minutes that may pass between two checkpoints, beside the iterations of --checkpoint-every;
             no part of what a run is, so that resuming may take another value.
         preset_config: a named set of defaults for the agent's options; by default the one that fits the family or

@@ -52,7 +52,8 @@ def train(
         device: where it computes: cpu, cuda, cuda:1, ..., or auto, the first that there is of cuda, mps and cpu.
         preset: a named set of defaults; by default the one that fits the source.
         callbacks: what watches the training and may stop it; see `metarl.Callback`.
-        resume: go on with the run in `out`, all else being as before; `iterations` may be raised.
+        resume: go on with the run in `out`, all else being as before; `iterations` may be raised and
+            `checkpoint_every` changed.
         checkpoint_minutes: that may pass between two checkpoints, beside the iterations of `checkpoint_every`.
         options: fields of the agent's `Config`. Where one names something of yours as `module:Name`, the class or
             function itself may be given; a `torch.nn.Module` goes to the learner as it is (`network=`, `encoder=`),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,8 @@ class Settings:
 
     Where no source is named, the value was chosen on validation tasks.
     """
+
+    decide_nothing: ClassVar[tuple[str, ...]] = ("threads",)  # a run may go on with more or fewer
 
     iterations: int = 40
     """Meta-iterations (cbfinn/maml_rl: 100 on 2D navigation, else 800, of which it tests the 100th to 475th; ProMP:

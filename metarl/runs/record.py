@@ -170,32 +170,43 @@ def is_fresh(folder: Path) -> bool:
     return folder.is_dir() and set(folder.iterdir()) <= {folder / lock.NAME, *unfinished(folder / CONFIG)}
 
 
-def check_identity(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, may_grow: bool) -> None:
-    """Raise UserError unless two records are of one run, which may grow in iterations where `may_grow`."""
-    if different := differing(old, new, may_grow=may_grow):
-        iterations = (
-            "iterations may be raised" if may_grow else "iterations too: this learner's schedule depends on them"
-        )
+def check_identity(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], config: Any) -> None:
+    """Raise UserError unless two records are of one run; see `differing`."""
+    if different := differing(old, new, config):
+        schedule = "iterations too: this learner's schedule depends on them"
+        iterations = "iterations may be raised" if _may_grow(config) else schedule
         raise UserError(
             f"{folder} holds another run: {'; '.join(different)}; resume with the same values "
             f"({iterations}), or choose another folder"
         )
 
 
-def differing(old: Mapping[str, Any], new: Mapping[str, Any], *, may_grow: bool) -> list[str]:
-    """What tells two records of runs apart, in words; the new one may have more iterations where `may_grow`."""
+def differing(old: Mapping[str, Any], new: Mapping[str, Any], config: Any) -> list[str]:
+    """What tells two records of runs apart, in words.
+
+    The new one may have more iterations, unless the class of its config says `iterations_may_grow = False`. What no
+    number of a run depends on may be another: how often it is saved, and the fields that the class names in
+    `decide_nothing`.
+    """
+    free = {f"config.{name}" for name in ("checkpoint_every", *getattr(config, "decide_nothing", ()))}
     return [
         f"{name} is {shown(before)} there and {shown(now)} here"
         for part in IDENTITY
         for name, before, now in _differences(part, old[part], new[part])
-        if not (
-            may_grow
+        if name not in free
+        and not (
+            _may_grow(config)
             and name == "config.iterations"
             and isinstance(before, int)
             and isinstance(now, int)
             and now > before
         )
     ]
+
+
+def _may_grow(config: Any) -> bool:
+    grows: bool = getattr(config, "iterations_may_grow", True)
+    return grows
 
 
 def _differences(name: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:

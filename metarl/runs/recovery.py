@@ -133,7 +133,7 @@ def _judged(
         files = [seen.file, *(file for file in files if file != seen.file)]
     elif not files and not damage:
         if to_resume:
-            _check_start(folder, config)
+            _check_start(folder, record)
         return Recovered(None, None, None)
     elif not damage:
         problems.append(f"{place / checkpoints.MANIFEST} is missing")
@@ -180,9 +180,10 @@ def _check_owner(checkpoint: Checkpoint, record: Mapping[str, Any], config: Any)
         if dataclasses.is_dataclass(config):
             then, now = as_of_today(type(config), then), as_of_today(type(config), now)
         else:  # whose fields may have been renamed since
-            then, now = ({name: one[name] for name in then.keys() & now.keys()} for one in (then, now))
+            known = (then.keys() & now.keys()) - {"threads"}  # which may change where they decide nothing
+            then, now = ({name: one[name] for name in known} for one in (then, now))
         theirs, ours = theirs | {"config": then}, ours | {"config": now}
-    if different := differing(theirs, ours, may_grow=getattr(config, "iterations_may_grow", True)):
+    if different := differing(theirs, ours, config):
         raise ForeignCheckpointError(
             f"the checkpoint {checkpoint.path} is of another run: {'; '.join(different)}; put this run's own back, "
             "or train again into another folder"
@@ -211,8 +212,8 @@ def _logs_of(folder: Path, checkpoint: Checkpoint, manifest: Manifest | None) ->
     return length, timings_bytes, lost
 
 
-def _check_start(folder: Path, config: Any) -> None:
+def _check_start(folder: Path, record: Mapping[str, Any]) -> None:
     """Raise UserError where a run has come so far that there was a checkpoint: what it logged is not to be lost."""
-    every, last = getattr(config, "checkpoint_every", None), logs.last_iteration(folder / METRICS)
+    every, last = record["config"].get("checkpoint_every"), logs.last_iteration(folder / METRICS)
     if isinstance(every, int) and last >= every:
         raise UserError(f"{folder} has logged {last + 1} iterations, but its checkpoints are missing; {REMEDY}")

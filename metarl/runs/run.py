@@ -136,9 +136,10 @@ class Run:
 
         The learner, the source, the seed and the config must be those of the run, except that
         `iterations` may be raised, unless the config's class says `iterations_may_grow = False` (a schedule
-        depends on them, so a longer run would differ from its first iteration on). The logs are cut back to
-        the checkpoint; call `restore` next. A folder whose process was killed before it wrote config.json, so
-        an empty one, is begun anew.
+        depends on them, so a longer run would differ from its first iteration on), and that what no number depends
+        on may change: `checkpoint_every`, and what the config's class names in `decide_nothing`. The logs are cut
+        back to the checkpoint; call `restore` next. A folder whose process was killed before it wrote config.json,
+        so an empty one, is begun anew.
 
         Raises:
             UserError: there is no such folder, it holds another run, or the run is damaged. The fields
@@ -150,9 +151,9 @@ class Run:
         old, new = read_record(folder), new_record(learner, config, source, seed, device)
         if old["learner"] == learner:
             old["config"] = as_of_today(type(config), old["config"])
-        check_identity(folder, old, new, may_grow=getattr(config, "iterations_may_grow", True))
+        check_identity(folder, old, new, config)
         record = {**old, "config": new["config"], "device": device}
-        recovered, lock = recovery.resume(folder, record, config)
+        recovered, lock = recovery.resume(folder, old, config)
         if old != record:
             write_record(folder, record)
         return Run(folder, record, config, device=device, lock=lock, recovered=recovered)

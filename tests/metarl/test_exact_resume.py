@@ -11,6 +11,8 @@ import torch
 
 from metarl import cli, registry
 from metarl.fewshot.learners import reptile
+from metarl.runs import checkpoints
+from metarl.runs.run import Run
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
@@ -123,3 +125,60 @@ def test_a_difference_is_seen(change, tmp_path):
 def test_states_that_differ_in_a_bit_are_told_apart(one, other, where):
     assert kill_and_resume._unequal(one, other, "state") == [f"state{where}"]
     assert kill_and_resume._unequal(one, one, "state") == []
+
+
+def test_how_often_a_run_is_saved_and_threads_that_decide_nothing_may_change(tmp_path):
+    assert train("promp", tmp_path / "whole", 6)[0] == 0
+    assert train("promp", tmp_path / "parts", 3)[0] == 0
+    code, said = train("promp", tmp_path / "parts", 6, "--resume", "--checkpoint-every", "1", "--threads", "1")
+    assert code == 0, said
+    assert kill_and_resume.differences(tmp_path / "whole", tmp_path / "parts") == ["config.json: config"]
+    assert train("promp", tmp_path / "parts", 6, "--resume", "--threads", "3")[0] == 0  # writes no checkpoint more
+    assert Run.open(tmp_path / "parts").restore()[0] == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [("ppo-oracle", "threads", "2"), ("rl2", "validate-every", "1"), ("meta-sgd", "log-every", "1")],
+)
+def test_what_numbers_depend_on_may_not(name, option, value, tmp_path):
+    assert train(name, tmp_path / "run", 2)[0] == 0
+    before = whole_folder(tmp_path / "run")
+    code, said = train(name, tmp_path / "run", 2, "--resume", f"--{option}", value)
+    assert code == 2
+    assert said.count("\n") == 1
+    assert f"config.{option.replace('-', '_')} is" in said
+    assert whole_folder(tmp_path / "run") == before
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_may_be_saved_more_often(tmp_path, monkeypatch):
+    def power_cut(*_, **__):
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", power_cut)
+        with pytest.raises(ZeroDivisionError):
+            train("rl2", tmp_path / "run", 6, "--checkpoint-every", "6")
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 6
+    for folder, more in (("run", ("--resume",)), ("whole", ())):
+        code, said = train("rl2", tmp_path / folder, 6, *more)
+        assert code == 0, said
+    assert kill_and_resume.differences(tmp_path / "whole", tmp_path / "run") == []
+
+
+@pytest.mark.filterwarnings("error::UserWarning")  # nothing is damaged, and nothing passed over
+def test_who_reads_a_run_while_it_is_trained_gets_a_whole_checkpoint(tmp_path):
+    folder, seen = tmp_path / "run", set()
+    command = [sys.executable, "-m", "metarl", *words("meta-sgd"), *lasting("meta-sgd", 100, 1), "--out", folder]
+    training = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while training.poll() is None:
+            if (folder / "checkpoints" / checkpoints.MANIFEST).exists():
+                iteration, state = Run.open(folder).restore()
+                assert {float(each["step"]) for each in state["optimiser"]["state"].values()} == {iteration}
+                registry.open_run(folder).load()
+                seen.add(iteration)
+    finally:
+        training.kill()
+    assert training.wait() == 0
+    assert len(seen) > 3
