@@ -36,6 +36,7 @@ def quickstart(words: Sequence[str]) -> int:
     """Train, evaluate and draw in one go."""
     (options,) = parse("metarl quickstart", words, Group("command", QuickstartOptions))
     again = shlex.join(["metarl", "quickstart", *words])
+    from metarl.runs.environment import as_begun
     from metarl.runs.record import CONFIG
     from metarl.runs.run import Run
 
@@ -52,7 +53,8 @@ def quickstart(words: Sequence[str]) -> int:
         so_far = f", {done} of them done before" if done else ""
         say(f"training maml-trpo on {family.name} for {config.iterations} iterations{so_far}, into {options.out}")
         try:
-            learner.train(config, family, run)
+            with as_begun(run.record):
+                learner.train(config, family, run)
         except KeyboardInterrupt as stopped:
             raise Stopped(f"interrupted; continue with: {again}", signal_of(stopped)) from None
     say("evaluating on goals it has never seen")

@@ -54,6 +54,7 @@ def train_one(training: Training) -> int:
 
 
 def _train_one(training: Training) -> int:
+    from metarl.runs.environment import as_begun
     from metarl.runs.run import Run
 
     name, learner, options, config, source, _, note = training
@@ -68,7 +69,7 @@ def _train_one(training: Training) -> int:
         say(note)
     run.attach(callbacks, lambda now: learner.load(now, source))
     try:
-        with refusals_in_one_line():
+        with refusals_in_one_line(), as_begun(run.record):
             learner.train(config, source, run)
     except UserError:
         if not options.resume:

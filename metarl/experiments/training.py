@@ -19,6 +19,7 @@ from metarl.learning.contract import Source
 from metarl.learning.footprint import check_training
 from metarl.learning.settings import LARGEST, check_whole_numbers
 from metarl.parallel import choose_device
+from metarl.runs.environment import as_begun
 from metarl.runs.loop import CHECKPOINT_MINUTES
 from metarl.runs.record import check_readable
 from metarl.runs.run import Run
@@ -79,7 +80,7 @@ def train(
         run.attach(callbacks, lambda now: learner.load(now, source, **modules))
         if (root := getattr(source, "data_root", None)) is not None:
             run.remember("data_root", str(Path(root).resolve()))
-        with refusals_in_one_line():
+        with refusals_in_one_line(), as_begun(run.record):
             learner.train(config, source, run, **modules)
     except UserError:
         if not resume:

@@ -13,6 +13,7 @@ from metarl.errors import NonFiniteError, UserError, shown
 from metarl.interrupts import Deferred, Stopped
 from metarl.ops.finite import check_numbers
 from metarl.runs.callbacks import Training, Watchers
+from metarl.runs.environment import as_begun
 from metarl.runs.progress import Display
 
 CHECKPOINT_MINUTES = 5.0  # between checkpoints, unless the run says otherwise
@@ -45,6 +46,10 @@ class Recorder(Protocol):
     source: dict[str, Any]
     seed: int
     checkpoint_minutes: float
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What config.json holds."""
 
     @property
     def completed(self) -> int | None:
@@ -101,10 +106,12 @@ class Loop:
         self._logged: tuple[Mapping[str, float], Mapping[str, float]] | None = None  # in the present iteration
         self._display = Display(total, self._completed)
         self._asked = Deferred(self._say_stopping)
+        self._as_begun = as_begun(run.record)
         self._saved_at = self._began = time.monotonic()
 
     def __enter__(self) -> Loop:
         self._run.begin()
+        self._as_begun.__enter__()
         self._display.start()
         self._asked.__enter__()
         return self
@@ -149,6 +156,7 @@ class Loop:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._asked.__exit__()
+        self._as_begun.__exit__(None, None, None)
         self._display.stop()
         try:
             self._watchers.end()

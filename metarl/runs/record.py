@@ -5,22 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import platform
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
 
-import gymnasium
-import numpy as np
-import torch
-
 from metarl.documents import fits, parse_json, read_regular
 from metarl.errors import UserError, shown
 from metarl.files import sync, unfinished, write_atomically
-from metarl.runs import lock
+from metarl.runs import environment, lock
 from metarl.runs.folders import run_around
-from metarl.version import __version__, commit
+from metarl.version import __version__
 
 VERSION = 1  # of config.json
 CONFIG = "config.json"
@@ -49,15 +44,7 @@ def new_record(learner: str, config: Any, source: NamedSource, seed: int, device
         "seed": int(seed),
         "device": str(device),
         "choices": _home(source),
-        "environment": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "gymnasium": gymnasium.__version__,
-            "platform": platform.platform(),
-            "threads": torch.get_num_threads(),
-            **({} if (of_code := commit()) is None else {"commit": of_code}),
-        },
+        "environment": environment.environment(),
     }
 
 
@@ -145,6 +132,7 @@ def check_fields(record: Mapping[str, Any], path: Path) -> None:
     wrong += [name for name, form in _FORMS.items() if name not in wrong and not fits(record.get(name, {}), form)]
     if wrong:
         raise UserError(f"{path} is damaged: missing or of the wrong type: {', '.join(wrong)}")
+    environment.check(record, path)
 
 
 def choice(record: Mapping[str, Any], path: Path, name: str, like: Any) -> Any | None:

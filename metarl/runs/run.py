@@ -24,7 +24,7 @@ from typing import Any
 from metarl.errors import NonFiniteError
 from metarl.ops.finite import first_non_finite
 from metarl.ranks import ALONE
-from metarl.runs import checkpoints, failure, recovery, structure, tensor_file
+from metarl.runs import checkpoints, environment, failure, recovery, structure, tensor_file
 from metarl.runs.callbacks import TensorBoard, check_callbacks
 from metarl.runs.lock import Lock
 from metarl.runs.logs import METRICS, Logs
@@ -62,8 +62,7 @@ class Run:
         seed: of every stream.
         device: where it computes: where it trains, and where `load` puts what it loads.
         ranks: the processes that train it; `ALONE` where there is one.
-        checkpoint_minutes: that may pass between two checkpoints, beside the iterations that `loop` counts; may be
-            set, and changes no number. 0: after every iteration; infinite: never by time.
+        checkpoint_minutes: that may pass between two checkpoints, whatever `loop` counts; infinite: never by time.
     """
 
     def __init__(
@@ -154,6 +153,7 @@ class Run:
         check_identity(folder, old, new, config)
         record = {**old, "config": new["config"], "device": device}
         recovered, lock = recovery.resume(folder, old, config)
+        environment.tell(folder, old, new, None if recovered.manifest is None else recovered.manifest.iteration)
         if old != record:
             write_record(folder, record)
         return Run(folder, record, config, device=device, lock=lock, recovered=recovered)

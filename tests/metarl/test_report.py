@@ -301,7 +301,7 @@ def test_the_commit_is_that_of_the_runs_where_it_is_known(
     monkeypatch.setattr(report, "commit", lambda: "fedc")
     subjects = []
     for i, of_run in enumerate(commits):
-        monkeypatch.setattr("metarl.runs.record.commit", lambda known=of_run: known)
+        monkeypatch.setattr("metarl.runs.environment.commit", lambda known=of_run: known)
         subjects.append(Subject(str(i), run(tmp_path / str(i), iterations=1, seed=i), ()))
     assert said.format(__version__) in written(subjects, tmp_path / "page").text
 

@@ -123,7 +123,9 @@ def test_create_writes_what_was_asked(tmp_path: Path) -> None:
     assert record["source"] == {"name": "metarl/Family-v0", "options": {"preset": "maml2017", "arms": 5}}
     assert (record["seed"], record["device"], record["version"]) == (3, "cpu", 1)
     assert record["environment"].pop("commit", None) == commit()  # of a checkout
-    assert set(record["environment"]) == {"python", "torch", "numpy", "gymnasium", "platform", "threads"}
+    assert set(record["environment"]) == {
+        *("python", "torch", "numpy", "gymnasium", "mujoco", "platform", "processor", "threads")
+    }
     assert record["environment"]["torch"] == torch.__version__
 
 
