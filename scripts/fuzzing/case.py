@@ -63,6 +63,7 @@ class Case:
         patience: seconds after which Ctrl-C is sent, where an input asks for time alone; None where there is no
             reason to take long.
         hungry: whether it asks for memory by a number, so that meeting the limit of memory is no fault.
+        call: what is called in place of the command line; a `UserError` of it is a refusal.
     """
 
     words: list[str]
@@ -71,6 +72,7 @@ class Case:
     leaves: tuple[str, ...] = ()
     patience: float | None = None
     hungry: bool = False
+    call: Callable[[], object] | None = None
 
 
 Door = Callable[[Draw, Place], Case]

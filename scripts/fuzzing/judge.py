@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -107,7 +107,7 @@ def _run(case: Case, place: Place) -> tuple[int | None, tuple[str, str], str]:
             contextlib.redirect_stderr(err),
             _watched(case.patience),
         ):
-            code = main(case.words)
+            code = main(case.words) if case.call is None else _called(case.call)
         return code, (out.getvalue(), err.getvalue()), ""
     except BaseException:
         return None, (out.getvalue(), err.getvalue()), traceback.format_exc()
@@ -117,6 +117,20 @@ def _run(case: Case, place: Place) -> tuple[int | None, tuple[str, str], str]:
         for name in set(sys.modules) - modules:
             if not name.startswith(("metarl", "torch", "numpy", "scipy", "sklearn", "matplotlib")):
                 del sys.modules[name]
+
+
+def _called(call: Callable[[], object]) -> int:
+    """The exit code that the command line would give, for what is called from Python."""
+    from metarl.errors import NonFiniteError, UserError
+
+    try:
+        call()
+    except KeyboardInterrupt:
+        return 130
+    except (UserError, NonFiniteError) as error:
+        print(f"metarl: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 3
+    return 0
 
 
 @contextlib.contextmanager

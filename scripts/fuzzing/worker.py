@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import resource
 import shutil
+import subprocess
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -61,6 +63,8 @@ def batch(door: str, seed: int, count: int, room: Path, only: int | None = None)
                 message = receiver.recv()
                 if message[0] == "ended":
                     return
+                if message[0] == "broken":
+                    raise RuntimeError(f"the door {door!r} is broken: {message[1]}")
                 if message[0] == "begins":
                     done, words = message[1], message[2]
                 else:
@@ -101,8 +105,11 @@ def _work(door: str, seed: int, count: int, skip: int, room: Path, sender: Conne
             if index >= skip and only in (None, index):
                 one(case, place)
 
-    each()
-    sender.send(("ended",))
+    try:
+        each()
+        sender.send(("ended",))
+    except BaseException:  # of the door itself
+        sender.send(("broken", traceback.format_exc()))
 
 
 @contextlib.contextmanager
@@ -114,7 +121,10 @@ def scratch(room: Path, name: str, keep: bool = False) -> Iterator[Place]:
         yield Place(folder, room / "kept", room / "MARKER")
     finally:
         if not keep:
-            shutil.rmtree(folder, onerror=_let_me)
+            try:
+                shutil.rmtree(folder, onerror=_let_me)
+            except RecursionError:  # folders in folders
+                subprocess.run(["rm", "-rf", str(folder)], check=True)
 
 
 def _let_me(function: Callable[[str], object], path: str, _: object) -> None:

@@ -107,7 +107,7 @@ def read_file(path: Path) -> bytes:
     if size > MAX_MEMBER_BYTES:
         raise ValueError(f"{size} bytes, at most {MAX_MEMBER_BYTES} are read")
     with path.open("rb") as file:
-        return file.read(MAX_MEMBER_BYTES)
+        return file.read(size)  # no more: Python makes room for as much as is asked for
 
 
 def file_sha256(path: Path) -> str:
