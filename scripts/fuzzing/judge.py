@@ -25,6 +25,8 @@ LONGEST = 20.0  # seconds an input may take
 AGAIN = 3.0  # seconds after Ctrl-C until it is sent once more, for who waits until an iteration ends
 LARGEST = 2 << 30  # bytes of memory it may take
 FAULTS = ("traceback", "code run", "overwritten", "slow", "large", "untidy")
+# What Python says where Ctrl-C comes while it tidies up.
+IGNORED = r"Exception ignored in: .*\nTraceback \(most recent call last\):\n(?:[ ].*\n|\n)*KeyboardInterrupt.*\n"
 OUT_OF_MEMORY = "not enough memory"  # how the command line begins to say that an allocation failed
 
 
@@ -78,7 +80,7 @@ def judge(case: Case, place: Place) -> Verdict:
 
 def _kind(case: Case, code: int | None, said: tuple[str, str], trace: str) -> tuple[str, str]:
     out, err = said
-    err = re.sub(r"Exception ignored in: .*\nTraceback[^\0]*?KeyboardInterrupt: ?\n", "", err)  # Ctrl-C in a destructor
+    err = re.sub(IGNORED, "", err)
     if code is None:
         return ("slow" if trace.endswith("TooSlow\n") else "traceback"), trace
     lines = [line for line in err.splitlines() if not line.startswith("metarl: warning: ")]
