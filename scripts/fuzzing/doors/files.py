@@ -136,7 +136,7 @@ def _picture(draw: Draw) -> bytes:
     try:
         picture.save(out, suffix)
     except (OSError, ValueError, KeyError):
-        picture.convert("L").save(out, "PNG")
+        Image.new("L", picture.size).save(out, "PNG")
     return _damaged(draw, out.getvalue())
 
 
