@@ -26,7 +26,10 @@ AGAIN = 3.0  # seconds after Ctrl-C until it is sent once more, for who waits un
 LARGEST = 2 << 30  # bytes of memory it may take
 FAULTS = ("traceback", "code run", "overwritten", "slow", "large", "untidy")
 # What Python says where Ctrl-C comes while it tidies up.
-IGNORED = r"Exception ignored in: .*\nTraceback \(most recent call last\):\n(?:[ ].*\n|\n)*\S*(?:KeyboardInterrupt|Stopped).*\n"
+IGNORED = (
+    r"Exception ignored in: .*\nTraceback \(most recent call last\):\n"
+    r"(?:[ ].*\n|\n)*\S*(?:KeyboardInterrupt|Stopped).*\n"
+)
 OUT_OF_MEMORY = "not enough memory"  # how the command line begins to say that an allocation failed
 
 
