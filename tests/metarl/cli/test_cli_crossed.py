@@ -1,4 +1,4 @@
-"""Agents, families and data sets that do not go together, and options that do not fit: one line, whatever is crossed."""
+"""Agents, families, data sets and options that do not go together: one line, whatever is crossed."""
 
 import dataclasses
 
