@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -63,8 +64,12 @@ def test_what_a_killed_process_leaves_the_next_writer_clears(tmp_path, name):
     write_atomically(tmp_path / "other", b"more")
     assert leftover.exists()
     with replacing(tmp_path / name) as temporary:
-        write_atomically(tmp_path / name, b"of a second writer")  # which leaves alone what is being written
         temporary.write_bytes(b"of the first")
+        second = threading.Thread(target=write_atomically, args=(tmp_path / name, b"of the second"))
+        second.start()
+        second.join()
+        assert (tmp_path / name).read_bytes() == b"of the second"
+        assert temporary.exists()  # what is being written is left alone
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {name: b"of the first", "other": b"more"}
 
 
