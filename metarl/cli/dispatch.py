@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         says what); 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    with interrupts.raising(), lossy() as stdout:
+    with interrupts.raising(), _quiet_threads(), lossy() as stdout:
         try:
             code = _run(words)
             stdout.flush()
@@ -116,6 +117,22 @@ def _warnings_in_one_line() -> Iterator[None]:
         warnings.showwarning = show
         warnings.filterwarnings("always", category=UserWarning, module=r"metarl\.")
         yield
+
+
+@contextlib.contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Keep a thread that writes (TensorBoard's) from printing what the main thread, which meets it too, says."""
+    shown = threading.excepthook
+
+    def show(told: threading.ExceptHookArgs) -> None:
+        if not (isinstance(told.exc_value, OSError) and told.exc_value.errno in MACHINE):
+            shown(told)
+
+    threading.excepthook = show
+    try:
+        yield
+    finally:
+        threading.excepthook = shown
 
 
 def _usage() -> str:

@@ -16,15 +16,16 @@ function of the metrics. They are called in their order; TensorBoard is the last
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metarl.errors import UserError, shown
+from metarl.errors import UserError, one_line, shown
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -211,22 +212,36 @@ class TensorBoard(Callback):
         numbers = {name: value for name, value in metrics.items() if name != "iteration"}
         if not numbers or self._training is None:
             return
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import
+        with self._told():
+            if self._writer is None:
+                from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-            # Tells TensorBoard to drop what an earlier process logged at or after this step.
-            folder, purge = self._training.folder / "tensorboard", self._training.completed
-            self._writer = SummaryWriter(str(folder), purge_step=purge)
-        for name, value in numbers.items():
-            self._writer.add_scalar(name, float(value), metrics["iteration"])
+                # Tells TensorBoard to drop what an earlier process logged at or after this step.
+                folder, purge = self._training.folder / "tensorboard", self._training.completed
+                self._writer = SummaryWriter(str(folder), purge_step=purge)
+            for name, value in numbers.items():
+                self._writer.add_scalar(name, float(value), metrics["iteration"])
 
     def on_checkpoint(self) -> None:
         """Flush, so that a resumed training finds all that came before."""
-        if self._writer:
-            self._writer.flush()
+        with self._told():
+            if self._writer:
+                self._writer.flush()
 
     def on_end(self) -> None:
         """Close the file."""
-        if self._writer:
-            self._writer.close()
+        writer, self._writer = self._writer, None
+        with self._told():
+            if writer:
+                writer.close()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """A full disk, or the like, as one line; TensorBoard's thread has ended by then."""
+        try:
+            yield
+        except OSError as error:
             self._writer = None
+            folder = self._training.folder if self._training else "."
+            why = error.strerror or one_line(error)
+            raise UserError(f"cannot write {folder}/tensorboard: {why}") from None
