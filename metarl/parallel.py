@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 
 from metarl.errors import UserError
+from metarl.ranks import ALONE, Ranks
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -72,15 +73,36 @@ def has_device(name: str | torch.device) -> bool:
     return True
 
 
-def choose_device(name: str | torch.device) -> str:
+def choose_device(name: str | torch.device, ranks: Ranks = ALONE) -> str:
     """The name of a device that this machine has; of `auto` the first of cuda, mps and cpu.
+
+    Of several processes, each gets a GPU of its own, for `auto` or `cuda`.
 
     Raises:
         UserError: it has no such device.
     """
+    if ranks.size > 1:
+        return _device_of_rank(str(name), ranks)
     if str(name) == "auto":
         return next(each for each in PREFERRED if has_device(each))
     if not has_device(name):
         here = ", ".join(each for each in PREFERRED if has_device(each))
         raise UserError(f"this machine has no device {str(name)!r}; it has {here}, and auto takes the first of these")
     return "cpu" if torch.device(name).type == "cpu" else str(name)  # one name for one device
+
+
+def _device_of_rank(name: str, ranks: Ranks) -> str:
+    """The device of one of several processes."""
+    if name == "auto":
+        name = "cuda" if has_device("cuda") else "cpu"
+    if name not in ("cuda", "cpu"):
+        raise UserError(
+            f"--device is {name}, for {ranks.size} processes; give cpu, or cuda: each takes a GPU of its own"
+        )
+    if name == "cpu":
+        return name
+    own = f"cuda:{ranks.local}"
+    if not has_device(own):
+        raise UserError(f"this machine has no device {own!r} for its process {ranks.local}; start one process a GPU")
+    torch.cuda.set_device(own)
+    return own

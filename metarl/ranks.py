@@ -19,6 +19,8 @@ import functools
 import operator
 import os
 import pickle
+import socket
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from metarl.errors import NonFiniteError, UserError, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.distributed import Store  # type: ignore[attr-defined]  # not named in its __all__
 
 Result = TypeVar("Result")
 JOIN = datetime.timedelta(minutes=5)  # for all ranks to come; torchrun starts them together
@@ -37,6 +40,10 @@ NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # of the environm
 
 class LostRankError(RuntimeError):
     """Another process of the training is gone, so this one cannot go on; what torchrun restarts does."""
+
+
+class DriftError(RuntimeError):
+    """The processes of a training have different states, though all should have taken the same steps."""
 
 
 @dataclass(frozen=True)
@@ -156,14 +163,18 @@ class Ranks:
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""
+        return bool(self.most(int(flag))[0])
+
+    def most(self, *numbers: int) -> list[int]:
+        """The largest of every rank's first number, second number, ..., in one message."""
         if self.size == 1:
-            return flag
+            return list(numbers)
         import torch
 
-        flags = torch.tensor([int(flag)])
+        largest = torch.tensor(numbers)
         with self._peers() as distributed:
-            distributed.all_reduce(flags, distributed.ReduceOp.MAX)
-        return bool(flags)
+            distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+        return [int(number) for number in largest]
 
     def together(self, function: Callable[[], Result], *, tasks: int | None = None, own: slice | None = None) -> Result:
         """What the function gives on this rank; where it raises on any rank, all raise the same error.
@@ -244,7 +255,8 @@ class Ranks:
             yield distributed
         except (RuntimeError, distributed.DistError) as error:
             raise LostRankError(
-                f"rank {self.rank} of {self.size} lost another process of this training ({one_line(error)})"
+                f"rank {self.rank} of {self.size} lost another process of this training, which stopped: torchrun "
+                "--max-restarts N goes on from the last checkpoint, and so does --resume"
             ) from error
 
 
@@ -287,13 +299,38 @@ def _join(size: int) -> None:
 
     try:
         store, rank, _ = next(rendezvous("env://", timeout=JOIN))
-    except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"the {size} processes of this training did not all come ({one_line(error)}): {_LAUNCH}"
-        ) from None
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            store = _fresh(store, rank)
+    except (RuntimeError, ValueError, TimeoutError) as error:
+        raise UserError(f"not all {size} processes of this training came ({one_line(error)}): {_LAUNCH}") from None
     store.set_timeout(TIMEOUT)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+
+
+def _fresh(agents: Store, rank: int) -> Store:
+    """A store of these processes alone, on rank 0, whose port the others read in the store of torchrun's agent.
+
+    The agent's own stays when it starts processes again, with the addresses in it of those that are gone: torch 2.13
+    would wait for them. A port that nobody listens at is such an address, and is read again.
+    """
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # not named in its __all__
+
+    host, where = os.environ["MASTER_ADDR"], "metarl/port"
+    if rank == 0:
+        mine = TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=JOIN)
+        agents.set(where, str(mine.port))
+        return mine
+    latest = time.monotonic() + JOIN.total_seconds()
+    while True:
+        port = int(agents.get(where))
+        try:
+            socket.create_connection((host, port), timeout=JOIN.total_seconds()).close()
+            return TCPStore(host, port, is_master=False, timeout=JOIN)
+        except ConnectionRefusedError:
+            if time.monotonic() > latest:
+                raise TimeoutError("rank 0 has not come") from None
+            time.sleep(0.05)
 
 
 def _portable(error: Exception) -> Exception:

@@ -17,8 +17,10 @@ from typing import Any
 
 from metarl import interrupts
 from metarl.allocator import keep_freed_memory, refusals_in_one_line
+from metarl.cli.processes import complain_once, quiet, ranks_of
 from metarl.cli.terminal import complain, say
 from metarl.errors import MACHINE, NonFiniteError, UserError, of_machine, one_line, unknown
+from metarl.ranks import DriftError, LostRankError, Ranks
 from metarl.streams import lossy
 from metarl.version import __version__
 
@@ -82,13 +84,17 @@ def _run(words: Sequence[str]) -> int:
         if words[0] not in COMMANDS:
             raise unknown("command", words[0], COMMANDS)
         keep_freed_memory()
-        with _warnings_in_one_line(), refusals_in_one_line():
+        ranks = ranks_of(words[0])
+        with quiet(ranks), _warnings_in_one_line(ranks), refusals_in_one_line():
             return _command(words[0])(words[1:])
     except SystemExit as done:  # tyro has printed its help
         return int(done.code or 0)
     except (UserError, NonFiniteError) as error:
-        complain(str(error))
+        complain_once(error)
         return 2 if isinstance(error, UserError) else 3
+    except (LostRankError, DriftError) as error:
+        complain(str(error))
+        return 1
     except OSError as error:
         if error.errno not in MACHINE:
             raise
@@ -103,14 +109,15 @@ def _command(name: str) -> Callable[[Sequence[str]], int]:
 
 
 @contextlib.contextmanager
-def _warnings_in_one_line() -> Iterator[None]:
-    """Show each warning of ours as it comes, in one line; those of others as ever."""
+def _warnings_in_one_line(ranks: Ranks) -> Iterator[None]:
+    """Show each warning of ours as it comes, in one line, of rank 0 alone; those of others as ever."""
     with warnings.catch_warnings():
         shown = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
             if category.__module__.startswith("metarl."):
-                complain(f"warning: {message}")
+                if ranks.leads:
+                    complain(f"warning: {message}")
             else:
                 shown(message, category, *where, **more)
 

@@ -14,6 +14,7 @@ from metarl.cli.terminal import say
 from metarl.errors import UserError, unknown
 from metarl.learning.brought import Kind, check_brought
 from metarl.plugins import plugins
+from metarl.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from metarl.evaluation.curve import AdaptationCurve
@@ -72,15 +73,15 @@ def source_flag(kind: Kind | None) -> str:
     return {"family": "--family ID", "dataset": "--dataset NAME", None: "--family ID (or --dataset NAME)"}[kind]
 
 
-def chosen_device(name: str) -> str:
-    """The device that --device names; which one `auto` has taken is said.
+def chosen_device(name: str, ranks: Ranks = ALONE) -> str:
+    """The device that --device names, for one of these processes; which one `auto` has taken is said.
 
     Raises:
         UserError: this machine has no such device.
     """
     from metarl.parallel import choose_device  # loads torch
 
-    device = choose_device(name)
+    device = choose_device(name, ranks)
     if name == "auto":
         say(f"--device auto: {device}")
     return device

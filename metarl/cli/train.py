@@ -17,8 +17,10 @@ from metarl.errors import UserError
 from metarl.interrupts import Stopped, signal_of
 from metarl.learning.brought import blame
 from metarl.learning.footprint import check_training
+from metarl.learning.sharing import check_shares
 from metarl.naming import resolve
 from metarl.plugins import plugins
+from metarl.ranks import ALONE, Ranks, present
 
 
 def train(words: Sequence[str]) -> int:
@@ -28,22 +30,34 @@ def train(words: Sequence[str]) -> int:
         say(f"AGENT is one of {names}, or a learner of your own as module or module:Name.")
         say("With AGENT and --family or --dataset given, --help shows their options too.\n")
         parse("metarl train AGENT", ["--help"], Group("command", TrainOptions))
+    ranks = present()
+    training = ranks.together(lambda: _understood(words, ranks))
+    if training.options.seeds:
+        return train_seeds(training)
+    code = train_one(training, ranks)
+    ranks.leave()
+    return code
+
+
+def _understood(words: Sequence[str], ranks: Ranks) -> Training:
+    """What the words ask these processes for."""
     training = understood(words)
     if not training.options.seeds and "--seeds" in (*training.words.typed, *training.words.file):
         raise UserError("--seeds names no seed: give at least one, such as --seeds 0 1 2")
-    if training.options.seeds:
-        return train_seeds(training)
-    return train_one(training)
+    if training.options.seeds and ranks.size > 1:
+        raise UserError("--seeds trains each seed in a process of its own: give one --seed with torchrun")
+    check_shares(training.name, training.learner, training.config, ranks)
+    return training
 
 
-def train_one(training: Training) -> int:
+def train_one(training: Training, ranks: Ranks = ALONE) -> int:
     """Train one seed.
 
     Raises:
         Stopped: a signal; it says how to go on.
     """
     try:
-        return _train_one(training)
+        return _train_one(training, ranks)
     except KeyboardInterrupt as stopped:
         from metarl.runs.record import CONFIG
 
@@ -53,15 +67,16 @@ def train_one(training: Training) -> int:
         raise Stopped(f"interrupted{_after(stopped)}; {how}", signal_of(stopped)) from None
 
 
-def _train_one(training: Training) -> int:
+def _train_one(training: Training, ranks: Ranks) -> int:
+    from metarl.runs import joint
     from metarl.runs.environment import as_begun
-    from metarl.runs.run import Run
 
     name, learner, options, config, source, _, note = training
-    device, callbacks = chosen_device(options.device), _callbacks(options)
-    check_training(config, source, device)
-    begin = Run.resume if options.resume else Run.create
-    run = begin(options.out, learner=name, config=config, source=source, seed=options.seed, device=device)
+    device = ranks.together(lambda: chosen_device(options.device, ranks))
+    callbacks = ranks.together(lambda: _callbacks(options) if ranks.leads else [])
+    ranks.together(lambda: check_training(config, source, device))
+    of = {"learner": name, "config": config, "source": source, "seed": options.seed, "device": device}
+    run = joint.begin(ranks, options.out, **of, resume=options.resume)
     run.checkpoint_minutes = options.checkpoint_minutes
     if (root := getattr(source, "data_root", None)) is not None:
         run.remember("data_root", str(root.resolve()))  # a hint for `evaluate`, no part of the source's identity

@@ -18,11 +18,13 @@ from metarl.learning import presets
 from metarl.learning.contract import Source
 from metarl.learning.footprint import check_training
 from metarl.learning.settings import LARGEST, check_whole_numbers
+from metarl.learning.sharing import check_shares
 from metarl.parallel import choose_device
+from metarl.ranks import present
+from metarl.runs import joint
 from metarl.runs.environment import as_begun
 from metarl.runs.loop import CHECKPOINT_MINUTES
 from metarl.runs.record import check_readable
-from metarl.runs.run import Run
 from metarl.tasks import TaskFamily
 
 
@@ -70,11 +72,13 @@ def train(
     modules = _modules(learner, options)
     options = {name: value for name, value in options.items() if name not in modules}
     config = _config(agent, learner, source, preset, options)
-    device = choose_device(device)
+    ranks = present()
+    check_shares(agent, learner, config, ranks)
+    device = ranks.together(lambda: choose_device(device, ranks))
     if not modules:  # what a module of one's own needs is not known
         check_training(config, source, device)
-    begin = Run.resume if resume else Run.create
-    run = begin(out, learner=agent, config=config, source=source, seed=seed, device=device)
+    of = {"learner": agent, "config": config, "source": source, "seed": seed, "device": device}
+    run = joint.begin(ranks, out, **of, resume=resume)
     run.checkpoint_minutes = checkpoint_minutes
     try:
         run.attach(callbacks, lambda now: learner.load(now, source, **modules))

@@ -83,6 +83,7 @@ class MetaBatch:
         data = _episodes(self.experience, rows)
         parts = self.split.gather(data) if error.tasks else [data]
         error.data |= {name: torch.cat([part[name] for part in parts]) for name in data}
+        error.everywhere = self.split.ranks.size > 1  # sums are everybody's
         return finite.blame(error, tasks, error.tasks)
 
     def metrics(self) -> dict[str, float]:

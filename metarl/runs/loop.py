@@ -12,7 +12,9 @@ from typing import Any, Protocol
 from metarl.errors import NonFiniteError, UserError, shown
 from metarl.interrupts import Deferred, Stopped
 from metarl.ops.finite import check_numbers
+from metarl.ranks import Ranks
 from metarl.runs.callbacks import Training, Watchers
+from metarl.runs.drift import check_alike
 from metarl.runs.environment import as_begun
 from metarl.runs.progress import Display
 
@@ -45,6 +47,7 @@ class Recorder(Protocol):
     config: Any
     source: dict[str, Any]
     seed: int
+    ranks: Ranks
     checkpoint_minutes: float
 
     @property
@@ -104,7 +107,9 @@ class Loop:
         self._watchers = Watchers(callbacks)
         self._completed = self._running = run.completed
         self._logged: tuple[Mapping[str, float], Mapping[str, float]] | None = None  # in the present iteration
-        self._display = Display(total, self._completed)
+        self._ranks = run.ranks
+        self._signum = 0  # that asked any process of the training to end, as all know it; 0 while none did
+        self._display = Display(total, self._completed, quiet=not self._ranks.leads)
         self._asked = Deferred(self._say_stopping)
         self._as_begun = as_begun(run.record)
         self._saved_at = self._began = time.monotonic()
@@ -118,11 +123,7 @@ class Loop:
 
     def __iter__(self) -> Iterator[int]:
         run = self._run
-        self._watchers.start(
-            Training(
-                run.folder, run.learner, run.config, run.source, run.seed, self._completed, self._total, self._agent
-            )
-        )
+        self._agreed(self._start)
         stopper, self._saved_at = "", time.monotonic()
         while True:
             if (signum := self._told_to_stop()) is not None:
@@ -133,9 +134,9 @@ class Loop:
             self._running, self._logged, self._began = self._completed, None, time.monotonic()
             yield self._completed
             self._completed += 1
-            stopper = self._tell()
+            stopper, due = self._agreed(self._tell)
             self._display.advance(self._completed)
-            if self._is_due():
+            if due:
                 self._save()
         if stopper:
             self._display.say(f"stopped by {stopper} after {self._completed} of {self._total} iterations")
@@ -143,7 +144,30 @@ class Loop:
 
     def _told_to_stop(self) -> int | None:
         """The signal that asked this training to end, if one did; asked once before each iteration and at the end."""
-        return self._asked.signum
+        return self._asked.signum if self._ranks.size == 1 else self._signum or None
+
+    def _agreed(self, step: Callable[[], str]) -> tuple[str, bool]:
+        """Who stops the training, by what rank 0 does between iterations, and whether a checkpoint is due.
+
+        What it raises there, all raise. A signal to any process is one to all of them.
+        """
+        stopper, error = "", None
+        if self._ranks.leads:
+            try:
+                stopper = step()
+            except Exception as raised:
+                error = raised
+        mine = (error is not None, stopper != "", self._ranks.leads and self._is_due(), self._asked.signum or 0)
+        failed, stops, due, self._signum = self._ranks.most(*map(int, mine))
+        if failed:
+            self._ranks.agree(error)
+        return stopper or ("rank 0" if stops else ""), bool(due)
+
+    def _start(self) -> str:
+        """Tell the callbacks that the training begins."""
+        of, done, total = self._run, self._completed, self._total
+        self._watchers.start(Training(of.folder, of.learner, of.config, of.source, of.seed, done, total, self._agent))
+        return ""
 
     def _is_due(self) -> bool:
         """Whether a checkpoint is, by the count of iterations or by time; no number depends on it."""
@@ -194,7 +218,7 @@ class Loop:
         except BaseException as error:
             if self._logged is not None:
                 self._run.log(iteration, metrics, timings)
-            self._save()
+            self._write()
             error.add_note(f"{self._run.folder} can be resumed after {self._completed} iterations")
             raise
         if self._logged is not None or added:
@@ -207,9 +231,15 @@ class Loop:
 
     def _save(self) -> None:
         if self._run.saved != self._completed:
+            check_alike(self._ranks, self._state(), self._completed)
+            self._ranks.together(self._write)
+        self._saved_at = time.monotonic()
+
+    def _write(self) -> None:
+        """Write a checkpoint, unless there is one of this iteration."""
+        if self._run.saved != self._completed:
             self._watchers.checkpoint()
             self._run.checkpoint(self._completed, self._state())
-        self._saved_at = time.monotonic()
 
     def _say_stopping(self, signum: int) -> None:
         again = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name

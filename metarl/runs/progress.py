@@ -20,9 +20,9 @@ PLAIN_SECONDS = 60.0  # between two lines of progress where there is no terminal
 class Display:
     """A progress bar on a terminal; elsewhere a plain line now and then."""
 
-    def __init__(self, total: int, completed: int) -> None:
+    def __init__(self, total: int, completed: int, *, quiet: bool = False) -> None:
         stderr: Any = Lossy(sys.stderr)  # a terminal that is gone ends no training
-        self._console = Console(file=stderr, stderr=True)
+        self._console = Console(file=stderr, stderr=True, quiet=quiet)
         self._total = total
         self._first = completed
         self._shown: dict[str, float] = {}
@@ -33,7 +33,7 @@ class Display:
     def start(self) -> None:
         """Begin to show."""
         self._began = self._printed = time.monotonic()
-        if not self._console.is_terminal:
+        if self._console.quiet or not self._console.is_terminal:
             return
         self._progress = Progress(
             MofNCompleteColumn(),

@@ -19,11 +19,11 @@ import copy
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from metarl.errors import NonFiniteError
 from metarl.ops.finite import first_non_finite
-from metarl.ranks import ALONE
+from metarl.ranks import ALONE, Ranks
 from metarl.runs import checkpoints, environment, failure, recovery, structure, tensor_file
 from metarl.runs.callbacks import TensorBoard, check_callbacks
 from metarl.runs.lock import Lock
@@ -81,7 +81,7 @@ class Run:
         self.source: dict[str, Any] = record["source"]
         self.seed: int = record["seed"]
         self.device = device
-        self.ranks = ALONE
+        self.ranks: Ranks = ALONE
         self.checkpoint_minutes = CHECKPOINT_MINUTES
         self._record = record
         self._lock = lock
@@ -95,10 +95,10 @@ class Run:
         self._load: Callable[[Run], Any] | None = None
         self._snapshot: tuple[int, Any] | None = None  # what `restore` gives in place of the last checkpoint
 
-    @staticmethod
+    @classmethod
     def create(
-        folder: str | Path, *, learner: str, config: Any, source: NamedSource, seed: int, device: str = "cpu"
-    ) -> Run:
+        cls, folder: str | Path, *, learner: str, config: Any, source: NamedSource, seed: int, device: str = "cpu"
+    ) -> Self:
         """A new run in an empty or absent folder.
 
         Raises:
@@ -106,7 +106,7 @@ class Run:
         """
         folder = Path(folder)
         record = new_record(learner, config, source, seed, device)
-        return Run(folder, record, config, device=device, lock=begin(folder, record))
+        return cls(folder, record, config, device=device, lock=begin(folder, record))
 
     @staticmethod
     def open(folder: str | Path, config_class: type | None = None, device: str = "cpu") -> Run:
@@ -127,10 +127,10 @@ class Run:
             config = build(config_class, config, f"config of {folder / CONFIG}")
         return Run(folder, record, config, device=device)
 
-    @staticmethod
+    @classmethod
     def resume(
-        folder: str | Path, *, learner: str, config: Any, source: NamedSource, seed: int, device: str = "cpu"
-    ) -> Run:
+        cls, folder: str | Path, *, learner: str, config: Any, source: NamedSource, seed: int, device: str = "cpu"
+    ) -> Self:
         """Continue a run from its last checkpoint, or from the start if it was stopped before the first.
 
         The learner, the source, the seed and the config must be those of the run, except that
@@ -146,7 +146,7 @@ class Run:
         """
         folder = Path(folder)
         if folder.is_dir() and is_fresh(folder):
-            return Run.create(folder, learner=learner, config=config, source=source, seed=seed, device=device)
+            return cls.create(folder, learner=learner, config=config, source=source, seed=seed, device=device)
         old, new = read_record(folder), new_record(learner, config, source, seed, device)
         if old["learner"] == learner:
             old["config"] = as_of_today(type(config), old["config"])
@@ -156,7 +156,7 @@ class Run:
         environment.tell(folder, old, new, None if recovered.manifest is None else recovered.manifest.iteration)
         if old != record:
             write_record(folder, record)
-        return Run(folder, record, config, device=device, lock=lock, recovered=recovered)
+        return cls(folder, record, config, device=device, lock=lock, recovered=recovered)
 
     @property
     def record(self) -> dict[str, Any]:
