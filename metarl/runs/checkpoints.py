@@ -11,6 +11,7 @@ code is refused.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -125,9 +126,11 @@ def save(
     digest = hashlib.sha256(data).hexdigest()
     # Named by content too, so that writing an iteration twice never touches the file in use.
     manifest = Manifest(f"{iteration:08d}-{digest[:16]}.pt", digest, iteration, metrics[0], timings_bytes)
-    if not folder.is_dir():
-        folder.mkdir()
+    try:
+        folder.mkdir(exist_ok=True)
         sync(folder.parent)
+    except OSError as error:
+        raise UserError(f"cannot write into {folder}: {error.strerror}") from None
     write_atomically(folder / manifest.file, data)
     point(folder, manifest)
     tidy(folder, {manifest.file, before})
@@ -251,7 +254,8 @@ def tidy(folder: Path, keep: Collection[str | None]) -> None:
     """Remove the checkpoints other than those to keep, and what a killed process left half-written."""
     for path in folder.glob("*"):
         if path.name.endswith(TEMPORARY) or (NAME.fullmatch(path.name) and path.name not in keep):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a folder of that name, say
+                path.unlink()
 
 
 REMEDY = "restore the run folder from a copy, or train again into another folder"

@@ -116,20 +116,26 @@ def _row(text: bytes, i: int) -> dict[str, float]:
 
 
 def size(path: Path) -> int:
-    """Bytes of a log, 0 where there is none."""
-    return path.stat().st_size if path.exists() else 0
+    """Bytes of a log, 0 where there is none.
+
+    Raises:
+        UserError: something else lies in its place.
+    """
+    if not os.path.lexists(path):
+        return 0
+    if not path.is_file():
+        raise UserError(f"{path} is damaged: it is no regular file")
+    return path.stat().st_size
 
 
 def digest(path: Path, length: int | None = None) -> tuple[int, str]:
     """Bytes and SHA-256 of a log, or of its first `length` bytes, of which there may be fewer."""
-    if not path.exists():
-        return 0, hashlib.sha256().hexdigest()
-    seen, left = hashlib.sha256(), size(path) if length is None else length
-    read = 0
-    with path.open("rb") as file:
-        while data := file.read(min(left - read, 1 << 20)):
-            seen.update(data)
-            read += len(data)
+    seen, read, left = hashlib.sha256(), 0, size(path)
+    if left:
+        with path.open("rb") as file:
+            while data := file.read(min((left if length is None else length) - read, 1 << 20)):
+                seen.update(data)
+                read += len(data)
     return read, seen.hexdigest()
 
 
@@ -149,8 +155,8 @@ def last_iteration(path: Path) -> int:
 
 
 def _rows(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
-    """Each line of a log with what it says; None where it is not whole."""
-    if not path.exists():
+    """Each line of a log with what it says; None where it is not whole, and nothing after one that is too long."""
+    if not size(path):
         return
     with path.open("rb") as file:
         while raw := file.readline(LONGEST_LINE):
@@ -160,6 +166,8 @@ def _rows(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
                 row = None
             whole = raw.endswith(b"\n") and isinstance(row, dict) and type(row.get("iteration")) is int
             yield raw, row if whole else None
+            if not raw.endswith(b"\n"):
+                return
 
 
 def cut(path: Path, length: int) -> None:

@@ -7,7 +7,9 @@ else. A checkpoint that is whole but not this run's is refused.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -98,7 +100,8 @@ def _rewind(folder: Path, recovered: Recovered) -> None:
         checkpoints.point(place, recovered.manifest)
     checkpoints.tidy(place, checkpoints.names(place))
     for leftover in unfinished(folder / CONFIG):
-        leftover.unlink()
+        with contextlib.suppress(OSError):  # a folder of that name, say
+            leftover.unlink()
     logs.cut(folder / METRICS, recovered.manifest.metrics_bytes if recovered.manifest else 0)
     logs.cut(folder / TIMINGS, recovered.timings_bytes)
 
@@ -128,6 +131,8 @@ def _judged(
     folder: Path, record: Mapping[str, Any], config: Any, seen: Manifest | None, damage: str, *, to_resume: bool
 ) -> Recovered:
     place = folder / "checkpoints"
+    if os.path.lexists(place) and not place.is_dir():
+        raise UserError(f"{place} is no folder; {REMEDY}")
     files, problems = checkpoints.names(place), [damage] * bool(damage)
     if seen is not None:
         files = [seen.file, *(file for file in files if file != seen.file)]
@@ -214,6 +219,7 @@ def _logs_of(folder: Path, checkpoint: Checkpoint, manifest: Manifest | None) ->
 
 def _check_start(folder: Path, record: Mapping[str, Any]) -> None:
     """Raise UserError where a run has come so far that there was a checkpoint: what it logged is not to be lost."""
-    every, last = record["config"].get("checkpoint_every"), logs.last_iteration(folder / METRICS)
+    every = record["config"].get("checkpoint_every")
+    last = max(logs.last_iteration(folder / name) for name in (METRICS, TIMINGS))
     if isinstance(every, int) and last >= every:
         raise UserError(f"{folder} has logged {last + 1} iterations, but its checkpoints are missing; {REMEDY}")

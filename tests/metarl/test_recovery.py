@@ -1,5 +1,6 @@
 """What a run goes on from after its files were deleted or damaged; and what it does not take for its own."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from metarl.runs.run import Run
 
 LONG = Config(iterations=9, checkpoint_every=2)
 FILES = ["config.json", "metrics.jsonl", "timings.jsonl", "checkpoints/latest.json", "last", "before", "checkpoints"]
-DAMAGES = ["delete", "empty", "cut", "flip", "garbage", "append", "torn"]
+DAMAGES = ["delete", "empty", "cut", "flip", "garbage", "append", "torn", "folder", "pipe", "loop", "file"]
 
 
 class CrashError(Exception):
@@ -69,10 +70,16 @@ def file_named(folder, name):
 
 def damage(path, how, where):
     """Damage a file, or a folder's files by removing them; `where` in [0, 1) says the place."""
+    if not path.exists():
+        return
     if path.is_dir():
         shutil.rmtree(path)
+        if how == "file":
+            path.write_bytes(b"a file")
         return
-    if not path.exists():
+    if how in ("folder", "pipe", "loop"):
+        path.unlink()
+        {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "loop": lambda: path.symlink_to(path.name)}[how]()
         return
     data = path.read_bytes()
     at = int(where * len(data))
@@ -84,13 +91,14 @@ def damage(path, how, where):
         "cut": data[:at],
         "flip": data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] if data else data,
         "garbage": data[:at] + b"\n\x00\xff}{" + data[at:],
+        "file": b"{}",
         "append": data + b'{"iteration": 7, "loss": ',
         "torn": data[:at] + b"\x00" * (len(data) - at),
     }[how]
     path.write_bytes(changed)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(
         st.sampled_from(FILES), st.tuples(st.sampled_from(DAMAGES), st.floats(0, 1, exclude_max=True)), min_size=1
@@ -104,6 +112,9 @@ def test_whatever_is_lost_a_run_ends_as_uninterrupted_or_nothing_is_touched(cras
         # A digit that the disk has changed in config.json is a run of another kind: that is refused field by field.
         damage(paths[name], "cut" if name == "config.json" and how in ("flip", "torn", "append") else how, where)
     before = contents(folder)
+    with contextlib.suppress(UserError):
+        Run.open(folder, Config).restore()
+    assert contents(folder) == before
     try:
         resumed, line = ends_as_uninterrupted(folder, crashed), ""
     except UserError as error:
