@@ -95,7 +95,9 @@ def check_plain(document: Any, *, finite: bool = True) -> None:
         ValueError: it is too deep, or holds a number or a text that cannot be used.
     """
     level = [document]
-    for _ in range(DEEPEST + 1):
+    for depth in range(DEEPEST + 1):
+        if depth == DEEPEST and any(isinstance(value, dict | list) for value in level):
+            raise ValueError(_TOO_DEEP)
         below: list[Any] = []
         for value in level:
             if isinstance(value, dict):
@@ -106,10 +108,7 @@ def check_plain(document: Any, *, finite: bool = True) -> None:
                 below.extend(value)
             else:
                 _check_leaf(value, finite)
-        if not below:
-            return
         level = below
-    raise ValueError(_TOO_DEEP)
 
 
 def _check_leaf(value: Any, finite: bool) -> None:

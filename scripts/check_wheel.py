@@ -121,7 +121,7 @@ def check_names(sdist: Path, wheel: Path) -> None:
     sources = [member.name.partition("/")[2] for member in members if member.isfile()]
     in_tree = {name.replace("metarl/", "", 1) if name.split("/")[1] in LINKED else name for name in expected}
     assert in_tree <= set(sources), f"missing in the sdist: {in_tree - set(sources)}"
-    assert "LICENSE" in sources, "no LICENSE in the sdist"
+    assert {"LICENSE", "SECURITY.md"} <= set(sources), "no LICENSE or no SECURITY.md in the sdist"
     assert not any(member.issym() or member.islnk() for member in members), "the sdist holds links"
     doubled = [name for name in sources if name.split("/")[0] == "metarl" and name.split("/")[1] in LINKED]
     assert not doubled, f"the sdist holds files behind the symlinks: {doubled}"

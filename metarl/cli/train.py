@@ -98,7 +98,8 @@ def _train_one(training: Training, ranks: Ranks) -> int:
         ) is None:
             raise
         raise UserError(f"{culprit}: {blame(error)}; metarl train --resume {shlex.quote(str(options.out))}") from error
-    say(f"trained {name} into {options.out}; measure it with: metarl evaluate {shlex.quote(str(options.out))}")
+    trust = " --trust" if registry.foreign_code(run.record) else ""
+    say(f"trained {name} into {options.out}; measure it with: metarl evaluate {shlex.quote(str(options.out))}{trust}")
     return 0
 
 

@@ -53,6 +53,7 @@ class Table:
     def __post_init__(self) -> None:
         if any(len(row) != len(self.head) for row in self.rows):
             raise ValueError(f"every row needs {len(self.head)} cells")
+        object.__setattr__(self, "title", "\n".join(map(clean, self.title.splitlines())))
         object.__setattr__(self, "head", tuple(map(clean, self.head)))
         object.__setattr__(self, "rows", tuple(tuple(map(clean, row)) for row in self.rows))
         object.__setattr__(self, "notes", tuple(map(clean, self.notes)))
@@ -111,7 +112,7 @@ class Fitted:
         from rich.text import Text
 
         if self.table.title:
-            yield Text("\n".join(map(clean, self.table.title.splitlines())))
+            yield Text(self.table.title)
         for i, columns in enumerate(self._blocks(options.max_width)):
             if i:
                 yield Text("")

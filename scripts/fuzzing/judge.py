@@ -120,7 +120,7 @@ def _run(case: Case, place: Place) -> tuple[int | None, tuple[str, str], str]:
         os.chdir(here)
         sys.path[:] = path
         for name in set(sys.modules) - modules:
-            if not name.startswith(("metarl", "torch", "numpy", "scipy", "sklearn", "matplotlib")):
+            if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(place.folder)):
                 del sys.modules[name]
 
 

@@ -44,11 +44,14 @@ def checkpoints(draw: Draw, place: Place) -> Case:
 
 
 def put(file: Path, data: bytes) -> None:
-    """Put a checkpoint in the place of another, and have the manifest vouch for it."""
+    """Put a checkpoint in the place of another, and have its name and the manifest vouch for it."""
+    file.unlink()
+    digest = hashlib.sha256(data).hexdigest()
+    file = file.with_name(f"{file.name.partition('-')[0]}-{digest[:16]}.pt")
     file.write_bytes(data)
     manifest = file.with_name("latest.json")
     record = json.loads(manifest.read_bytes())
-    manifest.write_text(json.dumps({**record, "sha256": hashlib.sha256(data).hexdigest()}))
+    manifest.write_text(json.dumps({**record, "file": file.name, "sha256": digest}))
 
 
 def loaded(file: Path) -> Any:
