@@ -19,6 +19,7 @@ from metarl.reporting.table import clean
 LINE = 30  # letters of a name on one line
 SHORTEST = 6  # letters of a line that is not broken further
 LONGEST = 90  # letters of a name that are drawn; of longer ones the middle is left out
+LONGEST_LINE = 600  # letters of a title that are drawn, in the same way
 FEW = 3  # entries of a legend that stand below a plot, where more stand beside it
 MARGIN = 0.12  # inches
 
@@ -30,10 +31,10 @@ def readable(names: Sequence[str], line: int = LINE) -> list[str]:
     return [_wrapped(name + rank, line) for name, rank in zip(short, ranks, strict=True)]
 
 
-def _shortened(name: str) -> str:
-    if len(name) <= LONGEST:
+def _shortened(name: str, most: int = LONGEST) -> str:
+    if len(name) <= most:
         return name or "–"
-    return f"{name[: LONGEST * 2 // 3]}…{name[-LONGEST // 3 + 1 :]}"
+    return f"{name[: most * 2 // 3]}…{name[-most // 3 + 1 :]}"
 
 
 def _wrapped(text: str, line: int) -> str:
@@ -42,7 +43,7 @@ def _wrapped(text: str, line: int) -> str:
 
 def fit(figure: Figure, text: Text, bound: float) -> float:
     """Break a text into lines of at most so many inches; the height of them all."""
-    parts = [clean(part) for part in text.get_text().splitlines()]
+    parts = [_shortened(clean(part), LONGEST_LINE) for part in text.get_text().splitlines()]
     text.set_text("\n".join(parts))
     width, height = _length_and_height(figure, text)
     line = max(map(len, parts), default=0)
