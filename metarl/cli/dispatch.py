@@ -17,7 +17,7 @@ from typing import Any
 
 from metarl import interrupts
 from metarl.allocator import keep_freed_memory, refusals_in_one_line
-from metarl.cli.processes import complain_once, quiet, ranks_of
+from metarl.cli.processes import complain_of_stop, complain_once, quiet, ranks_of
 from metarl.cli.terminal import complain, say
 from metarl.errors import MACHINE, NonFiniteError, UserError, of_machine, one_line, unknown
 from metarl.ranks import DriftError, LostRankError, Ranks
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return code or 1
         except KeyboardInterrupt as stopped:
             with interrupts.ignoring():
-                complain(str(stopped) or "interrupted")
+                complain_of_stop(str(stopped) or "interrupted")
             return interrupts.exit_code(stopped)
 
 

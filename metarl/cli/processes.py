@@ -42,10 +42,21 @@ def quiet(ranks: Ranks) -> Iterator[None]:
         yield
 
 
+def complain_of_stop(text: str) -> None:
+    """Print that a signal ended the command: all processes of torchrun stop together, and rank 0 says it."""
+    if _rank() == "0":
+        complain(text)
+
+
 def complain_once(error: UserError | NonFiniteError) -> None:
     """Print an error in one line: rank 0 one that every process has, each its own otherwise."""
-    rank = os.environ.get("RANK", "0") if os.environ.get("WORLD_SIZE", "1") != "1" else "0"
+    rank = _rank()
     if rank == "0":
         complain(str(error))
     elif not error.everywhere:
         complain(f"rank {rank}: {error}")
+
+
+def _rank() -> str:
+    """As torchrun says it, be it what it may; 0 where there is one process."""
+    return os.environ.get("RANK", "0") if os.environ.get("WORLD_SIZE", "1") != "1" else "0"

@@ -2,9 +2,17 @@
 
 import json
 
+import pytest
 import rank_runs
 import torch
 from worlds import world
+
+from metarl import parallel
+from metarl.agents import maml_trpo, ppo_scratch
+from metarl.errors import UserError
+from metarl.learning.sharing import check_shares
+from metarl.parallel import choose_device
+from metarl.ranks import ALONE, Ranks
 
 
 def test_ranks_stop_resume_and_end_together_and_rank_0_alone_writes(tmp_path):
@@ -43,3 +51,25 @@ def test_another_number_of_ranks_is_said(tmp_path):
     assert size == 1
     assert len(said) == 1
     assert "was trained by 2 processes and goes on with 1" in said[0]
+
+
+def test_who_cannot_share_is_refused_in_one_line():
+    check_shares("ppo-scratch", ppo_scratch, ppo_scratch.Config(), ALONE)
+    with pytest.raises(UserError, match="ppo-scratch trains in one process, and torchrun started 2"):
+        check_shares("ppo-scratch", ppo_scratch, ppo_scratch.Config(), Ranks(0, 2))
+    check_shares("maml-trpo", maml_trpo, maml_trpo.Config(tasks=2), Ranks(1, 2))
+    with pytest.raises(UserError, match="--tasks is 2, and torchrun started 3 processes"):
+        check_shares("maml-trpo", maml_trpo, maml_trpo.Config(tasks=2), Ranks(1, 3))
+
+
+def test_each_process_takes_a_gpu_of_its_own(monkeypatch):
+    """On a machine of two GPUs, as far as anything here can tell."""
+    taken = []
+    monkeypatch.setattr(parallel, "has_device", lambda name: str(name) in ("cpu", "cuda", "cuda:0", "cuda:1"))
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    assert [choose_device(name, Ranks(3, 4, 1)) for name in ("cuda", "auto", "cpu")] == ["cuda:1", "cuda:1", "cpu"]
+    assert taken == ["cuda:1", "cuda:1"]
+    with pytest.raises(UserError, match="no device 'cuda:2' for its process 2"):
+        choose_device("cuda", Ranks(2, 3, 2))
+    with pytest.raises(UserError, match="--device is cuda:0, for 2 processes"):
+        choose_device("cuda:0", Ranks(0, 2))
