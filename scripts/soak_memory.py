@@ -2,15 +2,17 @@
 
     python scripts/soak_memory.py --runs /tmp/soak --json results/soak/memory.json
 
-Each run is a process that trains through the command line and is looked at every 50 iterations. A process more measures
-a trained agent again and again, on other tasks each time, as an evaluation of many tasks in chunks does. After the
-first 500 iterations resident memory must grow by less than 2 %, and the number of open files and of threads may not
-change. What is done stays in --runs, so that a soak that was stopped goes on. Exit 1 if anything grew.
+Each run is a process that trains through the command line and is looked at every 50 iterations; one shows its progress
+on a terminal. Two more measure a trained agent again and again, on other tasks each time, as an evaluation of many
+tasks in chunks does. After the first 500 iterations resident memory must grow by less than 2 %, and the number of open
+files and of threads may not change. What is done stays in --runs, so that a soak that was stopped goes on. Exit 1 if
+anything grew.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -24,7 +26,8 @@ from small_runs import RUNS, lasting, words
 
 EVERY, SETTLED, GROWTH = 50, 500, 0.02
 EVALUATED = {"evaluate:maml-trpo": "maml-trpo", "evaluate:protonet": "protonet"}
-KINDS = (*(name for name in RUNS if name != "ppo-scratch"), *EVALUATED)  # ppo-scratch has nothing to iterate
+SHOWN = {"terminal:meta-sgd": "meta-sgd"}
+KINDS = (*(name for name in RUNS if name != "ppo-scratch"), *SHOWN, *EVALUATED)  # ppo-scratch has nothing to iterate
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,23 @@ def samples(folder: Path) -> list[Sample]:
     return [Sample(**json.loads(line)) for line in log.read_text().splitlines()] if log.exists() else []
 
 
-def train(name: str, folder: Path, iterations: int) -> None:
-    """A run of so many iterations, in a process of its own."""
+def train(name: str, folder: Path, iterations: int, *, shown: bool = False) -> None:
+    """A run of so many iterations, in a process of its own; on a terminal where it is `shown`."""
     command = [sys.executable, "-m", "metarl", *words(name), *lasting(name, iterations, EVERY)]
     command += ["--seed", "0", "--out", str(folder), "--callback", "soak_memory:Sampler"]
-    again = {"PYTHONPATH": str(Path(__file__).parent)}
-    subprocess.run(command, env=os.environ | again, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    again = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "TERM": "xterm"}
+    if not shown:
+        subprocess.run(command, env=again, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return
+    screen, terminal = os.openpty()
+    with subprocess.Popen(command, env=again, stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        with contextlib.suppress(OSError):  # which is how a terminal says that nobody writes to it any more
+            while os.read(screen, 1 << 16):
+                pass
+    os.close(screen)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
 
 
 def evaluate(run: Path, folder: Path, times: int) -> None:
@@ -120,7 +134,7 @@ def soak(name: str, runs: Path, iterations: int) -> None:
     else:
         if folder.exists():  # half done: memory is that of one process, so from the start
             subprocess.run(["rm", "-r", str(folder)], check=True)
-        train(name, folder, iterations)
+        train(SHOWN.get(name, name), folder, iterations, shown=name in SHOWN)
 
 
 def verdict(name: str, seen: list[Sample]) -> dict[str, Any]:

@@ -129,7 +129,10 @@ class Learner(Protocol):
     by `run.ranks`, so that all ranks keep the same state; without it the learner trains in one process only.
     """
 
-    Config: type  # a frozen dataclass; every field documented with unit, default and source
+    # A frozen dataclass; every field documented with unit, default and source. Two class variables may speak of runs
+    # that are resumed: `iterations_may_grow = False` where a schedule depends on them, and `decide_nothing`, the names
+    # of fields that no number depends on.
+    Config: type
 
     def train(self, config: Any, source: Any, run: Run) -> None:
         """Train until `config.iterations`, from the run's last checkpoint if it has one."""
