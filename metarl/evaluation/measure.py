@@ -28,7 +28,8 @@ FAMILY_TASKS, DATASET_TASKS = 40, 600  # of an evaluation, unless told otherwise
 MOST_TASKS = 100_000
 ORACLE = "ppo-oracle"  # the agent whose curves may be reference lines
 Reference = Literal["random", "oracle"]
-_REFERENCES: dict[tuple[str, ...], float | None] = {}  # measured by this process
+_REFERENCES: dict[tuple[str, ...], float | None] = {}  # the last that this process measured
+REMEMBERED = 64  # of them: who measures on other tasks each time would else gather them for ever
 
 
 class ReferenceWarning(UserWarning):
@@ -150,7 +151,10 @@ def reference(name: Reference, source: Source, tasks: Tasks, budget: Budget, see
     identity = (f"{kind.__module__}.{kind.__qualname__}", json.dumps(source.options(), sort_keys=True, default=repr))
     key = (name, *identity, tasks.sha256(), str(budget.episodes), str(seed))
     if key not in _REFERENCES:
-        _REFERENCES[key] = _measured_reference(name, source, tasks, budget, seed)
+        value = _measured_reference(name, source, tasks, budget, seed)
+        while len(_REFERENCES) >= REMEMBERED:
+            del _REFERENCES[next(iter(_REFERENCES))]
+        _REFERENCES[key] = value
     return _REFERENCES[key]
 
 

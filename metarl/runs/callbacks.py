@@ -12,6 +12,10 @@
 
 A class of one's own need not inherit from `Callback`: whatever has one of its methods is a callback, and so is a
 function of the metrics. They are called in their order; TensorBoard is the last, and sees what the others added.
+
+What a callback remembers is no part of a checkpoint: where a training is resumed it begins anew, from
+`training.completed` on. One that counts over iterations, for instance to stop early, reads them from the logs
+(`Run.open(training.folder).metrics()`). The learner's own numbers do not depend on it.
 """
 
 from __future__ import annotations

@@ -55,6 +55,14 @@ def test_an_agent_is_measured_beside_references_that_are_measured_once(made: lis
     assert (again.random, again.oracle, made) == (curve.random, curve.oracle, [])  # their steps do not matter
 
 
+def test_no_more_references_are_kept_than_a_few(monkeypatch: pytest.MonkeyPatch, made: list[str]) -> None:
+    monkeypatch.setattr(measuring, "REMEMBERED", 2)
+    for seed in (0, 1, 2, 2, 1, 0):
+        reference("random", FAMILY, frozen_tasks(FAMILY, "test", 1), BUDGET, seed)
+    assert len(measuring._REFERENCES) == 2
+    assert len(made) == 4  # 0, which was first, is made again
+
+
 @pytest.mark.parametrize(
     ("source", "tasks", "budget", "seed"),
     [
