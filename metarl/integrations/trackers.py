@@ -16,11 +16,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from metarl.errors import UserError
+from metarl.documents import fits, parse_json, read_regular
+from metarl.errors import UserError, one_line
 from metarl.files import write_atomically
 from metarl.runs.callbacks import Callback, Training
 
 IDENTITIES = "trackers.json"  # of a run folder: under which identity each tracker knows the run
+LONGEST = 1 << 16  # bytes of it
 
 
 class Tracker(Callback):
@@ -96,8 +98,15 @@ TRACKERS: dict[str, type[Tracker]] = {kind.module: kind for kind in (WandB, Trac
 
 def _remembered(folder: Path, tracker: str) -> str:
     path = folder / IDENTITIES
-    known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    known: Any = {}
+    if path.exists():
+        try:
+            known = parse_json(read_regular(path, LONGEST))
+            if not isinstance(known, dict) or not fits(list(known.values()), [str]):
+                raise ValueError("it must hold an identity a tracker")
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} is damaged: {one_line(error)}; remove it for a new identity") from None
     if tracker not in known:
         known[tracker] = uuid.uuid4().hex
         write_atomically(path, json.dumps(known).encode())
-    return known[tracker]
+    return str(known[tracker])

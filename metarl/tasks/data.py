@@ -10,7 +10,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.errors import shown
+from metarl.errors import one_line, shown
 from metarl.seeding import Key
 
 Array = NDArray[Any]
@@ -18,6 +18,7 @@ Task = Mapping[str, Array]
 Uniform = Callable[[tuple[int, ...]], NDArray[np.float64]]
 LARGEST = float(np.finfo(np.float32).max)  # of rewards and observations: policies compute in float32
 NUMBERS = "biufc"  # kinds of NumPy types
+LONGEST = 4096  # bytes of a text in an array that is read
 DECIMALS = 9  # of a frozen number: exp, log and powers differ in their last bits from one CPU to the next
 
 
@@ -153,10 +154,20 @@ class Tasks(Sequence[Task]):
 
     @staticmethod
     def from_json(text: str) -> Tasks:
-        """The inverse of `to_json`."""
-        document = json.loads(text)
-        arrays = {n: np.array(a["values"], dtype=a["dtype"]) for n, a in document["arrays"].items()}
-        return Tasks(arrays, split=document["split"], indices=document["indices"])
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: the text holds no tasks.
+        """
+        try:
+            document = json.loads(text)
+            kinds = {n: np.dtype(a["dtype"]) for n, a in document["arrays"].items()}
+            if any(kind.kind not in f"{NUMBERS}U" or kind.itemsize > LONGEST for kind in kinds.values()):
+                raise ValueError("they must be numbers or short texts")
+            arrays = {n: np.array(a["values"], dtype=kinds[n]) for n, a in document["arrays"].items()}
+            return Tasks(arrays, split=str(document["split"]), indices=document["indices"])
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
+            raise ValueError(f"this JSON holds no tasks: {one_line(error)}") from None
 
     @staticmethod
     def stack(tasks: Sequence[Task]) -> Tasks:

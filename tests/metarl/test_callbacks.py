@@ -273,3 +273,13 @@ def test_a_loop_is_logged_once_an_iteration(tmp_path: Path):
             loop.log({}, {})
             with pytest.raises(ValueError, match="logged twice"):
                 loop.log({}, {})
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"wandb": 1}', '{"wandb": "a", "wandb": "b"}'])
+def test_identities_that_no_tracker_wrote_are_one_line(tmp_path: Path, text: str) -> None:
+    from metarl.integrations.trackers import _remembered
+
+    (tmp_path / "trackers.json").write_text(text)
+    with pytest.raises(UserError, match=r"trackers\.json is damaged"):
+        _remembered(tmp_path, "wandb")
+    assert (tmp_path / "trackers.json").read_text() == text

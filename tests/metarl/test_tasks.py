@@ -293,3 +293,23 @@ def test_a_task_given_at_construction_is_checked_like_one_given_at_reset():
         Counting().make({"goal": 1.0})
     with pytest.raises(ValueError, match=r"has shape \(\), got \(2,\)"):
         Counting().make({"bonus": [1.0, 2.0]})
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "[]",
+        "{",
+        '{"arrays": {}}',
+        '{"arrays": {"a": {"dtype": "O", "values": [1]}}, "split": "", "indices": [0]}',
+        '{"arrays": {"a": {"dtype": "U1000000000", "values": ["x"]}}, "split": "", "indices": [0]}',
+        '{"arrays": {"a": {"dtype": "<f8", "values": "x"}}, "split": "", "indices": [0]}',
+        '{"arrays": {"a": {"dtype": "<i8", "values": [1e400]}}, "split": "", "indices": [0]}',
+        '{"arrays": {"a": {"dtype": "<f8", "values": [[1], [1, 2]]}}, "split": "", "indices": [0, 1]}',
+        '{"arrays": {"a": {"dtype": "<f8", "values": [1]}}, "split": "", "indices": [-1]}',
+        '{"arrays": [], "split": "", "indices": []}',
+    ],
+)
+def test_what_holds_no_tasks_is_refused(damage):
+    with pytest.raises(ValueError, match="holds no tasks"):
+        Tasks.from_json(damage)

@@ -23,6 +23,21 @@ def test_a_forged_file_is_refused(name: str) -> None:
     assert len(str(refusal.value)) < 200
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("deflated bomb", "a member of it is compressed"),
+        ("a tensor of one number, repeated", "a tensor without numbers of its own"),
+        ("an array of bytes", "it names 'builtins bytearray'"),
+        ("many members", "it lists 110,000 members"),
+        ("a list that holds itself", "more than 64 deep"),
+    ],
+)
+def test_what_is_wrong_is_said(name: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        unpack(MADE[name]())
+
+
 def test_the_forger_can_also_be_honest() -> None:
     file = archive(state_of(tensor((2, 2), (2, 1))), {"data/0": torch.arange(4.0).numpy().tobytes()})
     assert unpack(file)["params"]["weight"].tolist() == [[0.0, 1.0], [2.0, 3.0]]
