@@ -142,6 +142,8 @@ def _judged(
         return Recovered(None, None, None)
     elif not damage:
         problems.append(f"{place / checkpoints.MANIFEST} is missing")
+    if to_resume and (folders := [place / file for file in files if (place / file).is_dir()]):
+        raise UserError(f"{folders[0]} is a folder, where a checkpoint is to be written; remove it")
     for file in files:
         named = seen if seen is not None and seen.file == file else None
         try:

@@ -173,6 +173,17 @@ def test_a_log_that_no_checkpoint_fits_is_refused_and_the_run_is_still_read(cras
     assert restored[0] == 6
 
 
+@pytest.mark.parametrize("name", ["last", "before", "checkpoints/latest.json", "metrics.jsonl"])
+def test_a_folder_in_a_files_place_is_refused_before_the_training_meets_it(crashed, tmp_path, name):
+    folder = copied(crashed, tmp_path / "run")
+    path = file_named(folder, name)
+    path.unlink()
+    path.mkdir()
+    before = contents(folder)
+    assert path.name in refusal(lambda: resume(folder, config=LONG))
+    assert contents(folder) == before
+
+
 def test_without_any_checkpoint_a_run_that_had_one_is_not_begun_anew(crashed, tmp_path):
     folder = copied(crashed, tmp_path / "run")
     shutil.rmtree(folder / "checkpoints")
