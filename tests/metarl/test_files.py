@@ -118,6 +118,7 @@ ELSEWHERE = {  # what does not replace a file, or writes under a temporary name,
     "metarl/runs/checkpoints.py": {"save"},
     "metarl/streams.py": {"open"},  # of nowhere
     "metarl/cli/seeds.py": {"open", "write_text"},  # in a folder that goes with the process
+    "metarl/cli/processes.py": {"open"},  # of nowhere
 }
 
 
