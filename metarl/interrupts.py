@@ -84,7 +84,7 @@ def stop(number: int) -> None:
 def raising() -> Iterator[None]:
     """SIGTERM and SIGHUP raise `Stopped` as Ctrl-C does, so that a training ends in order; the command line's way.
 
-    In a script of one's own: `with metarl.interrupts.raising(): metarl.train(...)`.
+    In a script of one's own: `with raising(): metarl.train(...)`.
     """
     with Signals(stop):
         yield
