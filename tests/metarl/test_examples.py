@@ -14,6 +14,7 @@ SMALL = {
     "few_shot_classifier": (["--iterations", "2"], "new pictures are recognised"),
     "own_callback": (["--iterations", "1", "--every", "1"], "[-"),
     "own_family": (["--iterations", "1", "--tasks", "2"], "ood ["),
+    "sweep_on_slurm": (["--iterations", "1", "--seeds", "0", "--sizes", "0.1", "--cluster", "local"], "seed 0: mean"),
     "own_policy": (["--iterations", "1", "--tasks", "2"], "mine ["),
 }
 
@@ -29,6 +30,8 @@ def test_every_example_is_run_here_and_fits_a_screen():
 @pytest.mark.parametrize("name", SMALL)
 def test_the_example_runs(name, tmp_path, monkeypatch, capsys):
     words, said = SMALL[name]
+    if name == "sweep_on_slurm":
+        pytest.importorskip("submitit")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--out", "run", *words])
     runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
