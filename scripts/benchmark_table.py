@@ -9,8 +9,9 @@ from typing import Any
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "benchmarks"
 ABOUT = """# Benchmarks
 
-Both sides of a ratio ran in one process, in turn; figures are medians over the repeats, with the smallest and the
-largest ratio beside them. The machine is shared: absolute rates vary by a third from hour to hour."""
+Both sides of a ratio ran in one process (ranks: in processes of their own), in turn; figures are medians over the
+repeats, with the smallest and the largest ratio beside them. The machine is shared: absolute rates vary by a third
+from hour to hour. What 64 ranks would cost and gain stands in [ranks.md](ranks.md)."""
 
 
 def section(path: Path) -> list[str]:

@@ -124,6 +124,16 @@ def training(ranks: Ranks, learner: str, double: bool, options: dict[str, Any]) 
         return params, run.metrics()
 
 
+def drawn_anew(ranks: Ranks) -> NDArray[Any]:
+    """The parameters after training an encoder that every process has drawn for itself."""
+    drawn = Normed()
+    nn.init.normal_(drawn.layers[0].weight, generator=Key(ranks.rank)("drawn").torch())
+    ENCODERS["drawn"] = lambda: drawn
+    options = {"tasks": 2, "train_ways": 3, "train_queries": 2, "encoder": "drawn"}
+    params, _ = training(ranks, "protonet", False, options)
+    return np.concatenate([value.ravel() for value in params.values()])
+
+
 def pytest_patches() -> Any:
     """`pytest.MonkeyPatch`, for a while."""
     import pytest

@@ -76,6 +76,11 @@ def test_what_ranks_cannot_share_is_refused():
         assert kept.endswith("train it in one process, without torchrun, or with batch norm 'running'")
 
 
+def test_all_ranks_begin_with_the_parameters_of_the_first():
+    first, second = world(2, rank_learners.drawn_anew)
+    np.testing.assert_array_equal(first, second)
+
+
 @pytest.mark.parametrize(
     ("learner", "options"),
     [

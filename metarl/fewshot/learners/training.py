@@ -106,6 +106,8 @@ def fit(
         structure.check(checkpoint, {"optimiser": what.optimiser}, f"the checkpoint in {run.folder}")
         what.optimiser.load_state_dict(checkpoint["optimiser"])
         recent = checkpoint["recent"]
+    elif run.ranks.size > 1:  # an encoder that a script made may have begun with other numbers in each process
+        put_back(what.tensors(), run.ranks.broadcast({n: t.detach().cpu() for n, t in what.tensors().items()}), run)
 
     def state() -> dict[str, Any]:
         saved = {"params": dict(what.tensors()), "optimiser": what.optimiser.state_dict(), "recent": recent}
