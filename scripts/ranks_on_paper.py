@@ -65,8 +65,8 @@ class Agent:
 
 CHEETAH = "metarl/HalfCheetahVelocity-v0"
 AGENTS = (
-    Agent("MAML-TRPO, half-cheetah", "maml-trpo", CHEETAH, "tasks", 40, None, {"threads": 1}),
-    Agent("ProMP, half-cheetah", "promp", CHEETAH, "tasks", 40, None, {"threads": 1}),
+    Agent("MAML-TRPO, half-cheetah", "maml-trpo", CHEETAH, "tasks", 10, None, {"threads": 1}),
+    Agent("ProMP, half-cheetah", "promp", CHEETAH, "tasks", 10, None, {"threads": 1}),
     Agent("RL², half-cheetah", "rl2", CHEETAH, "trials", 40, None, {"threads": 1}),
     Agent("MAML, glyphs", "maml", "glyphs", "tasks", 16, 1.0, {"strategy": "loop", "log_every": 1}),
     Agent("ProtoNet, glyphs", "protonet", "glyphs", "tasks", 4, 1.0, {"log_every": 1}),
@@ -111,6 +111,7 @@ def line(agent: Agent, iterations: int) -> str:
     gathered = sum(size for kind, size in messages if kind == "all_gather_object")
     cells = [
         agent.title,
+        f"{agent.tasks}",
         f"{len(messages)}",
         f"{summed / 1e3:,.0f} kB",
         f"{gathered / 1e3 / (agent.tasks / 2):,.1f} kB",
@@ -128,6 +129,7 @@ def page(iterations: int) -> str:
     """The whole of it."""
     heads = (
         "agent, its preset",
+        "tasks measured",
         "messages an iteration",
         "summed or broadcast",
         "gathered a task",
