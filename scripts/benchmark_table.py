@@ -11,7 +11,7 @@ ABOUT = """# Benchmarks
 
 Both sides of a ratio ran in one process (ranks: in processes of their own), in turn; figures are medians over the
 repeats, with the smallest and the largest ratio beside them. The machine is shared: absolute rates vary by a third
-from hour to hour. What 64 ranks would cost and gain stands in [ranks.md](ranks.md)."""
+from hour to hour."""
 
 
 def section(path: Path) -> list[str]:

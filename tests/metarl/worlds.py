@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-LONGEST = 60  # seconds that a world of a test may last
+LONGEST = 300  # seconds that a world of a test may last
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["torch.distributed", "metarl.agents.maml_trpo", "metarl.agents.promp"])
 
