@@ -17,6 +17,7 @@ from metarl.evaluation.storage import dump_json
 from metarl.fewshot.datasets import lake
 from metarl.fewshot.loading import load_run
 from metarl.files import write_atomically
+from metarl.runs.run import Run
 
 # Lake et al. 2015 and 2019, both from memory, and the official script
 PUBLISHED = {"people": 4.5, "ProtoNet": 13.7, "modified Hausdorff": 38.8}
@@ -28,12 +29,13 @@ def measure(folder: Path, data_root: Path | None) -> dict[str, object]:
     Raises:
         UserError: the run cannot take part, or the official runs are missing.
     """
-    run, learner = load_run(folder)
+    run = Run.open(folder)
     preset = run.source["options"].get("preset")
     if run.source["name"] == "omniglot" and preset != "lake":
         raise UserError(
             f"{folder} was trained on omniglot's {preset} classes, some of which are in Lake's runs: use --preset lake"
         )
+    run, learner = load_run(folder)
     shape = learner.source.preparation.image_shape
     if shape != lake.PREPARATION.image_shape:
         raise UserError(f"{folder} takes images of shape {shape}; Lake's drawings are {lake.PREPARATION.image_shape}")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import rank_work
-from worlds import world
+from rank_processes import world
 
 CASES = [  # agent, double precision, options
     ("maml-trpo", True, {}),

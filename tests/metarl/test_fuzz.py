@@ -16,7 +16,7 @@ from fuzzing import judge  # noqa: E402
 from fuzzing.case import Case, Place  # noqa: E402
 from fuzzing.doors import DOORS  # noqa: E402
 
-EACH = 10  # inputs a door
+EACH = 4  # inputs a door
 
 
 @pytest.fixture

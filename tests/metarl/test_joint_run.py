@@ -5,7 +5,7 @@ import json
 import pytest
 import rank_runs
 import torch
-from worlds import world
+from rank_processes import world
 
 from metarl import parallel
 from metarl.agents import maml_trpo, ppo_scratch

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import rank_learners
-from worlds import world
+from rank_processes import world
 
 BANDIT = {"trials": 7, "hidden": 8, "epochs": 2}
 JUDGED = {"validate_every": 5, "validation_tasks": 3}

@@ -8,7 +8,7 @@ import rank_work
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from worlds import world
+from rank_processes import world
 
 from metarl.errors import NonFiniteError, UserError
 from metarl.ranks import ALONE, Ranks, present

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -102,12 +103,14 @@ def test_budgets_that_change_nothing_forbid_no_comparison(trained: Path, tmp_pat
 
 
 def test_splits_stand_beside_each_other(trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "0"
+    shutil.copytree(trained / "0", run, ignore=shutil.ignore_patterns("curve-*"))
     other = tmp_path / "other.json"
     said = metarl("evaluate", "oracle", "--family", NAVIGATION, *QUICK, "--split", "ood", "--json", other)
     assert said.code == 0, said.err
     numbers, text = tmp_path / "all.json", tmp_path / "all.md"
     words = ("--out", tmp_path / "all.png", "--json", numbers, "--markdown", text)
-    said = metarl("compare", trained / "0", other, *words)
+    said = metarl("compare", run, other, *words)
     assert said.code == 0, said.err
     assert said.out.startswith("Navigation2D-v0\nSplits beside each other\n")
     document = json.loads(numbers.read_text())
@@ -120,8 +123,8 @@ def test_splits_stand_beside_each_other(trained: Path, tmp_path: Path) -> None:
     assert again.code == 0, again.err
     error = refused(metarl("compare", numbers, "--out", tmp_path / "x.png", "--per-task", tmp_path / "y.png"))
     assert "--profile and --per-task draw one split" in error
-    lacking = refused(metarl("compare", trained / "0", "--splits", "test", "ood", "--out", tmp_path / "x.png"))
-    assert f"{trained / '0'} has no curve-ood.json yet: metarl evaluate {trained / '0'} --split ood" in lacking
+    lacking = refused(metarl("compare", run, "--splits", "test", "ood", "--out", tmp_path / "x.png"))
+    assert f"{run} has no curve-ood.json yet: metarl evaluate {run} --split ood" in lacking
 
 
 def test_each_task_is_drawn(trained: Path, tmp_path: Path) -> None:

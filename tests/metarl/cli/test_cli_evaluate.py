@@ -202,7 +202,7 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_and_not_run(trained: Path, t
         ({"source": {"name": "metarl/Gone-v0", "options": {}}}, "unknown family or data set 'metarl/Gone-v0'"),
         ({"source": {"name": NAVIGATION, "options": {"preset": "x"}}}, f"cannot make {NAVIGATION}"),
         ({"source": {"name": NAVIGATION, "options": {"wind": 1}}}, f"cannot make {NAVIGATION}"),
-        ({"source": {}}, "unknown family or data set"),
+        ({"source": {}}, "missing or of the wrong type: source"),
         ({"config": {"iterations": "many"}}, "iterations"),
     ],
 )

@@ -110,4 +110,5 @@ def test_a_second_signal_leaves_no_process(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(seeds.subprocess, "Popen", Recorded)
     said = metarl(*WORDS, "--seeds", "0", "1", "--out", tmp_path / "x")
     assert (said.code, said.err.count("\n")) == (143, 1)
-    assert [process.poll() for process in made] == [-signal.SIGKILL]
+    [ended] = [process.poll() for process in made]
+    assert ended in (-signal.SIGKILL, -signal.SIGTERM)  # the second where the first came before its trap was set
