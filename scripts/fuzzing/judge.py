@@ -30,6 +30,7 @@ IGNORED = (
     r"Exception ignored in: .*\nTraceback \(most recent call last\):\n"
     r"(?:[ ].*\n|\n)*\S*(?:KeyboardInterrupt|Stopped).*\n"
 )
+STOPPING = "stopping after this iteration"  # said to the Ctrl-C of an input whose patience is over
 OUT_OF_MEMORY = "not enough memory"  # how the command line begins to say that an allocation failed
 
 
@@ -45,7 +46,7 @@ class Verdict:
         kind: "refused" (exit code 2 and one line), "accepted", or one of `FAULTS`.
         why: what was said, or what is wrong.
         seconds: that it took.
-        peak: bytes of resident memory at most.
+        peak: bytes of resident memory at most, beyond those before.
     """
 
     kind: str
@@ -58,9 +59,9 @@ def judge(case: Case, place: Place) -> Verdict:
     """Run an input in this process."""
     before = _files(place.folder)
     _reset_peak()
-    started = time.perf_counter()
+    own, started = resident(), time.perf_counter()
     code, said, trace = _run(case, place)
-    seconds, peak = time.perf_counter() - started, _peak()
+    seconds, peak = time.perf_counter() - started, resident("VmHWM") - own
     after = _files(place.folder)
     kind, why = _kind(case, code, said, trace)
     changed = [name for name, seen in before.items() if after.get(name) != seen and not _any(name, case.may_change)]
@@ -86,7 +87,7 @@ def _kind(case: Case, code: int | None, said: tuple[str, str], trace: str) -> tu
     err = re.sub(IGNORED, "", err)
     if code is None:
         return ("slow" if trace.endswith("TooSlow\n") else "traceback"), trace
-    lines = [line for line in err.splitlines() if not line.startswith("metarl: warning: ")]
+    lines = [line for line in err.splitlines() if not line.startswith(("metarl: warning: ", STOPPING))]
     if strange := sorted({mark for mark in out + err if unicodedata.category(mark) == "Cc" and mark not in "\n\t"}):
         return "untidy", f"{strange} in what was said: {(out + err)[-2000:]!r}"
     if "Traceback (most recent call last)" in out + err:
@@ -185,6 +186,7 @@ def _reset_peak() -> None:
         file.write("5")
 
 
-def _peak() -> int:
+def resident(what: str = "VmRSS") -> int:
+    """Bytes of this process in memory now; the most there were is `VmHWM`."""
     with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmHWM"))
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith(what))

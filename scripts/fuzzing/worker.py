@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 
 from fuzzing.case import Case, Place
 from fuzzing.doors import DOORS
-from fuzzing.judge import LARGEST, LONGEST, Verdict, judge
+from fuzzing.judge import LARGEST, LONGEST, Verdict, judge, resident
 
 BATCH = 100  # inputs a process
+KEPT = 256 << 20  # bytes that a process may keep of its inputs' memory before another takes its place
 GRACE = 15.0  # seconds that an input gets beyond the longest to end by itself
 
 
@@ -41,7 +42,7 @@ class Tried:
 def batch(door: str, seed: int, count: int, room: Path, only: int | None = None) -> Iterator[Tried]:
     """The inputs of a seed, in order; `room` holds the folder `kept`, and gets one for each input.
 
-    A process that hangs is killed, and another one goes on with the input after.
+    A process that hangs is killed, and another one goes on with the input after; so it does where one has grown.
 
     Args:
         door: one of `DOORS`.
@@ -58,6 +59,7 @@ def batch(door: str, seed: int, count: int, room: Path, only: int | None = None)
         process.start()
         sender.close()
         words: list[str] = []
+        message: tuple[object, ...] = ("nothing yet",)
         try:
             while receiver.poll(LONGEST + GRACE):
                 message = receiver.recv()
@@ -67,8 +69,13 @@ def batch(door: str, seed: int, count: int, room: Path, only: int | None = None)
                     raise RuntimeError(f"the door {door!r} is broken: {message[1]}")
                 if message[0] == "begins":
                     done, words = message[1], message[2]
-                else:
+                elif message[0] == "judged":
                     yield Tried(door, seed, done, words, message[1])
+                else:
+                    break
+            if message[0] == "full":
+                done += 1
+                continue
             verdict = Verdict("slow", "hangs: the process had to be killed", LONGEST + GRACE, 0)
         except EOFError:
             verdict = Verdict("traceback", "the process died", 0.0, 0)
@@ -82,11 +89,15 @@ def batch(door: str, seed: int, count: int, room: Path, only: int | None = None)
 def _work(door: str, seed: int, count: int, skip: int, room: Path, sender: Connection, only: int | None) -> None:
     """Make and run the inputs of a seed but for the first ones, in a process of its own."""
     _limit()
-    index = -1
+    index, own = -1, resident()
 
     def one(case: Case, place: Place) -> None:
         sender.send(("begins", index, case.words))
         sender.send(("judged", judge(case, place)))
+        if only is None and resident() - own > KEPT:
+            _remove(place.folder)
+            sender.send(("full",))
+            os._exit(0)  # not an exception, which hypothesis would take for a failing input
 
     @hypothesis.seed(seed)
     @hypothesis.settings(
@@ -121,10 +132,14 @@ def scratch(room: Path, name: str, keep: bool = False) -> Iterator[Place]:
         yield Place(folder, room / "kept", room / "MARKER")
     finally:
         if not keep:
-            try:
-                shutil.rmtree(folder, onerror=_let_me)
-            except RecursionError:  # folders in folders
-                subprocess.run(["rm", "-rf", str(folder)], check=True)
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder, onerror=_let_me)
+    except RecursionError:  # folders in folders
+        subprocess.run(["rm", "-rf", str(folder)], check=True)
 
 
 def _let_me(function: Callable[[str], object], path: str, _: object) -> None:
