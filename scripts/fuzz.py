@@ -110,15 +110,17 @@ def _repeat(what: str, room: Path, keep: Path | None) -> int:
 
 
 def _load() -> None:
-    """Load now what every process would load again."""
+    """Load now what every process would load again, and would not have whole where an input is stopped in it."""
     import importlib
+    import pkgutil
 
-    from metarl.cli.dispatch import COMMANDS
+    import metarl
     from metarl.registry import agents, datasets, families
 
-    for where in (entry.where for entry in agents().values()):
-        importlib.import_module(where)
-    for where in (*families().values(), *datasets().values(), *(entry[0] for entry in COMMANDS.values())):
+    for module in pkgutil.walk_packages(metarl.__path__, "metarl."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    for where in (*(entry.where for entry in agents().values()), *families().values(), *datasets().values()):
         importlib.import_module(where.partition(":")[0])
 
 
