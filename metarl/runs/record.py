@@ -108,6 +108,8 @@ def read_record(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
         record = parse_json(read_regular(path))
+    except NotADirectoryError:
+        raise UserError(f"{folder} is no folder; give the one that training made") from None
     except FileNotFoundError:
         if (folder / "checkpoints").is_dir():
             raise UserError(f"{path} is missing, though there are checkpoints: put it back from a copy") from None

@@ -137,9 +137,7 @@ def _judged(
     if seen is not None:
         files = [seen.file, *(file for file in files if file != seen.file)]
     elif not files and not damage:
-        if to_resume:
-            _check_start(folder, record)
-        return Recovered(None, None, None)
+        return Recovered(None, None, None, remarks=_of_the_start(folder, record) if to_resume else ())
     elif not damage:
         problems.append(f"{place / checkpoints.MANIFEST} is missing")
     if to_resume and (folders := [place / file for file in files if (place / file).is_dir()]):
@@ -219,9 +217,14 @@ def _logs_of(folder: Path, checkpoint: Checkpoint, manifest: Manifest | None) ->
     return length, timings_bytes, lost
 
 
-def _check_start(folder: Path, record: Mapping[str, Any]) -> None:
-    """Raise UserError where a run has come so far that there was a checkpoint: what it logged is not to be lost."""
+def _of_the_start(folder: Path, record: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is to be said of a run that has no checkpoint, and so begins anew.
+
+    Raises:
+        UserError: it has come so far that there was one: what it logged is not to be lost.
+    """
     every = record["config"].get("checkpoint_every")
     last = max(logs.last_iteration(folder / name) for name in (METRICS, TIMINGS))
     if isinstance(every, int) and last >= every:
         raise UserError(f"{folder} has logged {last + 1} iterations, but its checkpoints are missing; {REMEDY}")
+    return (f"{folder} has no checkpoint: it begins anew, {last + 1} logged iterations too",) if last >= 0 else ()

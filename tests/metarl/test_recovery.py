@@ -192,6 +192,22 @@ def test_without_any_checkpoint_a_run_that_had_one_is_not_begun_anew(crashed, tm
     assert contents(folder) == before
 
 
+def test_logged_iterations_that_no_checkpoint_holds_are_said_to_be_done_again(crashed, tmp_path):
+    folder, early = tmp_path / "run", Config(iterations=9, checkpoint_every=20)
+    run = create(folder, config=early)
+    with pytest.raises(CrashError):
+        train(run, crash)
+    run.close()
+    with pytest.warns(RecoveryWarning, match="has no checkpoint: it begins anew, 7 logged iterations too"):
+        run = resume(folder, config=early)
+    assert train(run).equal(crashed[1])
+    assert (folder / "metrics.jsonl").read_bytes() == crashed[2]
+
+
+def test_a_file_in_a_run_s_place_is_named(crashed):
+    assert "config.json is no folder; give the one" in refusal(lambda: Run.open(crashed[0] / "config.json"))
+
+
 def test_a_run_that_was_killed_between_a_checkpoint_and_its_manifest_loses_neither(crashed, tmp_path):
     folder = copied(crashed, tmp_path / "run")
     before = file_named(folder, "before")
