@@ -32,6 +32,7 @@ from metarl.learning.memory_adaptation import MemoryAgent, return_metrics
 from metarl.learning.memory_policy import PolicySettings
 from metarl.learning.recurrent_ppo import RecurrentPPO, Settings
 from metarl.learning.settings import check_range
+from metarl.learning.told_task import ToldTask, flat
 from metarl.naming import is_name
 from metarl.nets.actor_critic import RecurrentPolicy
 from metarl.nets.params import Params
@@ -148,8 +149,9 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
     trials, key = _trials(config, source), Key(run.seed)("rl2")
     own = run.ranks.share(config.trials)
     policy = _policy(config, trials)
-    learner = RecurrentPPO(policy, config, run, key("init"))
+    learner = RecurrentPPO(policy, config, run, key("init"), ToldTask(source, key("told")) if policy.told else None)
     env = trials.make_vec(trials.sample(config.trials, key("tasks").numpy())[own], threads=config.threads)
+    play = partial(run_trials, env, policy, inner=trials.episodes, chunk=config.chunk)
     loop = run.loop(config.iterations, checkpoint_every=config.checkpoint_every, state=learner.state)
     with loop, intra_op_threads(config.threads):
         for iteration in loop:
@@ -157,7 +159,7 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
             started = time.perf_counter()
             tasks = trials.sample(config.trials, at("tasks").numpy())
             env.reset(options={"tasks": tasks[own]})
-            act = partial(run_trials, env, policy, learner.params, at, inner=trials.episodes, chunk=config.chunk)
+            act = partial(play, learner.params, at, task=learner.told(tasks[own]))
             experience = run.ranks.together(act, tasks=config.trials).gathered(run.ranks, policy)
             sampled = time.perf_counter()
             metrics = learner.learn(experience, tasks, iteration, at)
@@ -189,7 +191,8 @@ def _trials(config: Config, family: TaskFamily) -> Trials:
 def _policy(config: Config, trials: Trials) -> RecurrentPolicy:
     chunk = config.chunk or trials.horizon
     padded = math.ceil(trials.horizon / chunk) * chunk
-    return config.policy(trials.observation_space, trials.action_space, padded)
+    told = flat(trials.family.fixed("train", 1)).shape[1] if config.critic == "task" else 0
+    return config.policy(trials.observation_space, trials.action_space, padded, told)
 
 
 def _agent(config: Config, family: TaskFamily, policy: RecurrentPolicy, params: Params) -> MemoryAgent:

@@ -42,6 +42,7 @@ RUNS: dict[str, tuple[str, ...]] = {  # the words after `metarl train`; what fol
     "baseline++": (*PICTURES, *_CLASSES, "--epochs", "2"),
     "rl2:lstm": (*POINT, *_MEMORY, "--memory", "lstm", "--trial-episodes", "2", "--normalise-rewards"),
     "rl2:transformer": (*BANDIT, *_MEMORY, "--memory", "transformer", "--hidden", "8"),
+    "rl2:told": (*MDP, *_MEMORY, "--critic", "task", "--chunk", "5"),
     "rl2:chunked": (*MDP, *_MEMORY, "--memory", "lstm", "--chunk", "5", "--normalise-rewards"),
     "maml-trpo:cheetah": (*CHEETAH, *_GRADIENT, "--tasks", "2", "--hidden", "4"),
 }

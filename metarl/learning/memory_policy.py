@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import gymnasium
 
@@ -41,6 +41,8 @@ class PolicySettings:
     """Normalise what enters (where there is an embedding) and leaves the memory (pytorch_rl2: within it)."""
     init_std: float = 1.0
     """Initial standard deviation of continuous actions, in units of their bound."""
+    critic: Literal["memory", "task"] = "memory"
+    """What the critic sees: the memory, or beside it the task, in training only (Pinto et al. 2018)."""
 
     def __post_init__(self) -> None:
         check_memory_name(self.memory)
@@ -58,9 +60,9 @@ class PolicySettings:
             raise UserError(f"--layers and --heads are a transformer's; --memory {self.memory} has neither")
 
     def policy(
-        self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any], length: int
+        self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any], length: int, told: int = 0
     ) -> RecurrentPolicy:
-        """The policy for a pair of spaces and trials of at most `length` steps.
+        """The policy for a pair of spaces and trials of at most `length` steps, its critic told so many numbers.
 
         Raises:
             UserError: the spaces are of another kind than `recurrent_policy` wants, or the memory or the encoder is
@@ -80,4 +82,5 @@ class PolicySettings:
             head=self.head,
             layer_norm=self.layer_norm,
             init_std=self.init_std,
+            told=told,
         )

@@ -19,6 +19,7 @@ from torch import Tensor
 from metarl.errors import NonFiniteError
 from metarl.learning.settings import check_range
 from metarl.learning.shared_gradient import add_gradients
+from metarl.learning.told_task import ToldTask
 from metarl.nets.actor_critic import RecurrentPolicy
 from metarl.nets.params import Params
 from metarl.ops import finite, returns
@@ -31,6 +32,7 @@ from metarl.seeding import Key
 from metarl.tasks import Tasks
 
 EPSILON = 1e-5  # of Adam, as in OpenAI's baselines
+BY_ROW = ("states", "task")  # of `Sequences`: the fields that have no axis of steps
 Set = TypeVar("Set", bound="Settings")
 
 
@@ -83,18 +85,28 @@ class Sequences:
     targets: Tensor  # (L, S) float32, of the critic
     valid: Tensor  # (L, S) float32, 1 for steps that were really taken
     states: Tensor  # (S, ...) float32, the memory's before the first step
+    task: Tensor | None = None  # (S, K) float32, what the critic is told
 
     def __len__(self) -> int:
         return self.states.shape[0]
 
     def take(self, rows: Tensor) -> Sequences:
         """Some of the sequences."""
-        fields = {name: value.index_select(1, rows) for name, value in vars(self).items() if name != "states"}
-        return Sequences(**fields, states=self.states[rows])
+        fields = {name: value.index_select(1, rows) for name, value in vars(self).items() if name not in BY_ROW}
+        return Sequences(**fields, states=self.states[rows], task=None if self.task is None else self.task[rows])
 
 
-def prepare(experience: TrialEpisodes, settings: Settings, scale: RewardScale) -> tuple[Sequences, float]:
-    """What PPO learns from: advantages over whole trials, cut into chunks. Also the critic's explained variance."""
+def prepare(
+    experience: TrialEpisodes, settings: Settings, scale: RewardScale, task: Tensor | None = None
+) -> tuple[Sequences, float]:
+    """What PPO learns from: advantages over whole trials, cut into chunks. Also the critic's explained variance.
+
+    Args:
+        experience: T x E trials.
+        settings: of PPO.
+        scale: of the rewards.
+        task: what the critic was told of each task, `(T, K)`.
+    """
     episodes = experience.episodes
     valid = episodes.valid.flatten(0, 1)  # (N, H)
     rewards = episodes.rewards.flatten(0, 1).double() / (scale.deviation if settings.normalise_rewards else 1.0)
@@ -121,9 +133,15 @@ def prepare(experience: TrialEpisodes, settings: Settings, scale: RewardScale) -
         advantages=cut(advantages.float()),
         targets=cut(targets.float()),
         valid=cut(valid.float()),
-        states=experience.states.flatten(0, 1),
+        states=(states := experience.states.flatten(0, 1)),
+        task=None if task is None else _by_sequence(task.to(device), len(valid), len(states)),
     )
     return sequences, explained
+
+
+def _by_sequence(task: Tensor, trials: int, sequences: int) -> Tensor:
+    """`(T, K)` for every chunk of every trial of each task, `(S, K)`."""
+    return task.repeat_interleave(trials // len(task), 0).repeat(sequences // trials, 1)
 
 
 def ppo_loss(
@@ -138,7 +156,7 @@ def ppo_loss(
         settings: of PPO.
         count: the minibatch's valid steps, which the sums over a part are divided by; None for the whole.
     """
-    decision = policy.sequence(params, batch.obs, batch.states)
+    decision = policy.sequence(params, batch.obs, batch.states, batch.task)
     log_prob = decision.distribution.log_prob(batch.actions)
     count = batch.valid.sum().clamp(min=1) if count is None else count
 
@@ -255,14 +273,18 @@ class RecurrentPPO:
         run: whose last checkpoint, if there is one, it goes on from; its device is where everything lives, and its
             ranks share the work.
         key: names the stream of the initial parameters.
+        told: what the critic is told of a task; None for nothing.
 
     Attributes:
         params: the policy's parameters, changed in place by `learn`.
         scale: of the rewards so far.
     """
 
-    def __init__(self, policy: RecurrentPolicy, settings: Settings, run: Run, key: Key) -> None:
+    def __init__(
+        self, policy: RecurrentPolicy, settings: Settings, run: Run, key: Key, told: ToldTask | None = None
+    ) -> None:
         self.policy, self.settings, self.scale, self.ranks = policy, settings, RewardScale(), run.ranks
+        self._told = told
         self.params = {name: value.to(run.device) for name, value in policy.init(key.torch()).items()}
         leaves = [value.requires_grad_() for value in self.params.values()]
         self._optimiser = torch.optim.Adam(leaves, settings.step_size, eps=EPSILON, fused=True)
@@ -279,6 +301,10 @@ class RecurrentPPO:
         """What a checkpoint holds."""
         detached = {name: value.detach() for name, value in self.params.items()}
         return {"params": detached, "optimiser": self._optimiser.state_dict(), "reward_scale": dict(vars(self.scale))}
+
+    def told(self, tasks: Tasks) -> Tensor | None:
+        """What the critic is told of tasks, `(T, K)`, if anything."""
+        return None if self._told is None else self._told(tasks)
 
     def learn(self, experience: TrialEpisodes, tasks: Tasks, iteration: int, key: Key) -> dict[str, float]:
         """One update by trials of this policy, with the step size and the entropy bonus of an iteration.
@@ -298,7 +324,7 @@ class RecurrentPPO:
         episodes = experience.episodes
         rewards, valid = episodes.rewards.flatten(0, 1).double(), episodes.valid.flatten(0, 1)
         self.scale = self.scale.update(rewards, valid, self.settings.gamma)
-        batch, explained = prepare(experience, self.settings, self.scale)
+        batch, explained = prepare(experience, self.settings, self.scale, self.told(tasks))
         now = annealed(self.settings, iteration)
         self._optimiser.param_groups[0]["lr"] = now.step_size
         try:

@@ -1,8 +1,10 @@
 """Actor-critics with a memory, as pure functions of explicit parameters.
 
     observation -> [embedding] -> memory -> [layer norm] -> actor head, critic head
+                                       task numbers -> tanh -> tanh -> critic head, where it is told the task
 
-The parameters of the memory are named `cell.*`, whatever memory it is.
+A critic that is told the task (an asymmetric actor-critic, Pinto et al. 2018) is for training alone: whoever acts on an
+unknown task needs the actor only. The parameters of the memory are named `cell.*`, whatever memory it is.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from metarl.nets.params import Params
 from metarl.nets.policies import MIN_STD, project_std
 from metarl.tasks import Array
 
+TOLD = (128, 64)  # widths of the layers between a task's numbers and the critic
 ACTOR_GAIN = 0.01  # of the actor's last layer at the start: first actions hardly depend on anything
 
 
@@ -35,7 +38,7 @@ class Decision:
     """What a policy with a memory decides at one or more moments."""
 
     distribution: Any  # of actions, batch shape (...)
-    value: Tensor  # (...), the critic's estimate of the return that is left
+    value: Tensor  # (...), the critic's estimate of the return that is left; 0 where it wants a task and is told none
     state: Tensor  # (N, ...), the memory's afterwards
 
 
@@ -53,6 +56,7 @@ class RecurrentPolicy:
         head: widths of hidden tanh layers after it, for actor and critic each.
         layer_norm: normalise what enters (where there is an embedding) and what leaves the memory.
         init_std: initial standard deviation of continuous actions, in units of their bound.
+        told: numbers of the task that the critic is told; 0 for one that is told nothing.
     """
 
     inputs: int
@@ -64,14 +68,17 @@ class RecurrentPolicy:
     head: tuple[int, ...] = ()
     layer_norm: bool = False
     init_std: float = 1.0
+    told: int = 0
 
     @property
     def _networks(self) -> dict[str, MLP | ModuleNetwork]:
         activation: Activation = "tanh"
         networks: dict[str, MLP | ModuleNetwork] = {
             "actor": MLP((self.memory.features, *self.head, self.actions), activation),
-            "critic": MLP((self.memory.features, *self.head, 1), activation),
+            "critic": MLP((self.memory.features + (TOLD[-1] if self.told else 0), *self.head, 1), activation),
         }
+        if self.told:
+            networks["task"] = MLP((self.told, *TOLD), activation)
         if self.embedding:
             networks["embedding"] = (
                 MLP((self.inputs, self.embedding), activation) if self.encoder is None else self.encoder
@@ -100,13 +107,15 @@ class RecurrentPolicy:
         """The memory's state at the start of n trials, `(n, ...)`."""
         return self.memory.start(n, device)
 
-    def step(self, params: Params, obs: Tensor, state: Tensor) -> Decision:
-        """One moment of N trials: `obs (N, inputs)`, `state (N, ...)`."""
-        return self._leave(params, *self.memory.step(_below(params, "cell"), self._enter(params, obs), state))
+    def step(self, params: Params, obs: Tensor, state: Tensor, task: Tensor | None = None) -> Decision:
+        """One moment of N trials: `obs (N, inputs)`, `state (N, ...)`, and for the critic `task (N, told)`."""
+        out, state = self.memory.step(_below(params, "cell"), self._enter(params, obs), state)
+        return self._leave(params, out, state, task)
 
-    def sequence(self, params: Params, obs: Tensor, state: Tensor) -> Decision:
-        """L moments of N trials in a row: `obs (L, N, inputs)`, and `state (N, ...)` before the first."""
-        return self._leave(params, *self.memory.sequence(_below(params, "cell"), self._enter(params, obs), state))
+    def sequence(self, params: Params, obs: Tensor, state: Tensor, task: Tensor | None = None) -> Decision:
+        """L moments of N trials in a row: `obs (L, N, inputs)`, `state (N, ...)` before the first, `task (N, told)`."""
+        out, state = self.memory.sequence(_below(params, "cell"), self._enter(params, obs), state)
+        return self._leave(params, out, state, task)
 
     def noise(self, rng: Any, shape: tuple[int, ...]) -> Array:
         """The random numbers, float32, that `sample` of its distribution consumes: `(*shape, 1)` or `(*shape, A)`."""
@@ -125,15 +134,24 @@ class RecurrentPolicy:
             x = torch.tanh(x)
         return _normalised(params, "enter", x) if self.layer_norm else x
 
-    def _leave(self, params: Params, out: Tensor, state: Tensor) -> Decision:
+    def _leave(self, params: Params, out: Tensor, state: Tensor, task: Tensor | None) -> Decision:
         if self.layer_norm:
             out = _normalised(params, "leave", out)
         networks = self._networks
         action = networks["actor"](_below(params, "actor"), out)
-        value = networks["critic"](_below(params, "critic"), out).squeeze(-1)
+        value = self._value(params, out, task)
         if self.discrete:
             return Decision(Categorical(torch.log_softmax(action, -1)), value, state)
         return Decision(Gaussian(action, params["log_std"]), value, state)
+
+    def _value(self, params: Params, out: Tensor, task: Tensor | None) -> Tensor:
+        if self.told:
+            if task is None:
+                return out.new_zeros(out.shape[:-1])
+            told = torch.tanh(self._networks["task"](_below(params, "task"), task))
+            out = torch.cat([out, told.expand(*out.shape[:-1], -1)], -1)
+        value: Tensor = self._networks["critic"](_below(params, "critic"), out).squeeze(-1)
+        return value
 
 
 def _below(params: Params, name: str) -> Params:

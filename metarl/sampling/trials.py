@@ -86,6 +86,7 @@ def run_trials(
     chunk: int = 0,
     watch: Watch | None = None,
     likeliest: bool = False,
+    task: Tensor | None = None,
 ) -> TrialEpisodes:
     """One trial in every row of a vector of trials.
 
@@ -99,6 +100,7 @@ def run_trials(
         chunk: steps between two memories that are kept; 0 keeps the first only.
         watch: called after the reset and after every step.
         likeliest: take the most likely actions instead of drawing.
+        task: what the critic is told of each task, `(T, K)`.
 
     Returns:
         Episodes on the CPU; log-probabilities, values and memories on the device of the parameters.
@@ -112,6 +114,7 @@ def run_trials(
     streams = env.tasks.streams(key("action"))
     noise = torch.from_numpy(np.concatenate([policy.noise(rng, (env.replicas, horizon)) for rng in streams])).to(device)
     log_prob, values = torch.zeros(2, horizon, n, device=device)
+    told = None if task is None else task.to(device).repeat_interleave(env.replicas, 0)
     state = policy.start(n, device)
     states = torch.zeros(math.ceil(horizon / chunk), *state.shape, device=device)  # zero where no trial lasted so long
 
@@ -119,7 +122,7 @@ def run_trials(
         nonlocal state
         if t % chunk == 0:
             states[t // chunk] = state
-        decision = policy.step(params, obs.reshape(n, -1).to(device), state)
+        decision = policy.step(params, obs.reshape(n, -1).to(device), state, told)
         distribution = decision.distribution
         actions: Tensor = distribution.mode() if likeliest else distribution.sample(noise[:, t])
         log_prob[t], values[t] = distribution.log_prob(actions), decision.value

@@ -45,10 +45,10 @@ def test_a_checkpoint_with_smaller_deviations_than_the_least_is_put_back(tmp_pat
 def test_training_scales_rewards_by_all_updates_so_far_at_its_own_discount(tmp_path, monkeypatch):
     seen, honest = [], recurrent_ppo.prepare
 
-    def spy(experience, settings, scale):
+    def spy(experience, settings, scale, task):
         episodes = experience.episodes
         seen.append((episodes.rewards.flatten(0, 1).double(), episodes.valid.flatten(0, 1), scale))
-        return honest(experience, settings, scale)
+        return honest(experience, settings, scale, task)
 
     monkeypatch.setattr(recurrent_ppo, "prepare", spy)
     run = trained(tmp_path / "run", replace(SMALL, gamma=0.5, normalise_rewards=True))

@@ -102,7 +102,7 @@ class Oblivious:
     def __init__(self, probability, value):
         self.decision = Decision(Categorical(torch.tensor(probability).log()), torch.tensor(value), torch.zeros(1))
 
-    def sequence(self, params, obs, state):
+    def sequence(self, params, obs, state, task):
         return self.decision
 
 
