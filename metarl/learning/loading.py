@@ -50,7 +50,9 @@ def load_params(
     expected = {name: (value.shape, value.dtype) for name, value in policy.init(Key(0).torch()).items()}
     misfit = UserError(f"the checkpoint in {run.folder} does not fit {source} and its config")
     try:
-        params = params_of(restored[1])
+        if not isinstance(state := restored[1], Mapping):
+            raise misfit
+        params = params_of(state)
         described = {name: (value.shape, value.dtype) for name, value in params.items()}
     except (KeyError, AttributeError, TypeError):
         raise misfit from None

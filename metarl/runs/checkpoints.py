@@ -245,9 +245,20 @@ def _opened(content: Mapping[str, Any], path: Path, named: int) -> tuple[int, Ma
                 raise ForeignCheckpointError(
                     f"the checkpoint {path} is refused: its name says {named} iterations, it {iteration}; {REMEDY}"
                 )
+            if not _json(run):
+                raise ForeignCheckpointError(f"the checkpoint {path} is refused: it does not say whose it is; {REMEDY}")
             if content[FORMAT] == VERSION:
                 return iteration, run, (length, sha256), state
     raise ForeignCheckpointError(f"the checkpoint {path} is refused: this metarl reads version {VERSION}; {REMEDY}")
+
+
+def _json(value: Any) -> bool:
+    """Whether a value is what JSON gives back; how deep it may be was looked at before."""
+    if isinstance(value, dict):
+        return all(type(name) is str and _json(item) for name, item in value.items())
+    if isinstance(value, list):
+        return all(map(_json, value))
+    return value is None or type(value) in (bool, int, float, str)
 
 
 def tidy(folder: Path, keep: Collection[str | None]) -> None:

@@ -57,12 +57,14 @@ def test_a_run_without_a_checkpoint_says_what_to_do(tmp_path):
         {"params": GaussianPolicy(MLP((2, 3, 3, 2))).init(Key(0).torch())},
         {"params": {name: value for name, value in POLICY.init(Key(0).torch()).items() if name != "log_std"}},
         {"params": POLICY.init(Key(0).torch()) | {"more": torch.zeros(1)}},
+        torch.zeros(3),
+        [1, 2],
         {"params": dict.fromkeys(POLICY.init(Key(0).torch()), 1.0)},
         {"params": [1.0]},
         {"encoder": {}},
         {},
     ],
-    ids=["widths", "layers", "fewer", "more", "numbers", "list", "another learner's", "empty"],
+    ids=["widths", "layers", "fewer", "more", "tensor", "bare list", "numbers", "list", "another learner's", "empty"],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(tmp_path, state):
     run = run_with(tmp_path / "run", state)

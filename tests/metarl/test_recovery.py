@@ -288,3 +288,14 @@ def test_a_run_of_an_earlier_version_goes_on_with_its_manifest_and_not_without(c
     with pytest.warns(RecoveryWarning):
         assert Run.open(old, Config).restore() is not None
     assert "does not say which logs it had" in refusal(lambda: resume(old, config=LONG))
+
+
+@pytest.mark.parametrize("spoil", [{"seed": torch.zeros(3)}, {"config": {"tasks": [torch.zeros(2)]}}, {"seed": (0,)}])
+def test_a_checkpoint_that_says_whose_it_is_in_tensors_is_refused(crashed, tmp_path, spoil):
+    folder = copied(crashed, tmp_path / "run")
+    content = torch.load(file_named(folder, "last"), weights_only=True)
+    content["run"] |= spoil
+    plant_bytes(folder, 6, checkpoints.pack(content))
+    before = contents(folder)
+    assert "it does not say whose it is" in refusal(lambda: resume(folder, config=LONG))
+    assert contents(folder) == before

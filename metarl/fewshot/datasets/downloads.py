@@ -19,7 +19,7 @@ from typing import BinaryIO
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from metarl.errors import UserError
+from metarl.errors import UserError, shown
 
 CHUNK = 1 << 16
 TIMEOUT = 20.0  # seconds without an answer
@@ -36,10 +36,20 @@ def cache_folder() -> Path:
 
 
 def data_folder(data_root: Path | None) -> Path:
-    """Where data sets lie: the folder given, else METARL_DATA, else the user's cache folder."""
-    if data_root is not None:
-        return data_root
-    return Path(os.environ["METARL_DATA"]) if os.environ.get("METARL_DATA") else cache_folder() / "data"
+    """Where data sets lie: the folder given, else METARL_DATA, else the user's cache folder.
+
+    Raises:
+        UserError: no folder can have that name, or it may not be looked into.
+    """
+    named = data_root or os.environ.get("METARL_DATA")
+    folder = Path(named) if named else cache_folder() / "data"
+    try:
+        os.stat(folder / "any")
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # who wants a file of it says so
+    except OSError as error:
+        raise UserError(f"the data folder {shown(str(folder))} cannot be used: {error.strerror}") from None
+    return folder
 
 
 @dataclass(frozen=True)

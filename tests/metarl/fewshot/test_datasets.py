@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from metarl.errors import UserError
-from metarl.fewshot.datasets import DATASETS, cifar_fs, folder, glyphs, make_dataset, mini_imagenet, omniglot
+from metarl.fewshot.datasets import DATASETS, cifar_fs, downloads, folder, glyphs, make_dataset, mini_imagenet, omniglot
 from metarl.fewshot.datasets.cifar_fs import CifarFS
 from metarl.fewshot.datasets.folder import Folder
 from metarl.fewshot.datasets.glyphs import Glyphs
@@ -756,3 +756,13 @@ def test_damaged_pictures(tmp_path, own_cache):
         "pictures",
     )
     assert refused > 225
+
+
+def test_a_data_folder_that_cannot_be_is_named(monkeypatch, tmp_path):
+    for root in (tmp_path / ("x" * 300), tmp_path / ("y" * 5000)):
+        with pytest.raises(UserError, match=r"^the data folder .* cannot be used: File name too long$"):
+            downloads.data_folder(root)
+        monkeypatch.setenv("METARL_DATA", str(root))
+        with pytest.raises(UserError, match="File name too long"):
+            Omniglot().fixed("test", 1)
+    assert downloads.data_folder(tmp_path / "not there yet") == tmp_path / "not there yet"
