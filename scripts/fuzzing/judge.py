@@ -46,7 +46,7 @@ class Verdict:
         kind: "refused" (exit code 2 and one line), "accepted", or one of `FAULTS`.
         why: what was said, or what is wrong.
         seconds: that it took.
-        peak: bytes of resident memory at most, beyond those before.
+        peak: bytes of resident memory at most, beyond those that the process began with.
     """
 
     kind: str
@@ -55,11 +55,11 @@ class Verdict:
     peak: int
 
 
-def judge(case: Case, place: Place) -> Verdict:
-    """Run an input in this process."""
+def judge(case: Case, place: Place, own: int | None = None) -> Verdict:
+    """Run an input in this process, which began with `own` bytes of resident memory; None: with those of now."""
     before = _files(place.folder)
     _reset_peak()
-    own, started = resident(), time.perf_counter()
+    own, started = resident() if own is None else own, time.perf_counter()
     code, said, trace = _run(case, place)
     seconds, peak = time.perf_counter() - started, resident("VmHWM") - own
     after = _files(place.folder)

@@ -93,7 +93,7 @@ def _work(door: str, seed: int, count: int, skip: int, room: Path, sender: Conne
 
     def one(case: Case, place: Place) -> None:
         sender.send(("begins", index, case.words))
-        sender.send(("judged", judge(case, place)))
+        sender.send(("judged", judge(case, place, own)))
         if only is None and resident() - own > KEPT:
             _remove(place.folder)
             sender.send(("full",))

@@ -167,7 +167,9 @@ def in_double(patch: Any) -> None:
         patch.setattr(
             RecurrentPolicy,
             name,
-            lambda self, params, obs, state, before=before: before(self, params, obs.double(), state.double()),
+            lambda self, params, obs, state, task=None, before=before: before(
+                self, params, obs.double(), state.double(), None if task is None else task.double()
+            ),
         )
 
 

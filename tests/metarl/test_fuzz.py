@@ -1,6 +1,7 @@
 """Some of the inputs of `scripts/fuzz.py`, a few through every door, and proof that each fault is noticed."""
 
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -97,5 +98,11 @@ def test_what_asks_for_time_alone_is_interrupted(monkeypatch, place):
 
 
 def test_memory_is_noticed(monkeypatch, place):
+    def fill():
+        with mmap.mmap(-1, 1 << 26) as pages:  # no memory that this process has freed before
+            for page in range(0, len(pages), mmap.PAGESIZE):
+                pages[page] = 1
+        return 0
+
     monkeypatch.setattr(judge, "LARGEST", 1 << 20)
-    assert judged(monkeypatch, place, lambda: 0 * len(b"x" * (1 << 26))) == "large"
+    assert judged(monkeypatch, place, fill) == "large"
