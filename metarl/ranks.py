@@ -30,7 +30,7 @@ from metarl.errors import NonFiniteError, UserError, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.distributed import Store  # type: ignore[attr-defined]  # not named in its __all__
+    from torch.distributed.distributed_c10d import Store
 
 Result = TypeVar("Result")
 JOIN = datetime.timedelta(minutes=5)  # for all ranks to come; torchrun starts them together

@@ -23,7 +23,7 @@ class Lossy:
     """
 
     def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream if stream is not None else open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        self._stream = stream if stream is not None else open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as we are
         self.lost: Exception | None = None
 
     def write(self, text: str) -> int:

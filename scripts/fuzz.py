@@ -1,7 +1,7 @@
 """Send generated inputs through every door of the command line: none may crash, run code, overwrite, hang or swell.
 
     python scripts/fuzz.py --inputs 10000 --seed 0 --json results/fuzz/fuzz.json
-    python scripts/fuzz.py --repeat "options of train:0:17" --keep /tmp/again
+    python scripts/fuzz.py --repeat "options of train:0:17" --keep runs/again
 
 Inputs come from hypothesis, seeded by --seed, so that the same command sends the same inputs. Each runs in a process
 that may take 20 seconds and 2 GiB. What fails is listed with what repeats it. Exit code 1 if anything failed.
@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -105,7 +106,7 @@ def _repeat(what: str, room: Path, keep: Path | None) -> int:
         print(tried.verdict.why)
         failed |= tried.verdict.kind in FAULTS
     if keep is not None:
-        os.rename(room / f"{door}-{seed}-{index}", keep)
+        shutil.move(room / f"{door}-{seed}-{index}", keep)
     return int(failed)
 
 

@@ -1,6 +1,6 @@
 """Thousands of iterations of a small run of every learner: memory, open files and threads must not grow.
 
-    python scripts/soak_memory.py --runs /tmp/soak --json results/soak/memory.json
+    python scripts/soak_memory.py --runs runs/soak --json results/soak/memory.json
 
 Each run is a process that trains through the command line and is looked at every 50 iterations; one shows its progress
 on a terminal. Two more measure a trained agent again and again, on other tasks each time, as an evaluation of many

@@ -18,7 +18,7 @@ from typing import Any
 from metarl.errors import NonFiniteError, UserError, shown
 from metarl.ops.finite import check_numbers, first_non_finite
 from metarl.ranks import Ranks
-from metarl.runs.record import CONFIG, IDENTITY, NamedSource, _differences, new_record, read_record
+from metarl.runs.record import CONFIG, IDENTITY, NamedSource, differences, new_record, read_record
 from metarl.runs.run import Run
 
 LAUNCH, SIZE = "launch", "ranks"  # what the run remembers: which start of torchrun made it, and of how many processes
@@ -125,7 +125,7 @@ def begin(
 
 def _check_same(ranks: Ranks, record: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Refuse a run that is not what this process was asked for: machines may have other configs of one name."""
-    each = (difference for part in IDENTITY for difference in _differences(part, record[part], own[part]))
+    each = (difference for part in IDENTITY for difference in differences(part, record[part], own[part]))
     if different := [f"{name} is {shown(there)} there and {shown(here)} here" for name, there, here in each]:
         raise UserError(f"rank {ranks.rank} is asked for another run than rank 0: {'; '.join(different)}")
 

@@ -182,7 +182,7 @@ def differing(old: Mapping[str, Any], new: Mapping[str, Any], config: Any) -> li
     return [
         f"{name} is {shown(before)} there and {shown(now)} here"
         for part in IDENTITY
-        for name, before, now in _differences(part, old[part], new[part])
+        for name, before, now in differences(part, old[part], new[part])
         if name not in free
         and not (
             _may_grow(config)
@@ -199,13 +199,14 @@ def _may_grow(config: Any) -> bool:
     return grows
 
 
-def _differences(name: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+def differences(name: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Where two parts of a record differ: the dotted name below `name`, and the value of each; "absent" for none."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             if key not in old or key not in new:
                 yield f"{name}.{key}", old.get(key, "absent"), new.get(key, "absent")
             else:
-                yield from _differences(f"{name}.{key}", old[key], new[key])
+                yield from differences(f"{name}.{key}", old[key], new[key])
     elif old != new:
         yield name, old, new
 

@@ -85,6 +85,18 @@ def test_of_processes_that_begin_one_run_at_once_one_does(tmp_path):
     os.close(start)
 
 
+def refused_in_a_child(folder):
+    """Whether a forked child may not write into a run."""
+    child = os.fork()
+    if child == 0:
+        try:
+            resume(folder)
+        except UserError:
+            os._exit(0)
+        os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 def test_a_forked_child_neither_keeps_nor_releases_the_lock(tmp_path):
     run = create(tmp_path / "run")
 
@@ -93,14 +105,7 @@ def test_a_forked_child_neither_keeps_nor_releases_the_lock(tmp_path):
 
     with another_process(released), another_process(lambda: None):
         with another_process(lambda: None):
-            status = os.fork()
-            if status == 0:
-                try:
-                    resume(tmp_path / "run")
-                except UserError:
-                    os._exit(0)
-                os._exit(1)
-            assert os.waitstatus_to_exitcode(os.waitpid(status, 0)[1]) == 0
+            assert refused_in_a_child(tmp_path / "run")
         run.close()  # children are alive, and the lock is free
         assert not (tmp_path / "run" / lock.NAME).exists()
         with another_process(lambda: resume(tmp_path / "run")):
@@ -126,14 +131,7 @@ def test_reading_or_copying_the_locks_file_does_not_release_it(tmp_path):
     run = create(tmp_path / "run")
     (tmp_path / "run" / lock.NAME).read_bytes()
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
-    child = os.fork()
-    if child == 0:
-        try:
-            resume(tmp_path / "run")
-        except UserError:
-            os._exit(0)
-        os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert refused_in_a_child(tmp_path / "run")
     run.close()
 
 

@@ -83,7 +83,8 @@ class _Shared(nn.Module):
         mean, var = mean.to(x), var.to(x)
         weight = torch.ones_like(mean) if self.weight is None else self.weight
         bias = torch.zeros_like(mean) if self.bias is None else self.bias
-        normalised: Tensor = _Normalised.apply(x, weight, bias, mean, var, eps, count, self.ranks)  # type: ignore[no-untyped-call]
+        inputs = x, weight, bias, mean, var, eps, count, self.ranks
+        normalised: Tensor = _Normalised.apply(*inputs)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return normalised
 
 
