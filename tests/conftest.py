@@ -14,8 +14,14 @@ draw_without_display()  # before anything imports mujoco
 
 
 @pytest.fixture(autouse=True)
-def ctrl_c_interrupts() -> Iterator[None]:
-    """A shell that starts the tests in the background has them, and their children, ignore SIGINT."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def signals_arrive() -> Iterator[None]:
+    """Tests, and their children, take signals although whoever started them has them ignored: a shell in the background
+    SIGINT, nohup SIGHUP.
+    """
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    if hasattr(signal, "SIGHUP"):
+        handlers[signal.SIGHUP] = signal.SIG_DFL
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
