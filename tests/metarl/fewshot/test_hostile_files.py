@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 
@@ -48,8 +49,13 @@ def test_a_member_that_unpacks_to_more_than_it_says_is_refused(tmp_path):
     path = zipped(tmp_path / "a.zip", [("a.png", b"x" * 5_000_001)], compression=zipfile.ZIP_DEFLATED)
     store = ZipStore(with_sizes(path, 5_000_001, 10))
     assert store.names == ("a.png",)
-    with pytest.raises(UserError, match="cannot be read"):
-        store.read("a.png")
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="cannot be read"):
+            store.read("a.png")
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000  # no more is unpacked than it says
+    finally:
+        tracemalloc.stop()
 
 
 def test_members_that_unpack_to_far_more_than_they_are_are_refused(tmp_path):
