@@ -20,23 +20,23 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 
-import torch
-
 from metarl.ambient import plain_torch
-from metarl.envs.wrappers.trials import Trials
+from metarl.envs.wrappers.trials import Trials, trial_episodes
 from metarl.errors import UserError
-from metarl.learning.contract import Budget
 from metarl.learning.footprint import NUMBER, Footprint, dense
 from metarl.learning.loading import load_params
 from metarl.learning.memory_adaptation import MemoryAgent, return_metrics
 from metarl.learning.memory_policy import PolicySettings
-from metarl.learning.recurrent_ppo import RecurrentPPO, Settings
+from metarl.learning.recurrent_ppo import RecurrentPPO
+from metarl.learning.recurrent_settings import Settings
 from metarl.learning.settings import check_range
+from metarl.learning.teacher import LessonSettings
 from metarl.learning.told_task import ToldTask, flat
 from metarl.naming import is_name
 from metarl.nets.actor_critic import RecurrentPolicy
 from metarl.nets.params import Params
 from metarl.parallel import intra_op_threads
+from metarl.registry import make_untrained
 from metarl.runs.run import Run
 from metarl.sampling.episodes import episode_bytes, flat_size
 from metarl.sampling.trials import run_trials
@@ -45,7 +45,7 @@ from metarl.tasks import TaskFamily
 
 
 @dataclass(frozen=True)
-class Config(PolicySettings, Settings):
+class Config(PolicySettings, Settings, LessonSettings):
     """Settings of RL². Where no source is named, the value comes from short runs on Bernoulli bandits."""
 
     iterations: int = 350
@@ -65,10 +65,9 @@ class Config(PolicySettings, Settings):
     """Intra-op threads, of no more cores than are idle; results repeat for a fixed number."""
 
     def __post_init__(self) -> None:
-        PolicySettings.__post_init__(self)
-        Settings.__post_init__(self)
-        whole = ("iterations", "trials", "validation_tasks", "checkpoint_every", "threads")
-        check_range(self, *whole, least=1)
+        for settings in (PolicySettings, Settings, LessonSettings):
+            settings.__post_init__(self)
+        check_range(self, "iterations", "trials", "validation_tasks", "checkpoint_every", "threads", least=1)
         check_range(self, "trial_episodes", "validate_every", least=0)
         if self.minibatches > self.trials:
             raise UserError(f"--minibatches is {self.minibatches}; it must be at most --trials, {self.trials}")
@@ -149,7 +148,9 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
     trials, key = _trials(config, source), Key(run.seed)("rl2")
     own = run.ranks.share(config.trials)
     policy = _policy(config, trials)
-    learner = RecurrentPPO(policy, config, run, key("init"), ToldTask(source, key("told")) if policy.told else None)
+    told = ToldTask(source, key("told")) if policy.told else None
+    lessons = config.lessons(make_untrained, source, trials.episodes, trial_episodes(source))
+    learner = RecurrentPPO(policy, config, run, key("init"), told, lessons)
     env = trials.make_vec(trials.sample(config.trials, key("tasks").numpy())[own], threads=config.threads)
     play = partial(run_trials, env, policy, inner=trials.episodes, chunk=config.chunk)
     loop = run.loop(config.iterations, checkpoint_every=config.checkpoint_every, state=learner.state)
@@ -166,9 +167,8 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
             updated = time.perf_counter()
             metrics |= return_metrics(experience.returns().mean((0, 1)))
             if config.validate_every and (iteration + 1) % config.validate_every == 0:
-                tasks = source.fixed("validation", config.validation_tasks)
-                scores = _agent(config, source, policy, learner.params).curve(tasks, Budget(0, 1), run.seed)
-                metrics |= return_metrics(torch.from_numpy(scores.values.mean(0)), "validation_")
+                agent = _agent(config, source, policy, learner.params)
+                metrics |= agent.validation_metrics(config.validation_tasks, run.seed)
             loop.log(metrics, {"sampling_s": sampled - started, "update_s": updated - sampled})
     env.close()
 

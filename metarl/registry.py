@@ -58,6 +58,7 @@ UNTRAINED = {  # classes that make an Adaptable of a source, or modules whose `s
     "optimistic-psrl": Entry(MDPS, "family", "tabular MDPs: plans in the best of several draws"),
     "ucrl2": Entry(MDPS, "family", "tabular MDPs: plans in the best MDP within confidence bounds"),
     "beb": Entry(MDPS, "family", "tabular MDPs: plans in the mean MDP, with a bonus for what was seldom tried"),
+    "online-beb": Entry(MDPS, "family", "tabular MDPs: the same, planned anew at every step"),
     "informed": Entry(MDPS, "family", "tabular MDPs: plans in the true MDP, which it is told"),
     "greedy": Entry(
         f"{BANDITS},{MDPS}", "family", "bandits and tabular MDPs: what is best if the posterior means are true"

@@ -30,7 +30,8 @@ from metarl.agents import rl2
 from metarl.envs import make_family
 from metarl.envs.wrappers.trials import RL2Env, Trials
 from metarl.integrations.sb3_env import SB3VecEnv
-from metarl.learning.recurrent_ppo import prepare, update
+from metarl.learning.recurrent_ppo import update
+from metarl.learning.sequences import prepare
 from metarl.nets.actor_critic import recurrent_policy
 from metarl.nets.recurrent import LSTM
 from metarl.ops.reward_scale import RewardScale

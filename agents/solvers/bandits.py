@@ -38,6 +38,7 @@ from metarl.errors import UserError
 from metarl.learning.acting import Acts, check_counts
 from metarl.learning.contract import Budget, Scores
 from metarl.learning.places import Place, Where, place
+from metarl.sampling.episodes import Episodes
 from metarl.seeding import Key
 from metarl.tasks import Tasks, TaskVectorEnv
 
@@ -157,6 +158,19 @@ class BanditSolver(Acts):
             belief.count[rows, arms[:, t]] += 1
             belief.total[rows, arms[:, t]] += rewards[:, t]
         return Play(arms.reshape(len(tasks), trials, -1), rewards.reshape(len(tasks), trials, -1))
+
+    def advise(self, episodes: Episodes, tasks: Tasks, key: Key) -> NDArray[np.bool_]:
+        """Which arms are best at every pull of trials, `(N, n, k)`; see `metarl.learning.teacher.Teacher`."""
+        arms, rewards = episodes.actions.flatten(0, 1).numpy(), episodes.rewards.flatten(0, 1).double().numpy()
+        (n, pulls), shape, rows = arms.shape, (len(arms), self.family.arms), np.arange(len(arms))
+        belief, rng = Belief(self.family.likelihood, np.zeros(shape), np.zeros(shape)), key("advice").numpy()
+        best = np.empty((n, pulls, self.family.arms), bool)
+        for t in range(pulls):
+            index = self.strategy.index(belief, t, rng)
+            best[:, t] = index == index.max(1, keepdims=True)
+            belief.count[rows, arms[:, t]] += 1
+            belief.total[rows, arms[:, t]] += rewards[:, t]
+        return best
 
     def curve(self, tasks: Tasks, budget: Budget, seed: int) -> Scores:
         """Mean total reward of `budget.episodes` trials a task, one score; `budget.steps` has no meaning here."""

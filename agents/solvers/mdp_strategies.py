@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from metarl.agents.solvers.mdp_belief import Belief
-from metarl.agents.solvers.planning import Backup, model, most_hopeful, plan
+from metarl.envs.tabular_belief import Belief
+from metarl.envs.tabular_planning import Backup, model, most_hopeful, plan
 from metarl.seeding import AnyGenerator
 from metarl.tasks import Task
 

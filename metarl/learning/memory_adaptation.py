@@ -90,6 +90,11 @@ class MemoryAgent(Acts):
             return fresh
         return fresh.after_episodes(at, steps, key, likeliest=self.likeliest)
 
+    def validation_metrics(self, count: int, seed: int) -> dict[str, float]:
+        """Mean returns, as `return_metrics` says, over a trial of each of so many validation tasks."""
+        scores = self.curve(self.family.fixed("validation", count), Budget(0, 1), seed)
+        return return_metrics(torch.from_numpy(scores.values.mean(0)), "validation_")
+
     def unadapted(self) -> AdaptedMemory:
         """The empty memory at the start of a trial."""
         return AdaptedMemory(Place(self.family, None, None), self.policy, self.params, Key(0)(STREAM, "action"))

@@ -9,20 +9,21 @@ terminated or truncated, and stop at its end, which is terminal.
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from metarl.errors import NonFiniteError
-from metarl.learning.settings import check_range
+from metarl.learning.recurrent_settings import Settings, annealed
+from metarl.learning.sequences import Sequences, prepare
 from metarl.learning.shared_gradient import add_gradients
+from metarl.learning.teacher import NO_LESSONS, Lessons, log_probability
 from metarl.learning.told_task import ToldTask
 from metarl.nets.actor_critic import RecurrentPolicy
 from metarl.nets.params import Params
-from metarl.ops import finite, returns
+from metarl.ops import finite
 from metarl.ops.reward_scale import RewardScale
 from metarl.ops.surrogates import clipped_surrogate
 from metarl.ranks import ALONE, Ranks
@@ -32,122 +33,12 @@ from metarl.seeding import Key
 from metarl.tasks import Tasks
 
 EPSILON = 1e-5  # of Adam, as in OpenAI's baselines
-BY_ROW = ("states", "task")  # of `Sequences`: the fields that have no axis of steps
-Set = TypeVar("Set", bound="Settings")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Settings of PPO on whole trials. Where no source is named, the value comes from short runs on bandits."""
-
-    gamma: float = 0.99
-    """Discount (Duan et al. 2016)."""
-    gae_lambda: float = 0.3
-    """Lambda of the generalised advantage estimates (Duan et al. 2016)."""
-    clip: float = 0.1
-    """How far the probability ratio counts from 1 (pytorch_rl2 and VariBAD: 0.1)."""
-    epochs: int = 4
-    """Passes over the data of an update (pytorch_rl2: 8; VariBAD: 2)."""
-    minibatches: int = 10
-    """Gradient steps a pass."""
-    step_size: float = 2e-3
-    """Of Adam (pytorch_rl2: 2e-4; VariBAD: 7e-4)."""
-    halve_every: int = 100
-    """Iterations in which the step size and the entropy bonus halve, smoothly; 0 keeps them."""
-    value_weight: float = 0.5
-    """Of the critic's squared error, w."""
-    entropy_weight: float = 0.0
-    """Of the entropy bonus, b (pytorch_rl2 and VariBAD: 0.01)."""
-    max_gradient_norm: float = 0.5
-    """Gradients are scaled down to this norm (VariBAD: 0.5)."""
-    normalise_advantages: bool = True
-    """Give the advantages of an update zero mean and unit deviation (pytorch_rl2: no)."""
-    normalise_rewards: bool = False
-    """Divide rewards by the running deviation of the discounted return (VariBAD: yes)."""
-    chunk: int = 0
-    """Steps gradients flow back (truncated back-propagation through time); 0 for the whole trial."""
-
-    def __post_init__(self) -> None:
-        check_range(self, "epochs", "minibatches", least=1)
-        check_range(self, "clip", "step_size", "max_gradient_norm", above=0)
-        check_range(self, "gamma", "gae_lambda", least=0, most=1)
-        check_range(self, "halve_every", "chunk", "value_weight", "entropy_weight", least=0)
-
-
-@dataclass(frozen=True)
-class Sequences:
-    """S sequences of L steps: whole trials, or chunks of them."""
-
-    obs: Tensor  # (L, S, D) float32
-    actions: Tensor  # (L, S) int64, or (L, S, A) float32
-    log_prob: Tensor  # (L, S) float32, when acting
-    advantages: Tensor  # (L, S) float32, 0 where invalid
-    targets: Tensor  # (L, S) float32, of the critic
-    valid: Tensor  # (L, S) float32, 1 for steps that were really taken
-    states: Tensor  # (S, ...) float32, the memory's before the first step
-    task: Tensor | None = None  # (S, K) float32, what the critic is told
-
-    def __len__(self) -> int:
-        return self.states.shape[0]
-
-    def take(self, rows: Tensor) -> Sequences:
-        """Some of the sequences."""
-        fields = {name: value.index_select(1, rows) for name, value in vars(self).items() if name not in BY_ROW}
-        return Sequences(**fields, states=self.states[rows], task=None if self.task is None else self.task[rows])
-
-
-def prepare(
-    experience: TrialEpisodes, settings: Settings, scale: RewardScale, task: Tensor | None = None
-) -> tuple[Sequences, float]:
-    """What PPO learns from: advantages over whole trials, cut into chunks. Also the critic's explained variance.
-
-    Args:
-        experience: T x E trials.
-        settings: of PPO.
-        scale: of the rewards.
-        task: what the critic was told of each task, `(T, K)`.
-    """
-    episodes = experience.episodes
-    valid = episodes.valid.flatten(0, 1)  # (N, H)
-    rewards = episodes.rewards.flatten(0, 1).double() / (scale.deviation if settings.normalise_rewards else 1.0)
-    values = experience.values.T.cpu().double()
-    advantages = returns.gae(rewards, values, valid, settings.gamma, settings.gae_lambda)
-    targets = advantages + values * valid
-    explained = returns.explained_variance(*returns.residuals(values, targets, valid))
-    if settings.normalise_advantages:
-        advantages = returns.normalise(advantages, valid, (0, 1))
-    device, length = experience.log_prob.device, settings.chunk or valid.shape[1]
-
-    def cut(x: Tensor) -> Tensor:
-        """`(N, H, ...)` to `(L, C * N, ...)`, padded with zeros at the end."""
-        x = x.transpose(0, 1).to(device)
-        missing = -x.shape[0] % length
-        if missing:
-            x = torch.cat([x, x.new_zeros(missing, *x.shape[1:])])
-        return x.reshape(-1, length, *x.shape[1:]).transpose(0, 1).flatten(1, 2)
-
-    sequences = Sequences(
-        obs=cut(episodes.obs.flatten(0, 1)),
-        actions=cut(episodes.actions.flatten(0, 1)),
-        log_prob=cut(experience.log_prob.T),
-        advantages=cut(advantages.float()),
-        targets=cut(targets.float()),
-        valid=cut(valid.float()),
-        states=(states := experience.states.flatten(0, 1)),
-        task=None if task is None else _by_sequence(task.to(device), len(valid), len(states)),
-    )
-    return sequences, explained
-
-
-def _by_sequence(task: Tensor, trials: int, sequences: int) -> Tensor:
-    """`(T, K)` for every chunk of every trial of each task, `(S, K)`."""
-    return task.repeat_interleave(trials // len(task), 0).repeat(sequences // trials, 1)
 
 
 def ppo_loss(
     policy: RecurrentPolicy, params: Params, batch: Sequences, settings: Settings, count: Tensor | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss, a mean over valid steps, and its diagnostics.
+    """The loss, a mean over valid steps, and its diagnostics; a teacher's advice takes the surrogate's place.
 
     Args:
         policy: that acted.
@@ -163,14 +54,18 @@ def ppo_loss(
     def mean(x: Tensor) -> Tensor:
         return (x * batch.valid).sum() / count
 
-    surrogate = mean(clipped_surrogate(log_prob, batch.log_prob, batch.advantages, settings.clip))
+    if batch.advice is None:
+        name, gain = "policy/surrogate", clipped_surrogate(log_prob, batch.log_prob, batch.advantages, settings.clip)
+    else:
+        name, gain = "teacher/log_probability", log_probability(decision.distribution, batch.advice)
+    objective = mean(gain)
     value_loss = 0.5 * mean((decision.value - batch.targets) ** 2)
     entropy = mean(decision.distribution.entropy())
-    loss = -surrogate + settings.value_weight * value_loss - settings.entropy_weight * entropy
+    loss = -objective + settings.value_weight * value_loss - settings.entropy_weight * entropy
     with torch.no_grad():
         log_ratio = log_prob - batch.log_prob
         diagnostics = {
-            "policy/surrogate": surrogate.detach(),
+            name: objective.detach(),
             "policy/entropy": entropy.detach(),
             "policy/approximate_kl": mean(torch.expm1(log_ratio) - log_ratio),
             "policy/clip_fraction": mean((torch.expm1(log_ratio).abs() > settings.clip).float()),
@@ -257,13 +152,6 @@ def _with_sequences(
     return error
 
 
-def annealed(settings: Set, iteration: int) -> Set:
-    """The settings with the step size and the entropy bonus of an iteration."""
-    left = 0.5 ** (iteration / settings.halve_every) if settings.halve_every else 1.0
-    left = max(left, sys.float_info.min)  # after a thousand halvings it would be 0, which is no step size
-    return replace(settings, step_size=settings.step_size * left, entropy_weight=settings.entropy_weight * left)
-
-
 class RecurrentPPO:
     """A policy with a memory, and all that learning it remembers from one update to the next.
 
@@ -274,6 +162,7 @@ class RecurrentPPO:
             ranks share the work.
         key: names the stream of the initial parameters.
         told: what the critic is told of a task; None for nothing.
+        lessons: a teacher's, for the first iterations.
 
     Attributes:
         params: the policy's parameters, changed in place by `learn`.
@@ -281,10 +170,16 @@ class RecurrentPPO:
     """
 
     def __init__(
-        self, policy: RecurrentPolicy, settings: Settings, run: Run, key: Key, told: ToldTask | None = None
+        self,
+        policy: RecurrentPolicy,
+        settings: Settings,
+        run: Run,
+        key: Key,
+        told: ToldTask | None = None,
+        lessons: Lessons = NO_LESSONS,
     ) -> None:
         self.policy, self.settings, self.scale, self.ranks = policy, settings, RewardScale(), run.ranks
-        self._told = told
+        self._told, self._lessons = told, lessons
         self.params = {name: value.to(run.device) for name, value in policy.init(key.torch()).items()}
         leaves = [value.requires_grad_() for value in self.params.values()]
         self._optimiser = torch.optim.Adam(leaves, settings.step_size, eps=EPSILON, fused=True)
@@ -309,6 +204,8 @@ class RecurrentPPO:
     def learn(self, experience: TrialEpisodes, tasks: Tasks, iteration: int, key: Key) -> dict[str, float]:
         """One update by trials of this policy, with the step size and the entropy bonus of an iteration.
 
+        While a teacher's lessons last, these stay as they are, and the critic is fitted to whole returns.
+
         Args:
             experience: T x E trials, those of all ranks.
             tasks: theirs, T.
@@ -324,8 +221,10 @@ class RecurrentPPO:
         episodes = experience.episodes
         rewards, valid = episodes.rewards.flatten(0, 1).double(), episodes.valid.flatten(0, 1)
         self.scale = self.scale.update(rewards, valid, self.settings.gamma)
-        batch, explained = prepare(experience, self.settings, self.scale, self.told(tasks))
-        now = annealed(self.settings, iteration)
+        advice = self._lessons(episodes, tasks, iteration, key("teacher"))
+        whole = self.settings if advice is None else replace(self.settings, gae_lambda=1.0)
+        batch, explained = prepare(experience, whole, self.scale, self.told(tasks), advice)
+        now = annealed(self.settings, max(0, iteration - self._lessons.iterations))
         self._optimiser.param_groups[0]["lr"] = now.step_size
         try:
             metrics: dict[str, float] = update(self.policy, self.params, self._optimiser, batch, now, key, self.ranks)

@@ -8,9 +8,9 @@ from scipy.optimize import linprog
 
 from metarl.agents.solvers import mdp_strategies as strategies
 from metarl.agents.solvers import mdps as ms
-from metarl.agents.solvers import planning
-from metarl.agents.solvers.mdp_belief import Belief
 from metarl.envs import make_family
+from metarl.envs import tabular_planning as planning
+from metarl.envs.tabular_belief import Belief
 from metarl.envs.tabular_mdp import TabularMDP
 from metarl.errors import UserError
 from metarl.learning.contract import Budget
@@ -168,7 +168,8 @@ def test_the_informed_optimum_earns_its_value_and_no_solver_more():
 def test_returns_grow_over_the_episodes_and_start_from_the_prior(name):
     family = TabularMDP(episodes=10)
     returns = ms.solver(name, family).play(family.fixed("test", 500), 1, Key(0)).mean((0, 1))
-    assert abs(returns[0] - 10) < 0.9  # a policy made from the prior alone earns the prior's mean
+    if name not in ms.ONLINE:  # those learn within the first episode
+        assert abs(returns[0] - 10) < 0.9  # a policy made from the prior alone earns the prior's mean
     assert returns[-3:].mean() > returns[:2].mean() + 2
 
 
@@ -177,6 +178,16 @@ def test_beb_is_the_literatures():
     family = TabularMDP()
     totals = ms.solver("beb", family).play(family.fixed("test", 1000), 1, Key(0)).sum(2)
     assert abs(totals.mean() - 150.2) < 3 * np.hypot(totals.std() / np.sqrt(1000), 0.85)
+
+
+def test_planning_anew_at_every_step_earns_more():
+    """161.7 instead of 151.6 on training tasks: what was just tried is not tried again in the same episode."""
+    family = TabularMDP()
+    tasks = family.fixed("train", 400)
+    once, anew = (ms.solver(name, family).play(tasks, 1, Key(0))[:, 0] for name in ("beb", "online-beb"))
+    gain = (anew - once).sum(1)
+    assert gain.mean() > 5 + 2 * gain.std() / np.sqrt(400)
+    assert anew[:, 0].mean() > once[:, 0].mean() + 0.2  # in the first episode already
 
 
 def test_play_does_not_see_the_truth():

@@ -45,10 +45,10 @@ def test_a_checkpoint_with_smaller_deviations_than_the_least_is_put_back(tmp_pat
 def test_training_scales_rewards_by_all_updates_so_far_at_its_own_discount(tmp_path, monkeypatch):
     seen, honest = [], recurrent_ppo.prepare
 
-    def spy(experience, settings, scale, task):
+    def spy(experience, settings, scale, *rest):
         episodes = experience.episodes
         seen.append((episodes.rewards.flatten(0, 1).double(), episodes.valid.flatten(0, 1), scale))
-        return honest(experience, settings, scale, task)
+        return honest(experience, settings, scale, *rest)
 
     monkeypatch.setattr(recurrent_ppo, "prepare", spy)
     run = trained(tmp_path / "run", replace(SMALL, gamma=0.5, normalise_rewards=True))
@@ -96,6 +96,56 @@ def test_a_run_repeats_bit_for_bit_and_resumes_so(tmp_path, options):
     assert torch.equal(moments[0], moments[2])
 
 
+@pytest.mark.parametrize(
+    ("family", "teacher"),
+    [
+        (BANDIT, "gittins"),
+        (make_family("metarl/TabularMDP-v0", states=3, actions=2, steps=2, episodes=2), "online-beb"),
+    ],
+)
+def test_lessons_come_first_and_a_run_that_stops_between_resumes_bit_for_bit(tmp_path, family, teacher):
+    config = replace(SMALL, teacher=teacher, teacher_iterations=2, iterations=4, halve_every=1)
+    whole = trained(tmp_path / "whole", config, family)
+    lines = whole.metrics()
+    assert ["teacher/log_probability" in line for line in lines] == [True, True, False, False]
+    assert ["policy/surrogate" in line for line in lines] == [False, False, True, True]
+    for stop in (1, 2, 3):
+        trained(tmp_path / f"{stop}", replace(config, iterations=stop), family)
+        resumed = Run.resume(tmp_path / f"{stop}", learner="rl2", config=config, source=family, seed=3)
+        rl2.train(config, family, resumed)
+        assert (tmp_path / f"{stop}/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+        state, expected = resumed.restore()[1], whole.restore()[1]
+        assert all(torch.equal(state["params"][n], value) for n, value in expected["params"].items())
+
+
+def test_step_size_and_bonus_halve_from_the_last_lesson_on_and_lessons_fit_whole_returns(tmp_path, monkeypatch):
+    config = replace(SMALL, teacher="gittins", teacher_iterations=2, iterations=4, halve_every=1, step_size=8e-3)
+    sizes, lambdas, honest_update, honest_prepare = [], [], recurrent_ppo.update, recurrent_ppo.prepare
+
+    def updated(policy, params, optimiser, batch, now, *rest):
+        sizes.append(now.step_size)
+        return honest_update(policy, params, optimiser, batch, now, *rest)
+
+    def prepared(experience, settings, *rest):
+        lambdas.append(settings.gae_lambda)
+        return honest_prepare(experience, settings, *rest)
+
+    monkeypatch.setattr(recurrent_ppo, "update", updated)
+    monkeypatch.setattr(recurrent_ppo, "prepare", prepared)
+    trained(tmp_path / "run", config)
+    assert sizes == [8e-3, 8e-3, 8e-3, 4e-3]
+    assert lambdas == [1.0, 1.0, 0.3, 0.3]
+
+
+def test_a_teacher_that_does_not_fit_is_refused(tmp_path):
+    with pytest.raises(UserError, match="--teacher is random, which gives no advice"):
+        trained(tmp_path / "a", replace(SMALL, teacher="random", teacher_iterations=1))
+    with pytest.raises(UserError, match="beb plays tabular MDPs, and metarl/BernoulliBandit-v0 is none"):
+        trained(tmp_path / "b", replace(SMALL, teacher="beb", teacher_iterations=1))
+    with pytest.raises(UserError, match="gittins plays trials of 1 episodes, not 2"):
+        trained(tmp_path / "c", replace(SMALL, teacher="gittins", teacher_iterations=1, trial_episodes=2))
+
+
 def test_runs_of_old_load_and_go_on(tmp_path):
     """A config of before memories had names of their own: its layer was its `cell`, and nothing had heads."""
     config = replace(SMALL, memory="lstm")
@@ -103,7 +153,8 @@ def test_runs_of_old_load_and_go_on(tmp_path):
     old = trained(tmp_path / "old", replace(config, iterations=2))
     record = json.loads((old.folder / "config.json").read_text())
     record["config"]["cell"] = record["config"].pop("memory")
-    del record["config"]["heads"], record["config"]["layers"]
+    for name in ("heads", "layers", "teacher", "teacher_iterations"):
+        del record["config"][name]
     (old.folder / "config.json").write_text(json.dumps(record))
     assert Run.open(old.folder, Config).config == replace(config, iterations=2)
     with pytest.raises(UserError, match=r"config\.memory is 'lstm' there and 'gru' here"):

@@ -55,3 +55,11 @@ def test_rl2_learns_it_with_a_transformer_as_well(tmp_path):
     optimum = solver("bayes-optimum", FAMILY).curve(TASKS, BUDGET, 0).values.mean()
     learned = return_after(20, tmp_path / "run", memory="transformer", step_size=3e-3)
     assert optimum - 0.25 < learned < optimum + 0.06
+
+
+@pytest.mark.learning
+def test_rl2_learns_it_from_a_solver_in_fewer_updates_and_keeps_it(tmp_path):
+    """Twelve lessons and two updates by rewards; fourteen by rewards alone earn 5.4."""
+    optimum = solver("bayes-optimum", FAMILY).curve(TASKS, BUDGET, 0).values.mean()
+    taught = return_after(14, tmp_path / "run", teacher="gittins", teacher_iterations=12)
+    assert optimum - 0.15 < taught < optimum + 0.06

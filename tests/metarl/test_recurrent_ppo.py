@@ -6,7 +6,9 @@ import torch
 from small_trials import BANDIT, act, acting, synthetic, vivid
 
 from metarl.envs import make_family
-from metarl.learning.recurrent_ppo import Sequences, Settings, annealed, ppo_loss, prepare, project, update
+from metarl.learning.recurrent_ppo import ppo_loss, project, update
+from metarl.learning.recurrent_settings import Settings, annealed
+from metarl.learning.sequences import Sequences, prepare
 from metarl.nets.actor_critic import Decision, RecurrentPolicy
 from metarl.nets.distributions import Categorical
 from metarl.nets.policies import MIN_STD

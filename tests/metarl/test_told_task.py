@@ -8,7 +8,9 @@ from small_trials import BANDIT, act, vivid
 from metarl.envs import make_family
 from metarl.envs.wrappers.trials import Trials
 from metarl.errors import UserError
-from metarl.learning.recurrent_ppo import Settings, ppo_loss, prepare
+from metarl.learning.recurrent_ppo import ppo_loss
+from metarl.learning.recurrent_settings import Settings
+from metarl.learning.sequences import prepare
 from metarl.learning.told_task import ToldTask, flat
 from metarl.nets.actor_critic import recurrent_policy
 from metarl.nets.recurrent import GRU

@@ -37,7 +37,7 @@ class Belief:
     @property
     def transition(self) -> Values:
         """Posterior mean probabilities of the next state, `(N, S, A, S)`."""
-        mean: Values = self.concentration / (self.count + self.concentration.shape[-1])[..., None]
+        mean: Values = self.concentration / self.concentration.sum(-1, keepdims=True)
         return mean
 
     @property
@@ -52,10 +52,15 @@ class Belief:
         return reward, gamma / gamma.sum(-1, keepdims=True)
 
     def update(
-        self, state: NDArray[np.int64], action: NDArray[np.int64], reward: Values, to: NDArray[np.int64]
+        self,
+        state: NDArray[np.int64],
+        action: NDArray[np.int64],
+        reward: Values,
+        to: NDArray[np.int64],
+        entered: NDArray[np.bool_] | bool = True,
     ) -> None:
-        """Take in one transition of each MDP, each `(N,)`."""
+        """Take in one transition of each MDP, each `(N,)`; of the state that came next only where it was seen."""
         rows = np.arange(len(state))
-        self.concentration[rows, state, action, to] += 1
+        self.concentration[rows, state, action, to] += entered
         self.count[rows, state, action] += 1
         self.total[rows, state, action] += reward
