@@ -24,11 +24,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reproduction import known_answers, solvers
+from reproduction import known_answers, rows, solvers
 from reproduction.description import DESCRIPTIONS, RESULTS, ROOT, Table
 
 from metarl import registry
 from metarl.agents import rl2
+from metarl.envs import make_family
 from metarl.runs.run import Run
 
 MEASURED = ("per_task", "gradient_steps", "env_steps", "shots", "task_hash", "regret")
@@ -114,7 +115,26 @@ def _cell_again(row: Mapping[str, Any], compute: Callable[[], dict[str, Any]]) -
     return unlike(row, compute())
 
 
-KINDS: dict[str, Callable[[str], Iterator[Committed]]] = {"curves": curves, "known answers": known, "solvers": cells}
+def of_rows(name: str) -> Iterator[Committed]:
+    """RL²'s figures in the rows of the literature's tables, whose runs are committed."""
+    for row in rows.ROWS:
+        if (RESULTS / name / "runs" / row).exists():
+            yield Committed(name, row, "rl2", partial(_row_again, name, row))
+
+
+def _row_again(name: str, row: str) -> list[str]:
+    described, run = rows.ROWS[row], Run.open(RESULTS / name / "runs" / row, rl2.Config)
+    family = make_family(described.family, **described.options)
+    committed = json.loads((RESULTS / name / f"{row}.json").read_text())["test"]
+    return unlike(committed, rows.judge(described, run, family, "test", committed["tasks"]))
+
+
+KINDS: dict[str, Callable[[str], Iterator[Committed]]] = {
+    "curves": curves,
+    "known answers": known,
+    "rows": of_rows,
+    "solvers": cells,
+}
 
 
 def of_different_kinds(every: list[Committed], count: int) -> list[Committed]:

@@ -3,6 +3,7 @@
     python scripts/reproduce.py navigation
     python scripts/reproduce.py omniglot --seeds 1 --budget 120
     python scripts/reproduce.py rl2 --only mdp-10 --budget 30
+    python scripts/reproduce.py rl2-rows --only mdp-25          a row of the literature's tables
     python scripts/reproduce.py bandit                          the cells that are not judged yet, and the README
     python scripts/reproduce.py bandit --tune                   the solvers' constants, on validation tasks
 
@@ -21,6 +22,7 @@ from reproduction.description import DESCRIPTIONS, tables
 OPTIONS = {
     "curves": {"seeds", "budget", "only", "again"},
     "known answers": {"only", "budget", "train_only"},
+    "rows": {"only", "budget"},
     "solvers": {"again", "tune"},
 }
 
@@ -43,7 +45,10 @@ def parse() -> argparse.Namespace:
         parser.error(f"{asked.table}, a table of {kind}, takes {allowed}, not --{foreign[0].replace('_', '-')}")
     if asked.only and kind != "solvers":
         words = DESCRIPTIONS[asked.table]
-        names = [*words["problems"], "navigation"] if "problems" in words else [a["name"] for a in words["agents"]]
+        if "problems" in words:
+            names = [*words["problems"], "navigation"]
+        else:
+            names = list(words["rows"]) if "rows" in words else [agent["name"] for agent in words["agents"]]
         if unknown := [name for name in asked.only if name not in names]:
             parser.error(f"{asked.table} has no {unknown[0]!r}; choose from {', '.join(names)}")
     return asked
@@ -61,6 +66,10 @@ def main() -> None:
         from reproduction import known_answers
 
         known_answers.reproduce(asked.only or (), asked.budget, not asked.train_only)
+    elif asked.table in tables("rows"):
+        from reproduction import rows
+
+        rows.reproduce(asked.only or (), asked.budget)
     else:
         from reproduction import solvers
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import recompute  # noqa: E402 - a script, found by the line above
-from reproduction import curves, description, extras, known_answers, training  # noqa: E402
+from reproduction import curves, description, extras, known_answers, rows, training  # noqa: E402
 
 RESULTS = ROOT / "results"
 CURVES = description.tables("curves")
@@ -66,6 +66,9 @@ def asked_for():
                 yield run, [agent.name, *table.source.split(), *(agent.train or "").split()]
     for name, problem in known_answers.PROBLEMS.items():
         yield RESULTS / "rl2" / "runs" / name, ["rl2", *problem.words.split(), *problem.train.split()]
+    for name, row in rows.ROWS.items():
+        if (run := RESULTS / rows.NAME / "runs" / name).exists():
+            yield run, ["rl2", *row.words.split()]
 
 
 @pytest.mark.parametrize(("run", "words"), [pytest.param(*one, id="-".join(one[0].parts[-3:])) for one in asked_for()])
@@ -90,6 +93,47 @@ def test_a_curve_comes_out_the_same():
 def test_what_differs_is_named():
     assert recompute.unlike({"a": [1.0], "b": 2}, {"a": [1.0]}) == []
     assert recompute.unlike({"a": [1.0], "b": 2}, {"a": [1.0000000000000002], "c": 3}) == ["a", "c"]
+
+
+def test_every_row_of_the_literature_is_there_and_its_words_are_understood(tmp_path):
+    assert set(rows.ROWS) == {
+        *(f"bandit-{n}-{k}" for n in (10, 100, 500) for k in (5, 10, 50)),
+        *(f"mdp-{n}" for n in (10, 25, 50, 75, 100)),
+    }
+    for row in rows.ROWS.values():
+        config = understood(["rl2", *row.words.split(), "--out", str(tmp_path / "run")]).config
+        assert 0 < config.teacher_iterations <= config.iterations
+        assert set(row.solvers) <= registry.untrained().keys()
+        assert config.teacher in row.solvers
+
+
+def test_a_row_is_made_from_its_description_and_recomputed(tmp_path, monkeypatch):
+    def metarl(*words, minutes=None):  # without a process of its own
+        assert main(list(words)) == 0
+
+    small = "--trials 4 --hidden 4 --minibatches 2 --epochs 1 --iterations 2 --teacher-iterations 1 --validate-every 1"
+    train = f"--teacher online-beb --validation-tasks 3 {small}"
+    options = {"states": 3, "actions": 2, "steps": 2, "episodes": 2}
+    row = rows.Row("metarl/TabularMDP-v0", options, train, duan=-99.0, snail=99.0, tasks=6)
+    monkeypatch.setattr(rows, "ROWS", {"mdp-2": row})
+    monkeypatch.setitem(rows.WORDS, "common", "")
+    monkeypatch.chdir(tmp_path)
+    for module in (rows, training):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(training, "metarl", metarl)
+    monkeypatch.setattr(recompute, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(rows, "OUT", tmp_path / "results" / rows.NAME)
+    rows.reproduce((), None)
+    out = tmp_path / "results" / rows.NAME
+    assert {path.name for path in out.iterdir()} == {"README.md", "rows.png", "mdp-2.json", "runs"}
+    text = (out / "README.md").read_text()
+    assert "At or above Duan et al.'s RL²: 1 of 1, at or above SNAIL: 0 of 1, not below" in text
+    assert text.count("|mdp-2|") == 2
+    [committed] = list(recompute.of_rows(rows.NAME))
+    assert committed.unlike() == []
+    document = json.loads((out / "mdp-2.json").read_text())
+    assert document["steps"] == 2 * 4 * 4
+    assert [steps for steps, _ in document["curve"]] == [16, 32]
 
 
 def test_few_are_of_many_kinds():
