@@ -16,8 +16,11 @@ from torch import Tensor
 from metarl.ambient import plain_torch
 from metarl.envs.wrappers.task_observed import TaskObserved
 from metarl.integrations import sb3_ppo as ppo
+from metarl.learning.contract import Budget
+from metarl.learning.gradient_adaptation import VALIDATION, validation_metrics
 from metarl.learning.non_adaptive import Controller, Fixed
-from metarl.nets.params import Params, device_of
+from metarl.learning.settings import check_range
+from metarl.nets.params import Params, device_of, on
 from metarl.nets.policies import CategoricalPolicy, GaussianPolicy
 from metarl.runs.run import Run
 from metarl.seeding import Key
@@ -28,6 +31,13 @@ from metarl.tasks import Array, TaskFamily, Tasks
 class Config(ppo.Config):
     """Settings of the oracle."""
 
+    validation_tasks: int = 40
+    """Tasks of each validation."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "validation_tasks", least=1)
+
 
 DEFAULTS = {"mujoco": Config(iterations=400, step_size=3e-4)}  # about 10 minutes on one core
 
@@ -35,7 +45,15 @@ DEFAULTS = {"mujoco": Config(iterations=400, step_size=3e-4)}  # about 10 minute
 @plain_torch()
 def train(config: Config, source: TaskFamily, run: Run) -> None:
     """Train until `config.iterations`, from the run's last checkpoint if there is one."""
-    ppo.train(config, TaskObserved(family=source), run, Key(run.seed)("ppo-oracle"))
+    family = TaskObserved(family=source)
+    policy = config.policy(family)
+
+    def validate(params: Params) -> dict[str, float]:
+        tasks = source.fixed("validation", config.validation_tasks)
+        oracle = Oracle(family, policy, on(params, run.device))
+        return validation_metrics(oracle.curve(tasks, Budget(0, VALIDATION.episodes), run.seed).values)
+
+    ppo.train(config, family, run, Key(run.seed)("ppo-oracle"), validate)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from metarl.ambient import plain_torch
 from metarl.integrations import sb3_ppo as ppo
 from metarl.learning.fine_tuning import FineTuning
 from metarl.learning.gradient_adaptation import Adapting
+from metarl.nets.params import on
 from metarl.runs.run import Run
 from metarl.seeding import Key
 from metarl.tasks import TaskFamily
@@ -35,8 +36,11 @@ DEFAULTS = {
 @plain_torch()
 def train(config: Config, source: TaskFamily, run: Run) -> None:
     """Train until `config.iterations`, from the run's last checkpoint if there is one; then choose the step size."""
-    params = ppo.train(config, source, run, Key(run.seed)("ppo-pretrained"))
-    config.choose(config.policy(source), params, source, run)
+    policy, key = config.policy(source), Key(run.seed)("ppo-pretrained")
+    params = ppo.train(
+        config, source, run, key, lambda params: config.validation(policy, on(params, run.device), source, run.seed)
+    )
+    config.choose(policy, params, source, run)
 
 
 @plain_torch()

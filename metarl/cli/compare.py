@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from metarl.cli.compare_training import compare_training
 from metarl.cli.options import File, Group, asks_for_help, fail, first, parse
 from metarl.cli.outputs import check_outputs
 from metarl.cli.targets import saved_curves
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from metarl.evaluation.curve import AdaptationCurve
     from metarl.reporting.table import Table
 
+TRAINING = "--training"  # compares by `metarl.cli.compare_training`
 OUTPUTS = ("out", "profile", "per_task", "json", "markdown")  # options that name a file to write
 
 
@@ -39,6 +41,7 @@ class CompareOptions:
         splits: which curves of run folders to show; those of several splits beside each other, compared within each.
         axis: what to draw them against (pulls: a bandit's regret and reward; final: the last scores alone); by default
             what all of them count.
+        training: compare how the runs were trained instead; see metarl compare --training --help.
     """
 
     out: Path
@@ -50,10 +53,13 @@ class CompareOptions:
     against: Annotated[str | None, tyro.conf.arg(metavar="RUN|AGENT")] = None
     reach: Annotated[float | None, tyro.conf.arg(metavar="SCORE")] = None
     axis: Literal["gradient_steps", "env_steps", "shots", "pulls", "final"] | None = None
+    training: bool = False
 
 
 def compare(words: Sequence[str]) -> int:
-    """Compare several evaluated runs."""
+    """Compare several evaluated runs, or how runs were trained."""
+    if TRAINING in words:
+        return compare_training([word for word in words if word != TRAINING])
     if asks_for_help(words):
         say("RUN is a run folder, or the JSON of a curve or of a comparison.\n")
         parse("metarl compare RUN...", ["--help"], Group("command", CompareOptions))

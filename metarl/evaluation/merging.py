@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -193,11 +193,15 @@ def _mean_reference(values: Sequence[float | None]) -> float | None:
 
 def labels(curves: Sequence[AdaptationCurve]) -> list[str]:
     """A short distinct name for each curve: the agent, and the options in which namesakes differ."""
+    return distinct_labels([(curve.agent, curve.config) for curve in curves])
+
+
+def distinct_labels(agents: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """A short distinct name for each agent and its config: its own, and the options in which namesakes differ."""
     named = []
-    for curve in curves:
-        namesakes = [other.config for other in curves if other.agent == curve.agent]
-        differing = [f for f in curve.config if any(other.get(f) != curve.config[f] for other in namesakes)]
-        named.append(
-            f"{curve.agent} ({', '.join(f'{f}={curve.config[f]}' for f in differing)})" if differing else curve.agent
-        )
+    for agent, config in agents:
+        namesakes = [other for name, other in agents if name == agent]
+        differing = [field for field in config if any(other.get(field) != config[field] for other in namesakes)]
+        options = ", ".join(f"{field}={config[field]}" for field in differing)
+        named.append(f"{agent} ({options})" if differing else agent)
     return [name if named.count(name) == 1 else f"{name} #{1 + named[:i].count(name)}" for i, name in enumerate(named)]

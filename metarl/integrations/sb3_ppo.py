@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -142,6 +142,8 @@ class Config(Actor):
     """Clipping of the gradient's norm (Stable-Baselines3: 0.5)."""
     normalise_rewards: bool = True
     """Divide rewards by the running deviation of the discounted return (Stable-Baselines3's VecNormalize)."""
+    validate_every: int = 0
+    """Evaluate on validation tasks every so many iterations; 0 never. Not counted as training time."""
     checkpoint_every: int = 10
     """Iterations between checkpoints."""
     threads: int = 1
@@ -153,7 +155,7 @@ class Config(Actor):
         check_range(self, *whole, least=1)
         check_range(self, "step_size", "clip", "max_gradient_norm", above=0)
         check_range(self, "gamma", "gae_lambda", least=0, most=1)
-        check_range(self, "entropy_weight", "value_weight", least=0)
+        check_range(self, "entropy_weight", "value_weight", "validate_every", least=0)
 
     def footprint(self, family: TaskFamily) -> Footprint:
         """What a training needs at least: actor and critic, and an iteration's steps."""
@@ -197,7 +199,9 @@ def make_model(config: Config, vec: VecNormalize, horizon: int, device: str) -> 
     return model
 
 
-def train(config: Config, family: TaskFamily, run: Run, key: Key) -> Params:
+def train(
+    config: Config, family: TaskFamily, run: Run, key: Key, validate: Callable[[Params], dict[str, float]]
+) -> Params:
     """Train until `config.iterations`, from the run's last checkpoint if there is one.
 
     Args:
@@ -205,6 +209,7 @@ def train(config: Config, family: TaskFamily, run: Run, key: Key) -> Params:
         family: whose training tasks are the mixture.
         run: where to log and to keep `{"policy": state_dict, "optimiser": state_dict, "reward_scale": ...}`.
         key: names the streams.
+        validate: what there is to say of an actor on validation tasks, every `config.validate_every` iterations.
 
     Returns:
         The actor's parameters.
@@ -236,7 +241,10 @@ def train(config: Config, family: TaskFamily, run: Run, key: Key) -> Params:
         for iteration in loop:
             at = key("iteration", iteration)
             with keyed_globals(at("sb3")):
-                loop.log(*iterate(model, vec, config, at))
+                metrics, timings = iterate(model, vec, config, at)
+            if config.validate_every and (iteration + 1) % config.validate_every == 0:
+                metrics |= validate(config.params(model.policy.state_dict()))
+            loop.log(metrics, timings)
     vec.close()
     return config.params(model.policy.state_dict())
 

@@ -11,7 +11,7 @@ import numpy as np
 from metarl.ambient import plain_torch
 from metarl.errors import NonFiniteError, UserError
 from metarl.learning.contract import Budget
-from metarl.learning.gradient_adaptation import Adapting
+from metarl.learning.gradient_adaptation import VALIDATION, Adapting, validation_metrics
 from metarl.learning.settings import check_range
 from metarl.nets.params import Params
 from metarl.nets.policies import Policy
@@ -31,7 +31,7 @@ class FineTuning:
     step_sizes: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
     """Step sizes alpha to choose from, for actions in units of their bound (Finn et al. 2017: 0.02 to 0.5)."""
     validation_tasks: int = 40
-    """Validation tasks on which the step size is chosen."""
+    """Validation tasks on which the step size is chosen, and of each validation on the way."""
     adaptation_steps: int = 3
     """Gradient steps of the choice: the step size with the best mean return after 1 to this many is taken."""
     adaptation_episodes: int = 40
@@ -47,6 +47,19 @@ class FineTuning:
         check_range(self, "step_sizes", above=0)
         check_range(self, "validation_tasks", "adaptation_steps", "adaptation_episodes", least=1)
         check_range(self, "adaptation_gamma", "adaptation_gae_lambda", least=0, most=1)
+
+    @plain_torch()
+    def validation(self, policy: Policy, params: Params, family: TaskFamily, seed: int) -> dict[str, float]:
+        """Mean returns on validation tasks before a gradient step and after one of the size that does best there.
+
+        A size whose steps diverge is out; where all are, the numbers are those of the first.
+        """
+        tasks = family.fixed("validation", self.validation_tasks)
+        every = [
+            validation_metrics(self._adapting(policy, params, family, size).curve(tasks, VALIDATION, seed).values)
+            for size in self.step_sizes
+        ]
+        return max(every, key=lambda metrics: metrics.get(f"return/validation_{VALIDATION.steps}", -math.inf))
 
     @plain_torch()
     def choose(self, policy: Policy, params: Params, family: TaskFamily, run: Run) -> None:

@@ -32,6 +32,7 @@ from metarl.seeding import Key
 from metarl.tasks import TaskFamily, Tasks
 
 STREAM = ("policy-gradient", "evaluate")  # of adapting, whoever then acts or is judged
+VALIDATION = Budget(steps=1, episodes=20)  # of a policy that is being trained
 EVALUATION_CHUNK = 100  # tasks adapted together when a curve is measured: bounds memory, not results
 
 

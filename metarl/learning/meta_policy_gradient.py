@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from metarl.ambient import plain_torch
 from metarl.errors import NonFiniteError, UserError
 from metarl.learning.brought_network import check_adapts, check_same, remember
-from metarl.learning.contract import Budget
 from metarl.learning.footprint import NUMBER, Footprint, dense
-from metarl.learning.gradient_adaptation import Adapting, validation_metrics
+from metarl.learning.gradient_adaptation import VALIDATION, Adapting, validation_metrics
 from metarl.learning.loading import load_params
 from metarl.learning.meta_batch import MetaBatch, adapt_to_tasks
 from metarl.learning.settings import check_range
@@ -36,7 +35,6 @@ from metarl.seeding import Key
 from metarl.tasks import TaskFamily, Tasks
 
 MLP = "mlp"  # the network that is ours
-VALIDATION = Budget(steps=1, episodes=20)
 
 
 @dataclass(frozen=True)

@@ -39,9 +39,14 @@ def problem(curves: Sequence[AdaptationCurve], *, interval: bool = True) -> str:
 
 def setting(curve: AdaptationCurve) -> str:
     """The family or data set, with what of its preset and options is no default: `omniglot, 5-way 1-shot`."""
-    options = ({} if curve.preset is None else {"preset": curve.preset}) | dict(curve.options)
-    words = [curve.family.removeprefix("metarl/")]
-    usual = finite_or_none(_defaults(curve.family))
+    preset = {} if curve.preset is None else {"preset": curve.preset}
+    return setting_of(curve.family, preset | dict(curve.options))
+
+
+def setting_of(source: str, options: Mapping[str, Any]) -> str:
+    """A family or data set by its name, with what of its options, its preset among them, is no default."""
+    words = [source.removeprefix("metarl/")]
+    usual = finite_or_none(_defaults(source))
     unusual = {name: value for name, value in options.items() if name not in usual or usual[name] != value}
     words += [str(unusual.pop("preset"))] if "preset" in unusual else []
     if {"ways", "shots"} <= options.keys():
