@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reproduction import known_answers, rows, solvers
+from reproduction import ablation, known_answers, rows, solvers
 from reproduction.description import DESCRIPTIONS, RESULTS, ROOT, Table
 
 from metarl import registry
@@ -129,10 +129,23 @@ def _row_again(name: str, row: str) -> list[str]:
     return unlike(committed, rows.judge(described, run, family, "test", committed["tasks"]))
 
 
+def of_variants(name: str) -> Iterator[Committed]:
+    """RL²'s figures in an ablation, whose runs are committed."""
+    for file in sorted((RESULTS / name).glob("*.json")):
+        if (RESULTS / name / "runs" / file.stem).exists():
+            yield Committed(name, file.stem, "rl2", partial(_variant_again, name, file))
+
+
+def _variant_again(name: str, file: Path) -> list[str]:
+    run = Run.open(RESULTS / name / "runs" / file.stem, rl2.Config)
+    return unlike(json.loads(file.read_text()), ablation.judge(name, run))
+
+
 KINDS: dict[str, Callable[[str], Iterator[Committed]]] = {
     "curves": curves,
     "known answers": known,
     "rows": of_rows,
+    "ablation": of_variants,
     "solvers": cells,
 }
 

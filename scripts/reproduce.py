@@ -4,6 +4,7 @@
     python scripts/reproduce.py omniglot --seeds 1 --budget 120
     python scripts/reproduce.py rl2 --only mdp-10 --budget 30
     python scripts/reproduce.py rl2-rows --only mdp-25          a row of the literature's tables
+    python scripts/reproduce.py rl2-ablation --seeds 1          what helps RL², one change at a time
     python scripts/reproduce.py bandit                          the cells that are not judged yet, and the README
     python scripts/reproduce.py bandit --tune                   the solvers' constants, on validation tasks
 
@@ -23,6 +24,7 @@ OPTIONS = {
     "curves": {"seeds", "budget", "only", "again"},
     "known answers": {"only", "budget", "train_only"},
     "rows": {"only", "budget"},
+    "ablation": {"seeds", "only", "budget"},
     "solvers": {"again", "tune"},
 }
 
@@ -48,7 +50,8 @@ def parse() -> argparse.Namespace:
         if "problems" in words:
             names = [*words["problems"], "navigation"]
         else:
-            names = list(words["rows"]) if "rows" in words else [agent["name"] for agent in words["agents"]]
+            listed = words.get("rows") or words.get("variants")
+            names = list(listed) if listed else [agent["name"] for agent in words["agents"]]
         if unknown := [name for name in asked.only if name not in names]:
             parser.error(f"{asked.table} has no {unknown[0]!r}; choose from {', '.join(names)}")
     return asked
@@ -70,6 +73,10 @@ def main() -> None:
         from reproduction import rows
 
         rows.reproduce(asked.only or (), asked.budget)
+    elif asked.table in tables("ablation"):
+        from reproduction import ablation
+
+        ablation.reproduce(asked.table, asked.seeds, asked.only or (), asked.budget)
     else:
         from reproduction import solvers
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import recompute  # noqa: E402 - a script, found by the line above
-from reproduction import curves, description, extras, known_answers, rows, training  # noqa: E402
+from reproduction import ablation, curves, description, extras, known_answers, rows, training  # noqa: E402
 
 RESULTS = ROOT / "results"
 CURVES = description.tables("curves")
@@ -66,6 +66,10 @@ def asked_for():
                 yield run, [agent.name, *table.source.split(), *(agent.train or "").split()]
     for name, problem in known_answers.PROBLEMS.items():
         yield RESULTS / "rl2" / "runs" / name, ["rl2", *problem.words.split(), *problem.train.split()]
+    for name in description.tables("ablation"):
+        for variant in description.DESCRIPTIONS[name]["variants"]:
+            if (run := RESULTS / name / "runs" / f"{variant}-0").exists():
+                yield run, ablation.words_of(name, variant)
     for name, row in rows.ROWS.items():
         if (run := RESULTS / rows.NAME / "runs" / name).exists():
             yield run, ["rl2", *row.words.split()]
@@ -134,6 +138,48 @@ def test_a_row_is_made_from_its_description_and_recomputed(tmp_path, monkeypatch
     document = json.loads((out / "mdp-2.json").read_text())
     assert document["steps"] == 2 * 4 * 4
     assert [steps for steps, _ in document["curve"]] == [16, 32]
+
+
+def test_an_ablations_variants_are_understood_and_differ_in_what_they_name(tmp_path):
+    for name in description.tables("ablation"):
+        variants = description.DESCRIPTIONS[name]["variants"]
+        configs = [understood([*ablation.words_of(name, v), "--out", str(tmp_path)]).config for v in variants]
+        assert len({(config.trials, config.iterations) for config in configs}) == 1  # equal steps
+        assert len(set(configs)) == len(configs) > 1
+
+
+def test_an_ablation_is_made_from_its_description_and_what_is_judged_is_left_alone(tmp_path, monkeypatch):
+    trained = []
+
+    def metarl(*words, minutes=None):  # without a process of its own
+        trained.append(words[-1])
+        assert main(list(words)) == 0
+
+    words = {
+        "kind": "ablation",
+        "family": "metarl/TabularMDP-v0",
+        "seeds": 2,
+        "tasks": 3,
+        "common": "--trials 2 --minibatches 1 --epochs 1 --iterations 2 --validate-every 1 --validation-tasks 2",
+        "about": "A small one.",
+        "variants": {"gru": "--hidden 3", "lstm": "--memory lstm --hidden 3"},
+    }
+    monkeypatch.setitem(description.DESCRIPTIONS, "small", words)
+    monkeypatch.chdir(tmp_path)
+    for module in (ablation, training):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(training, "metarl", metarl)
+    for module in (ablation, recompute):
+        monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    for seeds in (1, None):
+        ablation.reproduce("small", seeds, (), None)
+    assert trained == [f"runs/small-{variant}-{seed}" for seed in (0, 1) for variant in ("gru", "lstm")]
+    text = (tmp_path / "results/small/README.md").read_text()
+    assert "|gru|`--hidden 3`|" in text
+    assert (tmp_path / "results/small/validation.png").exists()
+    every = list(recompute.of_variants("small"))
+    assert [one.name for one in every] == ["gru-0", "gru-1", "lstm-0", "lstm-1"]
+    assert every[0].unlike() == []
 
 
 def test_few_are_of_many_kinds():
