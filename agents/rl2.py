@@ -15,7 +15,6 @@ as it is, whatever `normalise_rewards` does to the rewards learned from.
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -189,10 +188,10 @@ def _trials(config: Config, family: TaskFamily) -> Trials:
 
 
 def _policy(config: Config, trials: Trials) -> RecurrentPolicy:
-    chunk = config.chunk or trials.horizon
-    padded = math.ceil(trials.horizon / chunk) * chunk
+    padded = trials.horizon + -trials.horizon % (config.chunk or trials.horizon)
     told = flat(trials.family.fixed("train", 1)).shape[1] if config.critic == "task" else 0
-    return config.policy(trials.observation_space, trials.action_space, padded, told)
+    seen = flat_size(trials.family.observation_space)
+    return config.policy(trials.observation_space, trials.action_space, padded, told, seen)
 
 
 def _agent(config: Config, family: TaskFamily, policy: RecurrentPolicy, params: Params) -> MemoryAgent:

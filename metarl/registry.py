@@ -273,6 +273,12 @@ class Opened(NamedTuple):
     run: Run  # its config is the learner's
     source: Source  # that it was trained on
 
+    @property
+    def name(self) -> str:
+        """What the agent is called in tables and pictures: its learner, and the variant that its config may name."""
+        variant = getattr(self.run.config, "variant", "")
+        return f"{self.run.learner}-{variant}" if variant else self.run.learner
+
     def load(self) -> Adaptable:
         """The trained agent, from the last checkpoint."""
         return judgeable(self.learner.load(self.run, self.source), f"{self.run.learner} loaded something")

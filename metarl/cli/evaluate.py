@@ -139,7 +139,7 @@ def evaluate_run(folder: Path, options: EvaluateOptions) -> None:
     from metarl.evaluation.task_arrays import task_numbers
 
     config = dataclasses.asdict(run.config)
-    curve = _measure(opened.load(), run.learner, source, options, seed=run.seed, config=config)
+    curve = _measure(opened.load(), opened.name, source, options, seed=run.seed, config=config)
     files = {"own": folder / f"{stem}.json", "plot": folder / f"{stem}.png"}
     if not curve.few_tasks and task_numbers(curve) is not None:
         files["tasks"] = folder / f"tasks{_apart(options)}.png"

@@ -87,7 +87,7 @@ def measure_run(
         tasks=frozen_tasks(opened.source, split, tasks),
         budget=budget,
         seed=seed,
-        name=run.learner,
+        name=opened.name,
         training_seed=run.seed,
         config=dataclasses.asdict(run.config),
         oracle=oracle,

@@ -26,7 +26,7 @@ class Origin:
 def origin_of(opened: registry.Opened) -> Origin:
     """Of the agent of a run."""
     run = opened.run
-    return Origin(run.learner, opened.source, run.seed, dataclasses.asdict(run.config))
+    return Origin(opened.name, opened.source, run.seed, dataclasses.asdict(run.config))
 
 
 def marked(agent: Any, origin: Origin) -> Any:

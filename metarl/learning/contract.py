@@ -131,7 +131,8 @@ class Learner(Protocol):
 
     # A frozen dataclass; every field documented with unit, default and source. Two class variables may speak of runs
     # that are resumed: `iterations_may_grow = False` where a schedule depends on them, and `decide_nothing`, the names
-    # of fields that no number depends on.
+    # of fields that no number depends on. A property `variant`, where it is not empty, is added to the learner's name
+    # in tables and pictures: "rl2-hypernetwork" is a row of its own beside "rl2".
     Config: type
 
     def train(self, config: Any, source: Any, run: Run) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import gymnasium
@@ -12,8 +12,11 @@ from metarl.errors import UserError
 from metarl.learning.settings import check_range
 from metarl.naming import is_name
 from metarl.nets.actor_critic import RecurrentPolicy, recurrent_policy
+from metarl.nets.hypernetwork import Hypernetwork
 from metarl.nets.memory import Memory, MemoryOptions, check_memory_name, make_memory
+from metarl.nets.mlp import MLP
 from metarl.nets.policies import MIN_STD
+from metarl.nets.transitions import Token
 
 
 @dataclass(frozen=True)
@@ -23,13 +26,17 @@ class PolicySettings:
     renamed: ClassVar[Mapping[str, str]] = {"cell": "memory"}
 
     memory: str = "gru"
-    """gru (Duan et al. 2016), lstm, transformer, or your own as mypackage.module:Name (see `metarl.nets.memory`)."""
+    """gru (Duan et al. 2016), lstm, mingru (Feng et al. 2024), transformer, or your own as mypackage.module:Name (see
+    `metarl.nets.memory`)."""
     hidden: int = 128
     """Its width (Duan et al. 2016: 256; VariBAD: 128)."""
     layers: int = 1
-    """Attention layers of a transformer; nothing else has any."""
+    """Of a transformer or a minGRU; nothing else has several."""
     heads: int = 4
     """Heads of an attention layer, which share its width."""
+    token: Token | None = None
+    """What a memory is given at a moment: `moment`, an observation with the previous action, reward and end; or
+    `transition`, also the same of the moment before. By default a transformer is given transitions, others moments."""
     embedding: int = 0
     """Width of a tanh layer between input and memory; 0 for none."""
     encoder: str | None = None
@@ -43,10 +50,17 @@ class PolicySettings:
     """Initial standard deviation of continuous actions, in units of their bound."""
     critic: Literal["memory", "task"] = "memory"
     """What the critic sees: the memory, or beside it the task, in training only (Pinto et al. 2018)."""
+    actor: Literal["head", "hypernetwork"] = "head"
+    """What the memory does: it is the input of the actor's head, or of a hypernetwork that makes all weights of a small
+    policy of the present observation (Beck et al. 2023)."""
+    latent: int = 25
+    """Numbers between the memory and a hypernetwork (Beck et al. 2023: 25)."""
+    base: tuple[int, ...] = (32, 32)
+    """Widths of tanh layers of the policy that a hypernetwork makes (Beck et al. 2023: 32, 32)."""
 
     def __post_init__(self) -> None:
         check_memory_name(self.memory)
-        check_range(self, "hidden", "layers", "heads", "head", least=1)
+        check_range(self, "hidden", "layers", "heads", "head", "latent", "base", least=1)
         check_range(self, "embedding", least=0)
         check_range(self, "init_std", least=MIN_STD)
         if self.encoder is not None and not is_name(self.encoder):
@@ -56,13 +70,39 @@ class PolicySettings:
         if self.memory == "transformer":
             if self.hidden % self.heads:
                 raise UserError(f"--hidden is {self.hidden}; a transformer's is a multiple of --heads, {self.heads}")
-        elif (self.layers, self.heads) != (PolicySettings.layers, PolicySettings.heads):
-            raise UserError(f"--layers and --heads are a transformer's; --memory {self.memory} has neither")
+        elif self.heads != PolicySettings.heads:
+            raise UserError(f"--heads is a transformer's; --memory {self.memory} has none")
+        elif self.layers != PolicySettings.layers and self.memory != "mingru":
+            raise UserError(f"--layers is for transformer and mingru; --memory {self.memory} is one layer")
+        if self.token is not None and is_name(self.memory):
+            raise UserError(
+                f"--token is for memories of metarl; {self.memory} is yours, and may keep the last input itself"
+            )
+        if self.actor == "head" and (self.latent, self.base) != (PolicySettings.latent, PolicySettings.base):
+            raise UserError("--latent and --base are a hypernetwork's; say --actor hypernetwork, or leave them out")
+
+    @property
+    def variant(self) -> str:
+        """What is added to the agent's name in tables and pictures."""
+        return "" if self.actor == "head" else self.actor
 
     def policy(
-        self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any], length: int, told: int = 0
+        self,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
+        length: int,
+        told: int = 0,
+        seen: int | None = None,
     ) -> RecurrentPolicy:
-        """The policy for a pair of spaces and trials of at most `length` steps, its critic told so many numbers.
+        """The policy for a pair of spaces.
+
+        Args:
+            observation_space: of a trial.
+            action_space: of the family.
+            length: the most steps of a trial.
+            told: numbers of a task that the critic is told.
+            seen: the first numbers of an observation, those of the present, which is all that the policy of a
+                hypernetwork sees; None for all.
 
         Raises:
             UserError: the spaces are of another kind than `recurrent_policy` wants, or the memory or the encoder is
@@ -70,10 +110,10 @@ class PolicySettings:
         """
 
         def memory(inputs: int) -> Memory:
-            options = MemoryOptions(inputs, length, self.hidden, self.layers, self.heads)
+            options = MemoryOptions(inputs, length, self.hidden, self.layers, self.heads, self.token)
             return make_memory(self.memory, options)
 
-        return recurrent_policy(
+        policy = recurrent_policy(
             observation_space,
             action_space,
             memory,
@@ -84,3 +124,7 @@ class PolicySettings:
             init_std=self.init_std,
             told=told,
         )
+        if self.actor == "head":
+            return policy
+        base = MLP((seen or policy.inputs, *self.base, policy.actions), "tanh")
+        return replace(policy, hypernetwork=Hypernetwork(policy.memory.features, base, self.latent))

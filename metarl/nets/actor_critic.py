@@ -3,6 +3,7 @@
     observation -> [embedding] -> memory -> [layer norm] -> actor head, critic head
                                        task numbers -> tanh -> tanh -> critic head, where it is told the task
 
+In place of the actor's head there may be a hypernetwork (`metarl.nets.hypernetwork`) and its policy of the observation.
 A critic that is told the task (an asymmetric actor-critic, Pinto et al. 2018) is for training alone: whoever acts on an
 unknown task needs the actor only. The parameters of the memory are named `cell.*`, whatever memory it is.
 """
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 
 from metarl.errors import UserError
 from metarl.nets.distributions import Categorical, Gaussian
+from metarl.nets.hypernetwork import Hypernetwork
 from metarl.nets.memory import Memory
 from metarl.nets.mlp import MLP, Activation
 from metarl.nets.module import ModuleNetwork, make_network
@@ -53,10 +55,11 @@ class RecurrentPolicy:
         memory: of `embedding or inputs` inputs.
         embedding: width of a tanh layer before it; 0 for none.
         encoder: a user's network in place of that layer, of as many outputs.
-        head: widths of hidden tanh layers after it, for actor and critic each.
+        head: widths of hidden tanh layers after it, for actor and critic each, or the critic alone.
         layer_norm: normalise what enters (where there is an embedding) and what leaves the memory.
         init_std: initial standard deviation of continuous actions, in units of their bound.
         told: numbers of the task that the critic is told; 0 for one that is told nothing.
+        hypernetwork: the actor in place of a head; its policy sees the first numbers of an observation.
     """
 
     inputs: int
@@ -69,14 +72,15 @@ class RecurrentPolicy:
     layer_norm: bool = False
     init_std: float = 1.0
     told: int = 0
+    hypernetwork: Hypernetwork | None = None
 
     @property
     def _networks(self) -> dict[str, MLP | ModuleNetwork]:
         activation: Activation = "tanh"
-        networks: dict[str, MLP | ModuleNetwork] = {
-            "actor": MLP((self.memory.features, *self.head, self.actions), activation),
-            "critic": MLP((self.memory.features + (TOLD[-1] if self.told else 0), *self.head, 1), activation),
-        }
+        networks: dict[str, MLP | ModuleNetwork] = {}
+        if self.hypernetwork is None:
+            networks["actor"] = MLP((self.memory.features, *self.head, self.actions), activation)
+        networks["critic"] = MLP((self.memory.features + (TOLD[-1] if self.told else 0), *self.head, 1), activation)
         if self.told:
             networks["task"] = MLP((self.told, *TOLD), activation)
         if self.embedding:
@@ -90,7 +94,11 @@ class RecurrentPolicy:
         params = {f"cell.{key}": value for key, value in self.memory.init(generator).items()}
         for name, network in self._networks.items():
             params |= {f"{name}.{key}": value for key, value in network.init(generator).items()}
-        params[f"actor.{len(self.head)}.weight"] *= ACTOR_GAIN
+        if self.hypernetwork is None:
+            params[f"actor.{len(self.head)}.weight"] *= ACTOR_GAIN
+        else:
+            actor = self.hypernetwork.init(generator, ACTOR_GAIN)
+            params |= {f"actor.{key}": value for key, value in actor.items()}
         if self.layer_norm:
             for name, size in {"enter": self.embedding, "leave": self.memory.features}.items():
                 if size:
@@ -110,12 +118,12 @@ class RecurrentPolicy:
     def step(self, params: Params, obs: Tensor, state: Tensor, task: Tensor | None = None) -> Decision:
         """One moment of N trials: `obs (N, inputs)`, `state (N, ...)`, and for the critic `task (N, told)`."""
         out, state = self.memory.step(_below(params, "cell"), self._enter(params, obs), state)
-        return self._leave(params, out, state, task)
+        return self._leave(params, obs, out, state, task)
 
     def sequence(self, params: Params, obs: Tensor, state: Tensor, task: Tensor | None = None) -> Decision:
         """L moments of N trials in a row: `obs (L, N, inputs)`, `state (N, ...)` before the first, `task (N, told)`."""
         out, state = self.memory.sequence(_below(params, "cell"), self._enter(params, obs), state)
-        return self._leave(params, out, state, task)
+        return self._leave(params, obs, out, state, task)
 
     def noise(self, rng: Any, shape: tuple[int, ...]) -> Array:
         """The random numbers, float32, that `sample` of its distribution consumes: `(*shape, 1)` or `(*shape, A)`."""
@@ -134,11 +142,14 @@ class RecurrentPolicy:
             x = torch.tanh(x)
         return _normalised(params, "enter", x) if self.layer_norm else x
 
-    def _leave(self, params: Params, out: Tensor, state: Tensor, task: Tensor | None) -> Decision:
+    def _leave(self, params: Params, obs: Tensor, out: Tensor, state: Tensor, task: Tensor | None) -> Decision:
         if self.layer_norm:
             out = _normalised(params, "leave", out)
-        networks = self._networks
-        action = networks["actor"](_below(params, "actor"), out)
+        actor = _below(params, "actor")
+        if self.hypernetwork is None:
+            action = self._networks["actor"](actor, out)
+        else:
+            action = self.hypernetwork(actor, out, obs[..., : self.hypernetwork.seen])
         value = self._value(params, out, task)
         if self.discrete:
             return Decision(Categorical(torch.log_softmax(action, -1)), value, state)

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from metarl.errors import UserError
 from metarl.naming import is_name, resolve
+from metarl.nets.mingru import MinGRU
 from metarl.nets.module import ExplicitModule, check_methods, failing, maker, same
 from metarl.nets.params import Params
-from metarl.nets.recurrent import GRU, LSTM
+from metarl.nets.recurrent import GRU, LSTM, Recurrent
 from metarl.nets.transformer import Transformer
+from metarl.nets.transitions import Token, Transitions
 from metarl.seeding import Key, draws, keyed_globals
 
 
@@ -72,8 +74,9 @@ class MemoryOptions:
         inputs: M, numbers it is given at a moment.
         length: the most moments of a trial.
         hidden: its width.
-        layers: attention layers of a transformer.
-        heads: of each of them.
+        layers: of a transformer or a minGRU.
+        heads: of each layer of a transformer.
+        token: what is seen at a moment; None for whole transitions in a transformer and moments elsewhere.
     """
 
     inputs: int
@@ -81,13 +84,31 @@ class MemoryOptions:
     hidden: int = 128
     layers: int = 1
     heads: int = 4
+    token: Token | None = None
+
+
+def _recurrent(make: Callable[[int, MemoryOptions], Recurrent]) -> Callable[[MemoryOptions], Memory]:
+    """What makes a recurrent memory of moments or of whole transitions, from what makes one of so many inputs."""
+
+    def memory(options: MemoryOptions) -> Memory:
+        if options.token == "transition":
+            return Transitions(make(2 * options.inputs, options))
+        return make(options.inputs, options)
+
+    return memory
 
 
 MEMORIES: Mapping[str, Callable[[MemoryOptions], Memory]] = {
-    "gru": lambda options: GRU(options.inputs, options.hidden),
-    "lstm": lambda options: LSTM(options.inputs, options.hidden),
+    "gru": _recurrent(lambda inputs, options: GRU(inputs, options.hidden)),
+    "lstm": _recurrent(lambda inputs, options: LSTM(inputs, options.hidden)),
+    "mingru": _recurrent(lambda inputs, options: MinGRU(inputs, options.hidden, options.layers)),
     "transformer": lambda options: Transformer(
-        options.inputs, options.length, options.hidden, options.layers, options.heads
+        options.inputs,
+        options.length,
+        options.hidden,
+        options.layers,
+        options.heads,
+        token=options.token or "transition",
     ),
 }
 

@@ -1,6 +1,6 @@
-"""Recurrent layers as memories: those of `torch.nn.GRU` and `torch.nn.LSTM`, as pure functions.
+"""Recurrent layers as memories; those of `torch.nn.GRU` and `torch.nn.LSTM` among them, as pure functions.
 
-Their fused kernels are called with weights from a dict: over whole sequences (training), or one moment at a time
+Torch's fused kernels are called with weights from a dict: over whole sequences (training), or one moment at a time
 (acting). Parameters are torch's, without the layer's number: `weight_ih (gates * hidden, inputs)`,
 `weight_hh (gates * hidden, hidden)`, `bias_ih` and `bias_hh (gates * hidden,)`.
 """
@@ -22,14 +22,12 @@ WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 @dataclass(frozen=True)
 class Recurrent(ABC):
-    """One recurrent layer; a `Memory` whose state is `(N, state_size)`, zero at the start.
+    """A recurrent memory: a `Memory` whose state is `(N, state_size)`, zero at the start.
 
     Attributes:
         inputs: numbers it is given at a moment.
         hidden: its width, and so the numbers it gives.
     """
-
-    gates: ClassVar[int]
 
     inputs: int
     hidden: int = 128
@@ -43,6 +41,29 @@ class Recurrent(ABC):
     def state_size(self) -> int:
         """Numbers in its state."""
         return self.hidden
+
+    def start(self, n: int, device: torch.device | str = "cpu") -> Tensor:
+        """The state of n rows before their first moment: zeros."""
+        return torch.zeros(n, self.state_size, device=device)
+
+    def step(self, params: Params, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One moment; see `Memory.step`."""
+        out, state = self.sequence(params, x.unsqueeze(0), state)
+        return out.squeeze(0), state
+
+    @abstractmethod
+    def init(self, generator: torch.Generator) -> Params:
+        """Fresh parameters; see `Memory.init`."""
+
+    @abstractmethod
+    def sequence(self, params: Params, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """L moments in a row; see `Memory.sequence`."""
+
+
+class Fused(Recurrent):
+    """One layer that torch has a fused kernel for."""
+
+    gates: ClassVar[int]
 
     def init(self, generator: torch.Generator) -> Params:
         """Fresh parameters: Glorot-uniform weights, orthogonal recurrent ones a gate, zero biases."""
@@ -59,15 +80,6 @@ class Recurrent(ABC):
             "bias_hh": torch.zeros(rows),
         }
 
-    def start(self, n: int, device: torch.device | str = "cpu") -> Tensor:
-        """The state of n rows before their first moment: zeros."""
-        return torch.zeros(n, self.state_size, device=device)
-
-    def step(self, params: Params, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One moment; see `Memory.step`."""
-        out, state = self.sequence(params, x.unsqueeze(0), state)
-        return out.squeeze(0), state
-
     def sequence(self, params: Params, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """L moments in a row; see `Memory.sequence`."""
         # biases, layers, dropout, training, both directions, batch first
@@ -81,7 +93,7 @@ class Recurrent(ABC):
         """Torch's fused kernel."""
 
 
-class GRU(Recurrent):
+class GRU(Fused):
     """A gated recurrent unit (Cho et al. 2014); its state is the hidden state."""
 
     gates = 3
@@ -93,7 +105,7 @@ class GRU(Recurrent):
         return out, last.squeeze(0)
 
 
-class LSTM(Recurrent):
+class LSTM(Fused):
     """Long short-term memory (Hochreiter and Schmidhuber 1997); its state is the hidden state, then the cell state."""
 
     gates = 4

@@ -2,9 +2,8 @@
 
     token_t = W [x_t, x_{t-1}] + position_t,  h = token + attention(norm(token)),  h + feed-forward(norm(h)), ...
 
-A token is a whole transition: what is observed at a moment (for RL²: with the previous action, reward and end)
-and the same of the moment before, so that a state stands beside the action and the reward that it led to, and
-one layer suffices to compare transitions. Layers are pre-norm (Xiong et al. 2020) with learned positions, as
+A token is a whole transition (`metarl.nets.transitions`), so that one layer suffices to compare transitions; or, with
+`token` "moment", x_t alone. Layers are pre-norm (Xiong et al. 2020) with learned positions, as
 in GPT-2 (Radford et al. 2019), over several heads (Vaswani et al. 2017).
 """
 
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 
 from metarl.errors import UserError
 from metarl.nets.params import Params
+from metarl.nets.transitions import Token, paired
 
 POSITION_STD = 0.02  # of positions at the start, as in GPT-2
 
@@ -38,6 +38,7 @@ class Transformer:
         layers: attention layers.
         heads: of each layer; they share its width.
         feedforward: width of the hidden layer after each attention; 0 stands for twice the width.
+        token: what a token is made of.
     """
 
     inputs: int
@@ -46,6 +47,7 @@ class Transformer:
     layers: int = 1
     heads: int = 4
     feedforward: int = 0
+    token: Token = "transition"
 
     def __post_init__(self) -> None:
         if min(self.inputs, self.length, self.width, self.layers, self.heads) < 1:
@@ -73,7 +75,7 @@ class Transformer:
 
         width, hidden, branch = self.width, self._hidden, (2 * self.layers) ** -0.5
         params = {
-            "token.weight": weight(2 * self.inputs, width),
+            "token.weight": weight((1 + (self.token == "transition")) * self.inputs, width),
             "token.bias": torch.zeros(width),
             "position": POSITION_STD * torch.randn(self.length, width, generator=generator),
         }
@@ -121,9 +123,11 @@ class Transformer:
                     f"step {end} of a trial is beyond the {self.length} positions of this transformer: begin a new "
                     "trial, or train it on longer ones"
                 )
-        last = seen.gather(1, _columns((at[:, :1] - 1).clamp(min=0), self.inputs))  # zeros where nothing was seen
-        before = torch.cat([last, x[:, :-1]], 1)
-        h = _affine(params, "token", torch.cat([x, before], -1)) + params["position"][at]
+        token = x
+        if self.token == "transition":
+            last = seen.gather(1, _columns((at[:, :1] - 1).clamp(min=0), self.inputs))  # zeros where nothing was seen
+            token = paired(x, last, 1)
+        h = _affine(params, "token", token) + params["position"][at]
         visible = torch.arange(end, device=x.device) <= at[:, None, :, None]  # (N, 1, L, end)
         fresh, column = [torch.ones_like(x[..., :1]), x], 0
         for i in range(self.layers):

@@ -76,7 +76,15 @@ def trained(
     """Train a run as far as it may be, and keep it; whether there is one to judge, or it was judged before."""
     out = RESULTS / name
     run, kept, who = ROOT / target, out / "runs" / f"{agent.name}-{seed}", f"{agent.name}, seed {seed}"
-    words = [agent.name, *table.source.split(), *(agent.train or "").split(), "--seed", str(seed), "--out", target]
+    words = [
+        agent.learner or agent.name,
+        *table.source.split(),
+        *(agent.train or "").split(),
+        "--seed",
+        str(seed),
+        "--out",
+        target,
+    ]
     if minutes == 0 and not any((folder / "config.json").exists() for folder in (run, kept)):
         budget = row_of(out / "README.md", who)
         account.budgets.append(budget or (who, "not trained yet", agent.published, ""))

@@ -17,7 +17,8 @@ class Agent:
     """A learner of a table, or a behaviour that needs no training.
 
     Attributes:
-        name: as the command line knows it.
+        name: of its row.
+        learner: as the command line knows it, where the row has another name.
         train: the words after `metarl train NAME SOURCE`; None where nothing is trained.
         published: meta-iterations or similar of the published result, for the table of budgets.
         settings: the settings of the table it is judged in; all unless given.
@@ -27,6 +28,7 @@ class Agent:
     train: str | None = None
     published: str = ""
     settings: tuple[str, ...] | None = None
+    learner: str = ""
 
     def files(self, out: Path, table: Table, seed: int) -> dict[str, Path]:
         """Where its curve in each of the table's settings lies."""

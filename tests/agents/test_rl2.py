@@ -76,6 +76,7 @@ def test_a_decayed_step_size_moves_less(tmp_path):
         {},
         {"memory": "transformer", "hidden": 4, "heads": 2, "layers": 2, "chunk": 3},
         {"normalise_rewards": True, "chunk": 3, "memory": "lstm", "layer_norm": True},
+        {"memory": "mingru", "layers": 2, "token": "transition", "chunk": 3, "actor": "hypernetwork", "latent": 3},
     ],
 )
 def test_a_run_repeats_bit_for_bit_and_resumes_so(tmp_path, options):
@@ -258,12 +259,17 @@ def test_what_does_not_fit_is_refused(tmp_path):
         Config(gae_lambda=1.5)
     with pytest.raises(UserError, match=r"--minibatches is 10; it must be at most --trials"):
         Config(trials=5)
-    with pytest.raises(UserError, match=r"--memory is 'grue'; choose from gru, lstm, transformer"):
+    with pytest.raises(UserError, match=r"--memory is 'grue'; choose from gru, lstm, mingru, transformer"):
         Config(memory="grue")
-    for options in ({"layers": 2}, {"heads": 8, "memory": "mine:Memory"}):
-        with pytest.raises(
-            UserError, match=r"--layers and --heads are a transformer's; --memory \w+(:\w+)? has neither"
-        ):
+    with pytest.raises(UserError, match=r"--layers is for transformer and mingru; --memory gru is one layer"):
+        Config(layers=2)
+    for memory in ("mingru", "mine:Memory"):
+        with pytest.raises(UserError, match=rf"--heads is a transformer's; --memory {memory} has none"):
+            Config(heads=8, memory=memory)
+    with pytest.raises(UserError, match=r"--token is for memories of metarl; mine:Memory is yours"):
+        Config(memory="mine:Memory", token="transition")
+    for options in ({"latent": 5}, {"base": (8,)}):
+        with pytest.raises(UserError, match=r"--latent and --base are a hypernetwork's; say --actor hypernetwork"):
             Config(**options)
     with pytest.raises(UserError, match=r"--encoder is mine:Net and --embedding is 0; say how wide"):
         Config(encoder="mine:Net")

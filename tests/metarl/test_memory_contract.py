@@ -1,7 +1,7 @@
 """What a memory is, tried out on ours and on those that users bring."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 import pytest
@@ -11,6 +11,7 @@ from torch import nn
 from metarl.errors import UserError
 from metarl.nets.memory import MEMORIES, MemoryOptions, check_memory, check_memory_name, make_memory
 from metarl.nets.recurrent import GRU
+from metarl.nets.transitions import Transitions
 from metarl.seeding import Key
 
 OPTIONS = MemoryOptions(inputs=3, length=7, hidden=8)
@@ -18,9 +19,28 @@ OPTIONS = MemoryOptions(inputs=3, length=7, hidden=8)
 
 @pytest.mark.parametrize("name", MEMORIES)
 @pytest.mark.parametrize("length", [1, 2, 9])
-def test_ours_do_what_a_memory_does(name, length):
-    options = MemoryOptions(inputs=3, length=length, hidden=8)
+@pytest.mark.parametrize("token", [None, "moment", "transition"])
+def test_ours_do_what_a_memory_does(name, length, token):
+    layers = 2 if name in ("mingru", "transformer") else 1
+    options = MemoryOptions(inputs=3, length=length, hidden=8, layers=layers, token=token)
     check_memory(make_memory(name, options), options, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "token", "inputs"),
+    [("gru", None, 3), ("lstm", "moment", 3), ("lstm", "transition", 6), ("mingru", "transition", 6)],
+)
+def test_a_token_is_a_moment_or_a_whole_transition(name, token, inputs):
+    memory = make_memory(name, replace(OPTIONS, token=token))
+    assert isinstance(memory, Transitions) == (token == "transition")
+    weights = next(iter(memory.init(Key(0).torch()).values()))
+    assert weights.shape[1] == inputs
+
+
+@pytest.mark.parametrize(("token", "inputs"), [(None, 6), ("transition", 6), ("moment", 3)])
+def test_a_transformer_sees_whole_transitions_unless_told_otherwise(token, inputs):
+    memory = make_memory("transformer", replace(OPTIONS, token=token))
+    assert memory.init(Key(0).torch())["token.weight"].shape == (inputs, 8)
 
 
 @pytest.mark.parametrize("name", MEMORIES)
@@ -35,7 +55,9 @@ def test_memories_live_where_their_parameters_are(name):
 
 
 def test_names_are_ours_or_a_users():
-    with pytest.raises(UserError, match=r"--memory is 'grue'; choose from gru, lstm, transformer, or name your own"):
+    with pytest.raises(
+        UserError, match=r"--memory is 'grue'; choose from gru, lstm, mingru, transformer, or name your own"
+    ):
         check_memory_name("grue")
     check_memory_name("mine.memories:Own")
 

@@ -5,8 +5,21 @@ import torch
 
 from metarl.errors import UserError
 from metarl.nets.actor_critic import RecurrentPolicy, recurrent_policy
+from metarl.nets.hypernetwork import Hypernetwork
+from metarl.nets.mingru import MinGRU
+from metarl.nets.mlp import MLP
 from metarl.nets.recurrent import GRU, LSTM
+from metarl.nets.transitions import Transitions
 from metarl.seeding import Key
+
+
+def two_layers(inputs, hidden):
+    return MinGRU(inputs, hidden, 2)
+
+
+def transitions(inputs, hidden):
+    return Transitions(LSTM(2 * inputs, hidden))
+
 
 VARIANTS = [
     {"memory": memory, "embedding": embedding, "head": head, "layer_norm": norm, "discrete": discrete}
@@ -16,12 +29,20 @@ VARIANTS = [
         (GRU, 4, (6,), True, False),
         (LSTM, 4, (6, 3), True, True),
         (GRU, 0, (), True, True),
+        (two_layers, 0, (), False, True),
+        (transitions, 4, (), True, False),
     )
+]
+VARIANTS += [
+    {"memory": GRU, "embedding": 4, "layer_norm": True, "discrete": discrete, "hypernetwork": True}
+    for discrete in (True, False)
 ]
 
 
-def actor_critic(memory, hidden, embedding=0, **options):
-    """Three numbers seen, two actions."""
+def actor_critic(memory, hidden, embedding=0, hypernetwork=False, **options):
+    """Three numbers seen, two actions; the policy of a hypernetwork sees two of them."""
+    if hypernetwork:
+        options["hypernetwork"] = Hypernetwork(hidden, MLP((2, 4, 2)), latent=3)
     return RecurrentPolicy(3, 2, memory=memory(embedding or 3, hidden), embedding=embedding, **options)
 
 
@@ -40,7 +61,7 @@ def some(*shape, seed=1):
 def test_steps_one_by_one_are_the_sequence(options):
     policy = actor_critic(hidden=5, **options)
     params, obs = drawn(policy), some(7, 4, 3)
-    state = start = some(4, policy.memory.state_size, seed=2)
+    state = start = some(*policy.start(4).shape, seed=2)
     whole = policy.sequence(params, obs, start)
     for t in range(len(obs)):
         decision = policy.step(params, obs[t], state)
@@ -67,7 +88,7 @@ def test_the_recurrent_layer_is_torchs(memory, module):
 def test_every_parameter_gets_its_gradient(options):
     policy = actor_critic(hidden=3, **options)
     params, obs = drawn(policy), some(3, 2, 3)
-    names, state = list(params), some(2, policy.memory.state_size)
+    names, state = list(params), some(*policy.start(2).shape)
 
     def outputs(*values):
         decision = policy.sequence(dict(zip(names, values, strict=True)), obs, state)

@@ -6,6 +6,8 @@ import torch
 from small_trials import BANDIT, act, acting, synthetic, vivid
 
 from metarl.envs import make_family
+from metarl.envs.wrappers.trials import Trials
+from metarl.learning.memory_policy import PolicySettings
 from metarl.learning.recurrent_ppo import ppo_loss, project, update
 from metarl.learning.recurrent_settings import Settings, annealed
 from metarl.learning.sequences import Sequences, prepare
@@ -20,16 +22,33 @@ MIN_STD_LOG = float(np.log(MIN_STD))
 SMALL = Settings(halve_every=0, epochs=2, minibatches=2)
 
 
-def test_what_was_recorded_when_acting_is_what_the_sequence_says():
-    for family in (BANDIT, make_family("metarl/Navigation2D-v0")):
-        env, policy, params = acting(family, episodes=2)
-        experience = act(env, policy, params, Key(0))
-        batch, _ = prepare(experience, Settings(), RewardScale())
+POLICIES = [
+    {},
+    {"memory": "lstm", "token": "transition"},
+    {"memory": "mingru", "layers": 2, "token": "transition"},
+    {"memory": "mingru", "actor": "hypernetwork"},
+    {"memory": "transformer", "token": "moment"},
+]
+
+
+@pytest.mark.parametrize("options", POLICIES, ids=str)
+@pytest.mark.parametrize("chunk", [0, 3])
+def test_what_was_recorded_when_acting_is_what_the_sequence_says(options, chunk):
+    """Also in chunks, in which episodes end: those of the bandit have 4 steps."""
+    for family in (BANDIT, make_family("metarl/Navigation2D-v0", preset="pearl")):
+        trials = Trials(family=family, episodes=2)
+        settings = PolicySettings(hidden=8, **options)
+        policy = settings.policy(trials.observation_space, trials.action_space, trials.horizon + 2, seen=1)
+        env, params = trials.make_vec(trials.fixed("train", 4), 2), vivid(policy, scale=0.5)
+        experience = act(env, policy, params, Key(0), chunk=chunk)
+        batch, _ = prepare(experience, Settings(chunk=chunk), RewardScale())
         decision = policy.sequence(params, batch.obs, batch.states)
+        valid = batch.valid.bool()
         log_prob = decision.distribution.log_prob(batch.actions)
-        torch.testing.assert_close(log_prob, experience.log_prob, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(decision.value, experience.values, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(log_prob[valid], batch.log_prob[valid], atol=1e-4, rtol=1e-4)
         assert experience.log_prob.std() > 0.1
+        if not chunk:
+            torch.testing.assert_close(decision.value, experience.values, atol=1e-4, rtol=1e-4)
 
 
 # Advantages

@@ -86,6 +86,16 @@ def test_a_token_is_a_whole_transition():
         torch.testing.assert_close(out[t, 0], expected)
 
 
+def test_a_token_of_a_moment_knows_nothing_of_the_moment_before():
+    memory = Transformer(2, length=3, width=4, token="moment")
+    params, x = vivid(memory), moments(3, 1, 2)
+    params |= {n: torch.zeros_like(v) for n, v in params.items() if "join" in n or "feedforward.1" in n}
+    out, _ = memory.sequence(params, x, memory.start(1).double())
+    token = x[:, 0] @ params["token.weight"] + params["token.bias"] + params["position"]
+    expected = nn.functional.layer_norm(token, (4,), params["leave.weight"], params["leave.bias"])
+    torch.testing.assert_close(out[:, 0], expected)
+
+
 def test_a_layer_is_torchs():
     """Against `nn.TransformerEncoderLayer`, pre-norm and causal."""
     memory = Transformer(3, length=5, width=8, heads=2, feedforward=12)

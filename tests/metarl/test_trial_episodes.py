@@ -7,12 +7,20 @@ from metarl.envs import make_family
 from metarl.envs.wrappers.trials import Trials
 from metarl.errors import UserError
 from metarl.nets.actor_critic import recurrent_policy
+from metarl.nets.mingru import MinGRU
 from metarl.nets.recurrent import GRU, LSTM
 from metarl.nets.transformer import Transformer
+from metarl.nets.transitions import Transitions
 from metarl.seeding import Key
 from metarl.tasks import Tasks
 
-MEMORIES = [GRU, LSTM, lambda inputs, width: Transformer(inputs, 12, width)]
+MEMORIES = [
+    GRU,
+    LSTM,
+    lambda inputs, width: MinGRU(inputs, width, layers=2),
+    lambda inputs, width: Transitions(GRU(2 * inputs, width)),
+    lambda inputs, width: Transformer(inputs, 12, width),
+]
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
