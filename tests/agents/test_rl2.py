@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+import metarl
 from metarl.agents import rl2
 from metarl.agents.rl2 import Config
 from metarl.envs import make_family
 from metarl.errors import UserError
+from metarl.evaluation.measure import measure_run
+from metarl.evaluation.merging import labels
 from metarl.learning import memory_adaptation, recurrent_ppo
 from metarl.learning.contract import Budget
 from metarl.nets.policies import MIN_STD
@@ -147,6 +150,20 @@ def test_a_teacher_that_does_not_fit_is_refused(tmp_path):
         trained(tmp_path / "c", replace(SMALL, teacher="gittins", teacher_iterations=1, trial_episodes=2))
 
 
+def test_a_hypernetwork_has_a_name_of_its_own_beside_others(tmp_path):
+    """In tables and pictures; it is an option of the same learner, and its policy sees the observation alone."""
+    family = make_family("metarl/Navigation2D-v0", preset="pearl")
+    config = replace(SMALL, iterations=1, trials=2, trial_episodes=2)
+    runs = [trained(tmp_path / "head", config, family)]
+    runs += [trained(tmp_path / "made", replace(config, actor="hypernetwork", latent=3, base=(4,)), family)]
+    curves = [measure_run(run.folder, tasks=2, budget=Budget(0, 1)) for run in runs]
+    assert [curve.agent for curve in curves] == labels(curves) == ["rl2", "rl2-hypernetwork"]
+    agent = metarl.load(runs[1].folder)
+    assert agent.policy.hypernetwork.policy.sizes == (2, 4, 2)
+    assert metarl.measure(agent, tasks=2, steps=0, episodes=1).agent == "rl2-hypernetwork"
+    assert Run.open(runs[1].folder).learner == "rl2"
+
+
 def test_runs_of_old_load_and_go_on(tmp_path):
     """A config of before memories had names of their own: its layer was its `cell`, and nothing had heads."""
     config = replace(SMALL, memory="lstm")
@@ -154,7 +171,7 @@ def test_runs_of_old_load_and_go_on(tmp_path):
     old = trained(tmp_path / "old", replace(config, iterations=2))
     record = json.loads((old.folder / "config.json").read_text())
     record["config"]["cell"] = record["config"].pop("memory")
-    for name in ("heads", "layers", "teacher", "teacher_iterations"):
+    for name in ("heads", "layers", "teacher", "teacher_iterations", "token", "actor", "latent", "base"):
         del record["config"][name]
     (old.folder / "config.json").write_text(json.dumps(record))
     assert Run.open(old.folder, Config).config == replace(config, iterations=2)

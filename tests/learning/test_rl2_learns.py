@@ -50,10 +50,20 @@ def test_rl2_learns_to_learn_which_arm_pays(tmp_path, monkeypatch):
 
 
 @pytest.mark.learning
-def test_rl2_learns_it_with_a_transformer_as_well(tmp_path):
-    """After a third of the updates, when a GRU earns 5.71 to 5.75 (two seeds); 5 is chance."""
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"memory": "transformer", "step_size": 3e-3},
+        {"token": "transition"},
+        {"memory": "mingru", "layers": 2, "token": "transition"},
+        {"actor": "hypernetwork"},
+    ],
+    ids=str,
+)
+def test_rl2_learns_it_with_another_memory_or_actor_as_well(tmp_path, options):
+    """After a third of the updates, when a GRU of moments earns 5.71 to 5.75 (two seeds); 5 is chance."""
     optimum = solver("bayes-optimum", FAMILY).curve(TASKS, BUDGET, 0).values.mean()
-    learned = return_after(20, tmp_path / "run", memory="transformer", step_size=3e-3)
+    learned = return_after(20, tmp_path / "run", **options)
     assert optimum - 0.25 < learned < optimum + 0.06
 
 
