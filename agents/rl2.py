@@ -21,6 +21,7 @@ from functools import partial
 
 from metarl.ambient import plain_torch
 from metarl.envs.wrappers.trials import Trials, trial_episodes
+from metarl.envs.wrappers.values import ValueTrials
 from metarl.errors import UserError
 from metarl.learning.footprint import NUMBER, Footprint, dense
 from metarl.learning.loading import load_params
@@ -134,9 +135,8 @@ DEFAULTS = {
         entropy_weight=0.01,
         normalise_rewards=True,
     ),
-    # Duan et al. 2016 (TRPO, up to 1,000 updates, from memory) by way of pytorch_rl2: 24,000 trials of 10 pulls are its
-    # 240,000 steps. There up to 12,000 updates, minibatches of 480 trials, a recurrent network of its own for the
-    # critic, a Huber loss, weight decay .01, and no clipping of gradients.
+    # Duan et al. 2016 (TRPO, up to 1,000 updates, from memory) by way of pytorch_rl2: 240,000 steps. There are
+    # minibatches of 480, a memory for the critic alone, a Huber loss, weight decay .01, gradients unclipped.
     "paper": replace(_PAPER, trials=24_000, minibatches=24),
 }
 
@@ -183,14 +183,15 @@ def load(run: Run, source: TaskFamily) -> MemoryAgent:
     return _agent(run.config, source, policy, load_params(run, policy, source.name))
 
 
-def _trials(config: Config, family: TaskFamily) -> Trials:
-    return Trials(family=family, episodes=config.trial_episodes)
+def _trials(config: Config, family: TaskFamily) -> Trials | ValueTrials:
+    trials = Trials(family=family, episodes=config.trial_episodes)
+    return ValueTrials(family=trials) if config.inputs == "values" else trials
 
 
-def _policy(config: Config, trials: Trials) -> RecurrentPolicy:
+def _policy(config: Config, trials: Trials | ValueTrials) -> RecurrentPolicy:
     padded = trials.horizon + -trials.horizon % (config.chunk or trials.horizon)
     told = flat(trials.family.fixed("train", 1)).shape[1] if config.critic == "task" else 0
-    seen = flat_size(trials.family.observation_space)
+    seen = flat_size(trials.observation_space) - flat_size(trials.action_space) - 2
     return config.policy(trials.observation_space, trials.action_space, padded, told, seen)
 
 

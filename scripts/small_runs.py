@@ -46,6 +46,7 @@ RUNS: dict[str, tuple[str, ...]] = {  # the words after `metarl train`; what fol
     "rl2:taught": (*MDP, *_MEMORY, "--teacher", "online-beb", "--teacher-iterations", "3", "--halve-every", "3"),
     "rl2:mingru": (*MDP, *_MEMORY, "--memory", "mingru", "--layers", "2", "--token", "transition", "--chunk", "5"),
     "rl2:hypernetwork": (*POINT, *_MEMORY, "--actor", "hypernetwork", "--latent", "3", "--base", "4"),
+    "rl2:values": (*MDP, *_MEMORY, "--inputs", "values"),
     "rl2:chunked": (*MDP, *_MEMORY, "--memory", "lstm", "--chunk", "5", "--normalise-rewards"),
     "maml-trpo:cheetah": (*CHEETAH, *_GRADIENT, "--tasks", "2", "--hidden", "4"),
 }

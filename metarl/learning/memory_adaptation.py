@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metarl.ambient import plain_torch
 from metarl.learning.acting import Acts, check_counts
-from metarl.learning.adapted_memory import AdaptedMemory
+from metarl.learning.adapted_memory import AdaptedMemory, Estimator
 from metarl.learning.contract import Budget, Scores, mean_steps
 from metarl.learning.places import Place, Where, place
 from metarl.nets.actor_critic import RecurrentPolicy
@@ -85,7 +85,7 @@ class MemoryAgent(Acts):
                 stacklevel=3,
             )
         at, key = place(self.family, where), Key(seed)(STREAM, "adapt")
-        fresh = AdaptedMemory(at, self.policy, self.params, key("action"))
+        fresh = AdaptedMemory(at, self.policy, self.params, key("action"), estimator=self._estimator)
         if not steps:
             return fresh
         return fresh.after_episodes(at, steps, key, likeliest=self.likeliest)
@@ -97,7 +97,14 @@ class MemoryAgent(Acts):
 
     def unadapted(self) -> AdaptedMemory:
         """The empty memory at the start of a trial."""
-        return AdaptedMemory(Place(self.family, None, None), self.policy, self.params, Key(0)(STREAM, "action"))
+        where, key = Place(self.family, None, None), Key(0)(STREAM, "action")
+        return AdaptedMemory(where, self.policy, self.params, key, estimator=self._estimator)
+
+    @property
+    def _estimator(self) -> Estimator | None:
+        """What the trials show beside the rest, where they do."""
+        estimator: Estimator | None = getattr(self.trials, "estimator", None)
+        return estimator
 
     def film(self, task: Tasks, budget: Budget, seed: int) -> list[Recording]:
         """The first and the last episode of one trial; a bandit's trial is one episode."""

@@ -25,6 +25,9 @@ class PolicySettings:
 
     renamed: ClassVar[Mapping[str, str]] = {"cell": "memory"}
 
+    inputs: Literal["trial", "values"] = "trial"
+    """What is observed beside previous action, reward and end: nothing more, or, in tabular MDPs, value iteration's
+    estimates in what is known so far (RL3, Bhatia et al. 2023)."""
     memory: str = "gru"
     """gru (Duan et al. 2016), lstm, mingru (Feng et al. 2024), transformer, or your own as mypackage.module:Name (see
     `metarl.nets.memory`)."""

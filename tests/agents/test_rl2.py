@@ -171,7 +171,7 @@ def test_runs_of_old_load_and_go_on(tmp_path):
     old = trained(tmp_path / "old", replace(config, iterations=2))
     record = json.loads((old.folder / "config.json").read_text())
     record["config"]["cell"] = record["config"].pop("memory")
-    for name in ("heads", "layers", "teacher", "teacher_iterations", "token", "actor", "latent", "base"):
+    for name in ("heads", "layers", "teacher", "teacher_iterations", "inputs", "token", "actor", "latent", "base"):
         del record["config"][name]
     (old.folder / "config.json").write_text(json.dumps(record))
     assert Run.open(old.folder, Config).config == replace(config, iterations=2)
