@@ -11,6 +11,10 @@ that of MAML's loss, but the gradient through it also credits theta for the supp
 gradient's log-probability does not (`metarl.ops.surrogates.importance_ratio`). With K inner steps each has a ratio
 and a KL of its own, to the policy that gathered its data. Then eta is halved or doubled where the KL is off target.
 
+`--credit` has theta credited for its support data in other ways, the outer steps being the same: E-MAML (Stadie et al.
+2018) by what the adapted policies earn, MAML-PPO not at all; presets `e-maml` and `maml-ppo`, which have no KL. The
+objective with all three is `metarl.learning.proximal`.
+
 Advantages, evaluation and units are those of MAML-TRPO. Deviations from the authors' code (jonasrothfuss/ProMP):
 actions are in units of their bound, there in tenths of it, so the inner step size and deviations mean other things
 (see `Config`); the deviation has a least value, to which every step is put back; means weigh tasks equally.
@@ -20,7 +24,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,15 +33,15 @@ from torch.optim import Adam
 from metarl.ambient import plain_torch
 from metarl.learning import meta_policy_gradient
 from metarl.learning.gradient_adaptation import Adapting
-from metarl.learning.meta_batch import MetaBatch, MetaObjective
+from metarl.learning.meta_batch import MetaBatch
 from metarl.learning.meta_policy_gradient import MetaBatches, Settings
+from metarl.learning.proximal import Credit, objectives
 from metarl.learning.settings import check_range
-from metarl.meta import inner
 from metarl.meta.shards import Sums, on_threads
 from metarl.nets.params import Params, flatten, on, unflatten
 from metarl.nets.policies import Policy
 from metarl.ops import finite
-from metarl.ops.surrogates import adapted_penalty, clipped_surrogate, importance_ratio
+from metarl.ops.surrogates import adapted_penalty
 from metarl.runs.run import Run
 from metarl.seeding import Key
 from metarl.tasks import TaskFamily
@@ -51,6 +55,10 @@ class Config(Settings):
     """Steps of Adam on the data of an iteration (ProMP: 5)."""
     step_size: float = 3e-3
     """Of Adam (ProMP: 1e-3)."""
+    credit: Credit = "ratio"
+    """How theta is credited for the support data that it gathers: ratio, each action by its own advantage, through the
+    inner step (ProMP); returns, all actions by what the adapted policy earns (E-MAML, Stadie et al. 2018); none
+    (MAML-PPO). The latter two adapt by the score function."""
     clip: float = 0.3
     """How far the probability ratio of the query counts from 1 (ProMP: 0.3)."""
     kl_penalty: float = 5e-4
@@ -72,58 +80,13 @@ DEFAULTS = {
     # On half-cheetah directions; and the authors' script for these (run_scripts/pro-mp_run_mujoco.py).
     "mujoco": replace(_WIDE, iterations=250, tasks=10, inner_step_size=0.7, init_std=0.5, min_std=0.3, gae_lambda=0.9),
     "paper": replace(_WIDE, iterations=1000, tasks=40, min_std=1e-6, kl_target=0.0),
+    "e-maml": Config(credit="returns", kl_penalty=0.0, kl_target=0.0),
+    "maml-ppo": Config(credit="none", kl_penalty=0.0, kl_target=0.0),
 }
-
-
-class Terms(NamedTuple):
-    """Parts of means over all tasks."""
-
-    surrogate: Tensor  # (), clipped, of the query
-    outer_kl: Tensor  # (), of the query's policies from those that gathered it
-    clipped: Tensor  # (), share of the query's steps whose ratio is beyond the clip
-    inner_kl: Tensor  # (K,), the same KL of each inner step's policy
-
-
-class Objective(MetaObjective):
-    """The proximal objective of some tasks as a function of flat shared parameters."""
-
-    def __init__(self, policy: Policy, rule: inner.Rule, data: MetaBatch, like: Params, n_tasks: int) -> None:
-        super().__init__(policy, rule, data, like, n_tasks)
-        with torch.no_grad():
-            self.old = [self.distribution(params, k) for k, params in enumerate(data.iterates)]
-            self.old_log_prob = [self.log_prob(old, k) for k, old in enumerate(self.old)]
-
-    def terms(self, theta: Tensor, clip: float) -> Terms:
-        """What there is to weigh, at parameters re-adapted differentiably on the stored support."""
-
-        def inner_loss(params: Params, k: int) -> Tensor:
-            experience, log_prob = self.data.support[k], self.log_prob(self.distribution(params, k), k)
-            return -experience.mean(importance_ratio(log_prob, self.old_log_prob[k], experience.advantages))
-
-        iterates = self.readapt(theta, inner_loss)
-        *adapting, last = (self.distribution(params, k) for k, params in enumerate(iterates))
-        old, log_prob = self.old_log_prob[-1], self.log_prob(last, -1)
-        surrogate = clipped_surrogate(log_prob, old, self.data.query.advantages, clip)
-        return Terms(
-            self.mean(surrogate, -1),
-            self.mean(self.old[-1].kl(last), -1),
-            self.mean((torch.expm1(log_prob - old).abs() > clip).to(log_prob.dtype), -1),
-            torch.stack([self.mean(self.old[k].kl(now), k) for k, now in enumerate(adapting)]),
-        )
-
-    def loss_and_gradient(self, theta: Tensor, clip: float, penalties: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss `()`, its KLs weighed by `penalties (K,)`, and its gradient `(P,)`."""
-        theta = theta.detach().clone().requires_grad_()
-        terms = self.terms(theta, clip)
-        loss = -terms.surrogate + (penalties * terms.inner_kl).mean()
-        (gradient,) = torch.autograd.grad(loss, theta)
-        return loss.detach(), gradient
-
-    def measure(self, theta: Tensor, clip: float) -> Tensor:
-        """The terms and the old policies' entropy, one after the other, `(K + 4,)`."""
-        with torch.no_grad():
-            numbers = [*self.terms(theta, clip), self.mean(self.old[-1].entropy(), -1)]
-            return torch.cat([part.reshape(-1) for part in numbers])
+PURPOSES = {
+    "e-maml": "E-MAML, on points and other small problems; elsewhere --credit returns --kl-penalty 0",
+    "maml-ppo": "MAML-PPO, on points and other small problems; elsewhere --credit none --kl-penalty 0",
+}
 
 
 def meta_update(
@@ -139,7 +102,7 @@ def meta_update(
     rule, weights = config.rule(policy), torch.tensor(penalties).to(theta)
     with on_threads(config.threads) as each:
         sums = Sums(each, data.split)
-        shards = [Objective(policy, rule, shard, like, data.split.n_tasks) for shard in data.shards()]
+        shards = objectives(policy, rule, data, like, config.credit)
         for _ in range(config.updates):
             parts = each(lambda shard: shard.loss_and_gradient(theta, config.clip, weights), shards)
             losses, gradients = zip(*parts, strict=True)
@@ -150,9 +113,10 @@ def meta_update(
                 theta.copy_(flatten(policy.project(unflatten(theta, like))))
         finite.check_tensors({"a parameter": theta}, "after the update, ")
         measured = sums.of(lambda shard: shard.measure(theta, config.clip), shards).tolist()
-    surrogate, outer_kl, clipped, *inner_kls, entropy = measured
+    surrogate, exploration, outer_kl, clipped, *inner_kls, entropy = measured
     adapted = [adapted_penalty(eta, kl, config.kl_target) for eta, kl in zip(penalties, inner_kls, strict=True)]
-    return adapted if config.kl_target else penalties, {
+    explored = {"policy/exploration": exploration} if config.credit == "returns" else {}
+    return adapted if config.kl_target else penalties, explored | {
         "policy/surrogate": surrogate,
         "policy/outer_kl": outer_kl,
         "policy/inner_kl": sum(inner_kls) / len(inner_kls),

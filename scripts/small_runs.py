@@ -48,6 +48,8 @@ RUNS: dict[str, tuple[str, ...]] = {  # the words after `metarl train`; what fol
     "rl2:hypernetwork": (*POINT, *_MEMORY, "--actor", "hypernetwork", "--latent", "3", "--base", "4"),
     "rl2:values": (*MDP, *_MEMORY, "--inputs", "values"),
     "rl2:chunked": (*MDP, *_MEMORY, "--memory", "lstm", "--chunk", "5", "--normalise-rewards"),
+    "promp:e-maml": (*POINT, *_GRADIENT, *_VALIDATED, "--preset-config", "e-maml", "--inner-steps", "2"),
+    "promp:maml-ppo": (*POINT, *_GRADIENT, "--preset-config", "maml-ppo"),
     "maml-trpo:cheetah": (*CHEETAH, *_GRADIENT, "--tasks", "2", "--hidden", "4"),
 }
 

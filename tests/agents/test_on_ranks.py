@@ -10,6 +10,8 @@ CASES = [  # agent, double precision, options
     ("maml-trpo", False, {"inner_steps": 2, "curvature_fraction": 0.5, "validate_every": 5, "validation_tasks": 3}),
     ("promp", True, {"updates": 2}),
     ("promp", False, {"inner_steps": 2, "updates": 2}),
+    ("promp", False, {"credit": "returns", "inner_steps": 2, "updates": 2}),
+    ("promp", True, {"credit": "none", "updates": 2}),
 ]
 MERGED = ("baseline/explained_variance_support", "baseline/explained_variance_query")  # of moments, not of all steps
 

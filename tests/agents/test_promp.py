@@ -6,10 +6,11 @@ import torch
 from torch.optim import Adam
 
 from metarl.agents import maml_trpo, promp
-from metarl.agents.promp import Config, Objective
+from metarl.agents.promp import Config
 from metarl.envs import make_family
 from metarl.errors import NonFiniteError, UserError
 from metarl.learning.contract import Budget
+from metarl.learning.proximal import Objective, earnings
 from metarl.meta import inner
 from metarl.nets.params import flatten, unflatten
 from metarl.ops.surrogates import clipped_surrogate
@@ -26,18 +27,20 @@ def away(params, size=0.03):
     return theta + size * torch.randn(len(theta), dtype=theta.dtype, generator=Key(5).torch())
 
 
+@pytest.mark.parametrize("credit", ["ratio", "returns", "none"])
 @pytest.mark.parametrize("steps", [1, 2])
 @pytest.mark.parametrize("size", [0.0, 0.03])
-def test_the_gradient_through_the_adaptation_agrees_with_finite_differences(gathered, steps, size):
+def test_the_gradient_through_the_adaptation_agrees_with_finite_differences(gathered, credit, steps, size):
     policy, params, rule, data = gathered(FAMILY, replace(SMALL, tasks=2, episodes=2, hidden=(3,), inner_steps=steps))
-    objective, penalties = Objective(policy, rule, data, params, 2), torch.tensor([0.7, 0.2])[:steps].double()
+    objective = Objective(policy, rule, data, params, 2, credit, torch.tensor([1.5, -0.7]).double())
+    penalties = torch.tensor([0.7, 0.2])[:steps].double()
     theta, h = away(params, size), 1e-6
     _, gradient = objective.loss_and_gradient(theta, 0.3, penalties)
 
     def loss(vector):
         with torch.no_grad():
             terms = objective.terms(vector, 0.3)
-            return -terms.surrogate + (penalties * terms.inner_kl).mean()
+            return -terms.surrogate - terms.exploration + (penalties * terms.inner_kl).mean()
 
     eye = torch.eye(len(theta), dtype=theta.dtype)
     numeric = torch.stack([(loss(theta + h * e) - loss(theta - h * e)) / (2 * h) for e in eye])
@@ -75,6 +78,61 @@ def test_unclipped_and_of_first_order_its_first_gradient_is_mamls(gathered):
     )
     theirs = maml_trpo.Objective(policy, rule, data, params, 3).local(flatten(params)).gradient
     assert (ours - theirs).norm() / theirs.norm() > 1e-3
+
+
+def test_maml_ppo_unclipped_has_the_gradient_of_maml_trpo(gathered):
+    policy, params, rule, data = gathered(FAMILY, SMALL)
+    objective = Objective(policy, rule, data, params, 3, "none")
+    _, ours = objective.loss_and_gradient(flatten(params), float("inf"), torch.zeros(1).double())
+    theirs = maml_trpo.Objective(policy, rule, data, params, 3).local(flatten(params)).gradient
+    assert theirs.norm() > 1e-2
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_e_maml_differs_from_maml_ppo_by_the_scores_of_the_support_data_alone(gathered):
+    """At the parameters that gathered the data: the same value; in the gradient, mean_i R_i mean_t grad log pi."""
+    policy, params, rule, data = gathered(FAMILY, SMALL)
+    theta, penalties, earned = flatten(params), torch.zeros(1).double(), torch.tensor([0.8, -1.3, 0.1]).double()
+    without = Objective(policy, rule, data, params, 3, "none").loss_and_gradient(theta, 0.3, penalties)
+    credited = Objective(policy, rule, data, params, 3, "returns", earned).loss_and_gradient(theta, 0.3, penalties)
+    assert float(credited[0]) == pytest.approx(float(without[0]), abs=1e-12)
+    leaf, support = theta.clone().requires_grad_(), data.support[0].episodes
+    log_prob = policy.distribution(unflatten(leaf, params), support.obs).log_prob(support.actions)
+    mean = torch.stack([log_prob[t][support.valid[t]].mean() for t in range(3)])
+    (scores,) = torch.autograd.grad((earned * mean).mean(), leaf)
+    assert scores.norm() > 1e-2
+    torch.testing.assert_close(without[1] - credited[1], scores, rtol=1e-5, atol=1e-8)
+
+
+def test_e_maml_credits_the_data_of_every_inner_step_within_the_clip(gathered):
+    policy, params, rule, data = gathered(FAMILY, replace(SMALL, inner_steps=2))
+    earned, theta = torch.tensor([0.8, -1.3, 0.1]).double(), away(params, 0.1)
+    objective = Objective(policy, rule, data, params, 3, "returns", earned)
+    iterates, expected = objective.readapt(theta, objective.inner_loss), 0.0
+    for k in (0, 1):
+        support = data.support[k].episodes
+        now, then = (
+            policy.distribution(values, support.obs).log_prob(support.actions)
+            for values in (iterates[k], data.iterates[k])
+        )
+        ratio = (now - then).exp()
+        each = [torch.minimum(r * (ratio - 1), r * (ratio.clamp(0.95, 1.05) - 1))[t] for t, r in enumerate(earned)]
+        expected += torch.stack([each[t][support.valid[t]].mean() for t in range(3)]).mean()
+    explored = objective.terms(theta, 0.05).exploration
+    assert abs(expected) > 1e-4
+    assert float(explored) == pytest.approx(float(expected), rel=1e-5)
+    assert float(objective.terms(theta, 1e9).exploration) > float(explored)
+
+
+def test_what_tasks_earn_is_standardised_over_all_their_steps(gathered):
+    *_, data = gathered(FAMILY, SMALL)
+    episodes = data.query.episodes
+    rewards = torch.stack([episodes.rewards[t][episodes.valid[t]].double().mean() for t in range(3)])
+    steps = episodes.rewards[episodes.valid].double()
+    expected = (rewards - steps.mean()) / (steps.std(unbiased=False) + 1e-8)
+    torch.testing.assert_close(earnings(data), expected, rtol=1e-9, atol=1e-12)
+    alike = replace(episodes, rewards=torch.ones_like(episodes.rewards))
+    assert earnings(replace(data, query=replace(data.query, episodes=alike))).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("steps", [1, 2])
@@ -182,6 +240,15 @@ def test_a_loss_that_is_not_finite_names_its_tasks(gathered):
     with pytest.raises(NonFiniteError, match="the proximal loss is not finite") as error:
         updated(policy, params, data, SMALL, [5e-4])
     assert error.value.tasks == [2]
+
+
+@pytest.mark.parametrize(("preset", "credit"), [("e-maml", "returns"), ("maml-ppo", "none")])
+def test_presets_of_the_other_credits_train_and_say_so(tmp_path, preset, credit):
+    config = replace(promp.DEFAULTS[preset], iterations=1, tasks=3, episodes=4, hidden=(5,), threads=1)
+    line = trained(tmp_path / "run", config).metrics()[0]
+    assert config.credit == credit
+    assert ("policy/exploration" in line) == (credit == "returns")
+    assert line["policy/inner_kl_penalty"] == 0
 
 
 def trained(folder, config=SMALL):

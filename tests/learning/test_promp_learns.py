@@ -1,4 +1,6 @@
-"""ProMP learns an initialisation from which one gradient step pays, on goals it has not seen."""
+"""ProMP, E-MAML and MAML-PPO learn an initialisation from which one gradient step pays, on goals not seen."""
+
+from dataclasses import replace
 
 import pytest
 
@@ -10,9 +12,11 @@ from metarl.seeding import Key
 
 
 @pytest.mark.learning
-def test_promp_learns_to_adapt_to_goals_it_has_not_seen(tmp_path):
+@pytest.mark.parametrize("preset", ["promp", "e-maml", "maml-ppo"])
+def test_promp_and_its_kin_learn_to_adapt_to_goals_they_have_not_seen(tmp_path, preset):
     family, budget = make_family("metarl/Navigation2D-v0"), Budget(1, 20)
-    config = promp.Config(iterations=12, tasks=10, episodes=10, threads=1, step_size=1e-2)
+    like = promp.DEFAULTS.get(preset, promp.Config())
+    config = replace(like, iterations=12, tasks=10, episodes=10, threads=1, step_size=1e-2)
     tasks = family.fixed("validation", 20)
     untrained = config.adapting(config.policy(family), config.policy(family).init(Key(0).torch()), family)
     run = Run.create(tmp_path / "run", learner="promp", config=config, source=family, seed=0)
