@@ -24,12 +24,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reproduction import ablation, known_answers, rows, solvers
+from reproduction import ablation, known_answers, rows, solvers, trainings
 from reproduction.description import DESCRIPTIONS, RESULTS, ROOT, Table
 
 from metarl import registry
 from metarl.agents import rl2
 from metarl.envs import make_family
+from metarl.evaluation.training_curves import training_curves
 from metarl.runs.run import Run
 
 MEASURED = ("per_task", "gradient_steps", "env_steps", "shots", "task_hash", "regret")
@@ -141,11 +142,26 @@ def _variant_again(name: str, file: Path) -> list[str]:
     return unlike(json.loads(file.read_text()), ablation.judge(name, run))
 
 
+def of_trainings(name: str) -> Iterator[Committed]:
+    """Each agent of a comparison of trainings, from what its runs logged."""
+    file, logs = RESULTS / name / "curve.json", [folder for *_, folder in trainings.kept_logs(name)]
+    committed = json.loads(file.read_text())["training"]["agents"] if file.exists() else []
+    for agent in committed:
+        yield Committed(name, agent["label"], agent["agent"], partial(_training_again, agent, logs))
+
+
+def _training_again(agent: Mapping[str, Any], logs: list[Path]) -> list[str]:
+    [again] = [curve.to_dict(None) for curve in training_curves(logs) if curve.label == agent["label"]]
+    counted = ("seeds", "iterations", "env_steps", "minutes", "before", "after", "mean", "ci_low", "ci_high")
+    return unlike(agent, {what: json.loads(json.dumps(again[what])) for what in counted})
+
+
 KINDS: dict[str, Callable[[str], Iterator[Committed]]] = {
     "curves": curves,
     "known answers": known,
     "rows": of_rows,
     "ablation": of_variants,
+    "trainings": of_trainings,
     "solvers": cells,
 }
 

@@ -25,6 +25,7 @@ OPTIONS = {
     "known answers": {"only", "budget", "train_only"},
     "rows": {"only", "budget"},
     "ablation": {"seeds", "only", "budget"},
+    "trainings": {"seeds", "only", "budget"},
     "solvers": {"again", "tune"},
 }
 
@@ -50,7 +51,7 @@ def parse() -> argparse.Namespace:
         if "problems" in words:
             names = [*words["problems"], "navigation"]
         else:
-            listed = words.get("rows") or words.get("variants")
+            listed = words.get("rows") or words.get("variants") or words.get("trainings")
             names = list(listed) if listed else [agent["name"] for agent in words["agents"]]
         if unknown := [name for name in asked.only if name not in names]:
             parser.error(f"{asked.table} has no {unknown[0]!r}; choose from {', '.join(names)}")
@@ -77,6 +78,10 @@ def main() -> None:
         from reproduction import ablation
 
         ablation.reproduce(asked.table, asked.seeds, asked.only or (), asked.budget)
+    elif asked.table in tables("trainings"):
+        from reproduction import trainings
+
+        trainings.reproduce(asked.table, asked.seeds, asked.only or (), asked.budget)
     else:
         from reproduction import solvers
 

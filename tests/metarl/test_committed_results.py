@@ -18,7 +18,16 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import recompute  # noqa: E402 - a script, found by the line above
-from reproduction import ablation, curves, description, extras, known_answers, rows, training  # noqa: E402
+from reproduction import (  # noqa: E402
+    ablation,
+    curves,
+    description,
+    extras,
+    known_answers,
+    rows,
+    training,
+    trainings,
+)
 
 RESULTS = ROOT / "results"
 CURVES = description.tables("curves")
@@ -70,6 +79,8 @@ def asked_for():
         for variant in description.DESCRIPTIONS[name]["variants"]:
             if (run := RESULTS / name / "runs" / f"{variant}-0").exists():
                 yield run, ablation.words_of(name, variant)
+    for name in description.tables("trainings"):
+        yield from ((folder, trainings.words_of(name, one)) for one, _, folder in trainings.kept_logs(name))
     for name, row in rows.ROWS.items():
         if (run := RESULTS / rows.NAME / "runs" / name).exists():
             yield run, ["rl2", *row.words.split()]
@@ -225,3 +236,45 @@ def test_a_table_is_made_from_its_description(tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "runs")
     with pytest.raises(SystemExit, match="no run to judge"):
         curves.reproduce("small", None, 0, (), again=False)
+
+
+def test_a_comparison_of_trainings_is_made_from_its_description_and_what_is_whole_is_left_alone(tmp_path, monkeypatch):
+    trained = []
+
+    def metarl(*words, minutes=None):  # without a process of its own
+        trained.extend(word for word in words if word.startswith("runs/"))
+        assert main(list(words)) == 0
+        return "metarl " + " ".join(words)
+
+    common = "--tasks 2 --episodes 2 --hidden 3 --threads 1 --iterations 2 --validate-every 1 --validation-tasks 2"
+    words = {
+        "kind": "trainings",
+        "source": "--family metarl/Navigation2D-v0 --preset pearl",
+        "seeds": 1,
+        "reach": -1000,
+        "about": "Two agents.",
+        "trainings": {"a": f"maml-trpo {common}", "b": f"promp --credit none {common}"},
+    }
+    monkeypatch.setitem(description.DESCRIPTIONS, "small", words)
+    monkeypatch.chdir(tmp_path)
+    for module in (trainings, training):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+        monkeypatch.setattr(module, "metarl", metarl)
+    for module in (trainings, recompute):
+        monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    with pytest.raises(SystemExit, match="nothing is trained yet"):
+        trainings.reproduce("small", None, (), 0)
+    trainings.reproduce("small", None, ("a",), None)
+    assert trained == ["runs/small-a-0"]
+    trainings.reproduce("small", None, (), None)
+    assert trained == ["runs/small-a-0", "runs/small-b-0"]
+    out = tmp_path / "results" / "small"
+    assert {path.name for path in out.iterdir()} == {"README.md", "curve.png", "curve.json", "logs"}
+    text = (out / "README.md").read_text()
+    assert "|b|0|2|2|" in text
+    assert "| promp | 1 |" in text
+    assert "metarl train promp --family metarl/Navigation2D-v0 --preset pearl --credit none" in text
+    assert [one.unlike() for one in recompute.of_trainings("small")] == [[], []]
+    log = out / "logs/a-0/metrics.jsonl"
+    log.write_text(log.read_text().replace('"episodes/steps": 1', '"episodes/steps": 2'))
+    assert [one.unlike() for one in recompute.of_trainings("small")] == [["env_steps"], []]

@@ -46,6 +46,36 @@ def test_compare_writes_tables_and_every_number(trained: Path, still: Path, tmp_
     assert "| maml-trpo | 2 |" in written
 
 
+def test_the_worst_tenth_is_in_every_output(tmp_path: Path) -> None:
+    files = [tmp_path / f"{agent}.json" for agent in ("random", "stand-still")]
+    for file in files:
+        words = (
+            "--family",
+            NAVIGATION,
+            "--preset",
+            "pearl",
+            "--tasks",
+            10,
+            "--episodes",
+            2,
+            "--steps",
+            0,
+            "--json",
+            file,
+        )
+        assert metarl("evaluate", file.stem, *words).code == 0
+    numbers, text = tmp_path / "all.json", tmp_path / "all.md"
+    said = metarl("compare", *files, "--out", tmp_path / "all.png", "--json", numbers, "--markdown", text)
+    assert said.code == 0, said.err
+    for agent, file in zip(json.loads(numbers.read_text())["comparison"]["agents"], files, strict=True):
+        worst = float(AdaptationCurve.load(file).per_task[0, :, -1].min())
+        assert agent["worst_tenth"]["value"] == pytest.approx(worst)  # one task of ten
+        assert f"{worst:.2f} [" in text.read_text()
+        assert f"{worst:.2f}" in said.out
+    assert "| worst tenth |" in text.read_text()
+    assert "Worst tenth: mean of the worst tenth of the scores (CVaR 10 %)" in text.read_text()
+
+
 def test_compare_again_from_its_own_numbers(trained: Path, still: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first.json", tmp_path / "second.json"
     assert metarl("compare", trained / "0", still, "--out", tmp_path / "a.png", "--json", first).code == 0
