@@ -144,14 +144,15 @@ def _variant_again(name: str, file: Path) -> list[str]:
 
 def of_trainings(name: str) -> Iterator[Committed]:
     """Each agent of a comparison of trainings, from what its runs logged."""
-    file, logs = RESULTS / name / "curve.json", [folder for *_, folder in trainings.kept_logs(name)]
+    file, logs = RESULTS / name / "curve.json", trainings.kept_logs(name)
     committed = json.loads(file.read_text())["training"]["agents"] if file.exists() else []
     for agent in committed:
         yield Committed(name, agent["label"], agent["agent"], partial(_training_again, agent, logs))
 
 
-def _training_again(agent: Mapping[str, Any], logs: list[Path]) -> list[str]:
-    [again] = [curve.to_dict(None) for curve in training_curves(logs) if curve.label == agent["label"]]
+def _training_again(agent: Mapping[str, Any], logs: list[tuple[str, int, Path]]) -> list[str]:
+    [curve] = training_curves([folder for one, _, folder in logs if one == agent["label"]])
+    again = curve.to_dict(None)
     counted = ("seeds", "iterations", "env_steps", "minutes", "before", "after", "mean", "ci_low", "ci_high")
     return unlike(agent, {what: json.loads(json.dumps(again[what])) for what in counted})
 

@@ -38,7 +38,8 @@ def compare_training(words: Sequence[str]) -> int:
     """Compare how several runs were trained; the words after `--training`."""
     if asks_for_help(words):
         say("RUN is a run folder of an agent that was trained with --validate-every N. Runs that differ only in the")
-        say("seed are one curve. No agent is loaded: all is read from what the runs logged.\n")
+        say("seed are one curve. No agent is loaded: all is read from what the runs logged. NAME=RUN says what the")
+        say("agent of a run is to be called.\n")
         parse(COMMAND, ["--help"], Group("command", TrainingOptions))
     first(words, "RUN", "compare --training")
     end = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
@@ -52,7 +53,8 @@ def compare_training(words: Sequence[str]) -> int:
 
     check_picture(options.out)
     check_outputs({f"--{name}": getattr(options, name) for name in OUTPUTS})
-    curves = training_curves(words[:end])
+    named = [_named(word) for word in words[:end]]
+    curves = training_curves([folder for _, folder in named], [name for name, _ in named])
     tables = [end_table(curves, options.reach), way_table(curves)]
     try:
         plot_training(curves, training_title(curves), options.out)
@@ -71,3 +73,9 @@ def compare_training(words: Sequence[str]) -> int:
         if path is not None:
             say(f"wrote {path}")
     return 0
+
+
+def _named(word: str) -> tuple[str | None, str]:
+    """A name, if one is given, and the run folder."""
+    name, equals, folder = word.partition("=")
+    return (name, folder) if equals and name and not Path(word).exists() else (None, word)

@@ -120,11 +120,16 @@ class TrainingCurve:
         }
 
 
-def training_curves(folders: Sequence[str | Path]) -> list[TrainingCurve]:
+def training_curves(folders: Sequence[str | Path], names: Sequence[str | None] | None = None) -> list[TrainingCurve]:
     """The trainings of run folders of one family; those that differ only in the seed are one curve.
 
+    Args:
+        folders: of the runs.
+        names: what to call each run's agent; None for its learner and the options that tell it from namesakes.
+
     Raises:
-        UserError: they are of different problems, a seed occurs twice, or one has logged too little (`training_run`).
+        UserError: they are of different problems, a seed occurs twice, one has logged too little (`training_run`), or
+            a name is that of two agents.
     """
     if not folders:
         raise UserError("nothing to compare: give at least one run folder")
@@ -132,9 +137,16 @@ def training_curves(folders: Sequence[str | Path]) -> list[TrainingCurve]:
     for other in runs[1:]:
         _check_same_problem(runs[0], other)
     groups: dict[str, list[TrainingRun]] = {}
-    for run in runs:
-        groups.setdefault(json.dumps([run.learner, run.config], sort_keys=True), []).append(run)
-    labels = distinct_labels([(some[0].learner, some[0].config) for some in groups.values()])
+    chosen: dict[str, str | None] = {}
+    for run, name in zip(runs, names or [None] * len(runs), strict=True):
+        key = json.dumps([name, run.learner, run.config], sort_keys=True)
+        groups.setdefault(key, []).append(run)
+        chosen[key] = name
+    usual = distinct_labels([(some[0].learner, some[0].config) for some in groups.values()])
+    labels = [chosen[key] or label for key, label in zip(groups, usual, strict=True)]
+    for label, some in zip(labels, groups.values(), strict=True):
+        if labels.count(label) > 1:
+            raise UserError(f"{label} is the name of two agents, one of them {some[0].name}; give each its own")
     return [_merged(label, some) for label, some in zip(labels, groups.values(), strict=True)]
 
 

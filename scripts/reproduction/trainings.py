@@ -65,7 +65,7 @@ def write(name: str) -> None:
     table, out, logs = DESCRIPTIONS[name], RESULTS / name, kept_logs(name)
     if not logs:
         raise SystemExit(f"{name}: nothing is trained yet")
-    text, folders = out / "curve.md", [str(folder.relative_to(ROOT)) for *_, folder in logs]
+    text, folders = out / "curve.md", [f"{one}={folder.relative_to(ROOT)}" for one, _, folder in logs]
     files = {"--out": out / "curve.png", "--json": out / "curve.json", "--markdown": text}
     asked = [word for flag, path in files.items() for word in (flag, str(path.relative_to(ROOT)))]
     compared = metarl("compare", "--training", *folders, *asked, "--reach", str(table["reach"]))

@@ -272,7 +272,7 @@ def test_a_comparison_of_trainings_is_made_from_its_description_and_what_is_whol
     assert {path.name for path in out.iterdir()} == {"README.md", "curve.png", "curve.json", "logs"}
     text = (out / "README.md").read_text()
     assert "|b|0|2|2|" in text
-    assert "| promp | 1 |" in text
+    assert "| b | 1 |" in text
     assert "metarl train promp --family metarl/Navigation2D-v0 --preset pearl --credit none" in text
     assert [one.unlike() for one in recompute.of_trainings("small")] == [[], []]
     log = out / "logs/a-0/metrics.jsonl"

@@ -134,6 +134,19 @@ def test_agents_are_told_apart_and_measured_their_own_way(tmp_path: Path) -> Non
     assert len(training_curves_figure(curves, "title").axes[1].get_lines()) == 3
 
 
+def test_agents_are_called_as_one_wishes(tmp_path: Path) -> None:
+    other = maml_trpo.Config(validate_every=2, validation_tasks=7, max_kl=0.5)
+    folders = [
+        logged(tmp_path / "a", [1.0]),
+        logged(tmp_path / "b", [2.0], config=other),
+        logged(tmp_path / "c", [3.0], config=other, seed=1),
+    ]
+    curves = training_curves(folders, [None, "wide", "wide"])
+    assert [(curve.label, curve.seeds) for curve in curves] == [("maml-trpo (max_kl=0.02)", (0,)), ("wide", (0, 1))]
+    with pytest.raises(UserError, match="wide is the name of two agents, one of them "):
+        training_curves(folders, ["wide", "wide", None])
+
+
 def test_agents_of_very_different_budgets_stand_on_a_logarithmic_axis(tmp_path: Path) -> None:
     few = logged(tmp_path / "a", [1.0], steps=(1, 1))
     many = logged(tmp_path / "b", [1.0], steps=(100, 100), config=maml_trpo.Config(validate_every=2))

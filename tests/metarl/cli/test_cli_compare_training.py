@@ -64,8 +64,10 @@ def test_trainings_of_all_agents_stand_beside_one_another(runs: Path, tmp_path: 
 
 def test_a_resumed_run_has_the_minutes_of_all_its_iterations(runs: Path, tmp_path: Path) -> None:
     numbers = tmp_path / "a.json"
-    assert metarl("compare", runs / "resumed", "--training", "--out", tmp_path / "a.png", "--json", numbers).code == 0
+    named = f"half by half={runs / 'resumed'}"
+    assert metarl("compare", named, "--training", "--out", tmp_path / "a.png", "--json", numbers).code == 0
     [agent] = json.loads(numbers.read_text())["training"]["agents"]
+    assert agent["label"] == "half by half"
     lines = [json.loads(line) for line in (runs / "resumed" / "timings.jsonl").read_text().splitlines()]
     seconds = [line["sampling_s"] + line["update_s"] for line in lines]
     assert agent["minutes"] == [pytest.approx([sum(seconds[:2]) / 60, sum(seconds) / 60])]
