@@ -275,13 +275,23 @@ class Opened(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the agent is called in tables and pictures: its learner, and the variant that its config may name."""
-        variant = getattr(self.run.config, "variant", "")
-        return f"{self.run.learner}-{variant}" if variant else self.run.learner
+        """What the agent is called in tables and pictures."""
+        return agent_name(self.run)
 
     def load(self) -> Adaptable:
         """The trained agent, from the last checkpoint."""
         return judgeable(self.learner.load(self.run, self.source), f"{self.run.learner} loaded something")
+
+
+def agent_name(run: Run) -> str:
+    """What a run's agent is called in tables and pictures: its learner, and the variant that its config may name."""
+    config = run.config
+    if isinstance(config, dict) and run.learner in agents():  # it was opened without its learner
+        from metarl.runs.record import build
+
+        config = build(learner(run.learner).Config, config, f"config of {run.folder}")
+    variant = getattr(config, "variant", "")
+    return f"{run.learner}-{variant}" if variant else run.learner
 
 
 def open_run(folder: str | Path, data_root: Path | None = None, device: str = "cpu", *, trust: bool = False) -> Opened:

@@ -22,6 +22,7 @@ import numpy as np
 
 from metarl.errors import UserError
 from metarl.evaluation.statistics import Values
+from metarl.registry import agent_name
 from metarl.runs.run import Run
 
 VALIDATION, STEPS = "return/validation_", "episodes/steps"
@@ -34,7 +35,7 @@ class TrainingRun:
 
     Attributes:
         name: the folder, as it was named.
-        learner: the learner's name.
+        learner: what the agent is called (`registry.agent_name`).
         seed: of the training.
         source: `{"name": ..., "options": {...}}`, the family.
         config: the learner's, as plain data.
@@ -89,7 +90,7 @@ def training_run(folder: str | Path) -> TrainingRun:
     minutes = _minutes(run.timings())
     return TrainingRun(
         name=name,
-        learner=run.learner,
+        learner=agent_name(run),
         seed=run.seed,
         source={"name": run.source.get("name", ""), "options": run.source.get("options", {})},
         config=run.record["config"],

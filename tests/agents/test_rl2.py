@@ -18,6 +18,7 @@ from metarl.learning import memory_adaptation, recurrent_ppo
 from metarl.learning.contract import Budget
 from metarl.nets.policies import MIN_STD
 from metarl.ops.reward_scale import RewardScale
+from metarl.registry import agent_name
 from metarl.runs.run import Run
 from metarl.seeding import Key
 from metarl.tasks import Tasks
@@ -162,6 +163,7 @@ def test_a_hypernetwork_has_a_name_of_its_own_beside_others(tmp_path):
     assert agent.policy.hypernetwork.policy.sizes == (2, 4, 2)
     assert metarl.measure(agent, tasks=2, steps=0, episodes=1).agent == "rl2-hypernetwork"
     assert Run.open(runs[1].folder).learner == "rl2"
+    assert [agent_name(Run.open(run.folder)) for run in runs] == ["rl2", "rl2-hypernetwork"]
 
 
 def test_runs_of_old_load_and_go_on(tmp_path):
