@@ -38,11 +38,13 @@ def words_of(name: str, variant: str) -> list[str]:
 
 
 def judge(name: str, run: Run) -> dict[str, Any]:
-    """The mean return of a trial on the table's test tasks, with its interval."""
-    family = make_family(DESCRIPTIONS[name]["family"])
-    tasks = family.fixed("test", DESCRIPTIONS[name]["tasks"])
-    returns = rl2.load(run, family).curve(tasks, Budget(0, 1), 0).values.sum(1)
-    return {"tasks_sha256": tasks.sha256(), "return": interval(returns)}
+    """The mean return of a trial on the table's test tasks and on as many of the `ood` split, with its interval."""
+    family, returns = make_family(DESCRIPTIONS[name]["family"]), {}
+    agent = rl2.load(run, family)
+    for split, what in (("test", "return"), ("ood", "ood return")):
+        tasks = family.fixed(split, DESCRIPTIONS[name]["tasks"])
+        returns[what] = interval(agent.curve(tasks, Budget(0, 1), 0).values.sum(1))
+    return returns
 
 
 def make(name: str, variant: str, seed: int, minutes: float | None) -> None:
@@ -87,18 +89,25 @@ def write_readme(name: str) -> None:
         return
     rows = []
     for variant, documents in variants.items():
-        returns = [document["return"][0] for document in documents]
+        returns, ood = ([document[what][0] for document in documents] for what in ("return", "ood return"))
         spread = f"{min(returns):.1f} to {max(returns):.1f}" if len(returns) > 1 else ""
         steps, minutes = ({document[what] for document in documents} for what in ("steps", "minutes"))
         million = ", ".join(f"{each / 1e6:.2f}" for each in sorted(steps))
-        words = f"`{table['variants'][variant]}`"
-        rows.append(
-            (variant, words, f"{np.mean(returns):.1f}", spread, f"{len(returns)}", million, f"{max(minutes):.1f}")
-        )
+        how, mean, other = f"`{table['variants'][variant]}`", f"{np.mean(returns):.1f}", f"{np.mean(ood):.1f}"
+        rows.append((variant, how, mean, spread, other, f"{len(returns)}", million, f"{max(minutes):.1f}"))
     logs = {variant: [document["validation"] for document in documents] for variant, documents in variants.items()}
     figure = training_figure(logs, [VALIDATION], large=True)
     figure.savefig(RESULTS / name / "validation.png", dpi=120, metadata={"Software": None})
-    head = ("variant", "how", "mean return of a trial", "over seeds", "seeds", "million steps", "minutes, at most")
+    head = (
+        "variant",
+        "how",
+        "mean return of a trial",
+        "over seeds",
+        "`ood`",
+        "seeds",
+        "million steps",
+        "minutes, at most",
+    )
     lines = [f"# {name}", "", table["about"].strip(), "", *markdown(head, rows)]
     lines += ["![Validation returns by iteration](validation.png)", "", provenance(), ""]
     lines += [f"Made by `python scripts/reproduce.py {name}`, that is:", "", "```"]

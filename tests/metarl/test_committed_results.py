@@ -143,7 +143,8 @@ def test_a_row_is_made_from_its_description_and_recomputed(tmp_path, monkeypatch
     assert {path.name for path in out.iterdir()} == {"README.md", "rows.png", "mdp-2.json", "runs"}
     text = (out / "README.md").read_text()
     assert "At or above Duan et al.'s RL²: 1 of 1, at or above SNAIL: 0 of 1, not below" in text
-    assert text.count("|mdp-2|") == 2
+    assert text.count("|mdp-2|") == 3
+    assert "|mdp-2|refused|" not in text  # a GRU has no positions
     [committed] = list(recompute.of_rows(rows.NAME))
     assert committed.unlike() == []
     document = json.loads((out / "mdp-2.json").read_text())
