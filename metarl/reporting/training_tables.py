@@ -12,7 +12,8 @@ from metarl.reporting.table import Table
 from metarl.reporting.wording import NO_ENDS, NONE, setting_of
 
 SHOWN = 10  # validations of an agent in the table of its way
-AFTER = {"last": "the last episode of a trial", "trial": "a whole trial"}
+AFTER = {"last": "the last episode of a trial", "trial": "a whole trial", "0": "no adaptation"}
+GRADIENT_STEPS = {"inner_step_size", "step_sizes"}  # options of agents whose bits of adaptation are gradient steps
 
 
 def training_title(curves: Sequence[TrainingCurve]) -> str:
@@ -31,11 +32,9 @@ def end_table(curves: Sequence[TrainingCurve], reach: float | None) -> Table:
     head += [] if reach is None else [f"{reach:g} after env steps", "minutes to that"]
     rows = []
     for curve in curves:
-        measure = curve.runs[0].measure
-        where = AFTER.get(measure, f"{measure} gradient step{'s' * (measure != '1')}")
         tasks = "" if curve.validation_tasks is None else f", {curve.validation_tasks:,} tasks"
         before = NONE if curve.before is None else f"{curve.before[:, -1].mean():.2f}"
-        row = [curve.label, str(len(curve.seeds)), before, _after(curve, -1), f"{where}{tasks}"]
+        row = [curve.label, str(len(curve.seeds)), before, _after(curve, -1), _measured(curve) + tasks]
         row += [f"{curve.iterations[-1]:,.0f}", *_consumed(curve, -1)]
         if reach is not None:
             k = curve.reaching(reach)
@@ -54,6 +53,15 @@ def way_table(curves: Sequence[TrainingCurve]) -> Table:
             rows.append((curve.label, f"{curve.iterations[k]:,.0f}", *_consumed(curve, k), before, _after(curve, k)))
     head = ("agent", "iterations", "env steps", "minutes", "before adaptation", "after")
     return Table(head, tuple(rows), "On the way", keys=2)
+
+
+def _measured(curve: TrainingCurve) -> str:
+    """After what adaptation the return was measured."""
+    run = curve.runs[0]
+    if run.measure in AFTER:
+        return AFTER[run.measure]
+    unit = "gradient step" if GRADIENT_STEPS & run.config.keys() else "bit"
+    return f"{run.measure} {unit}{'s' * (run.measure != '1')}{' of adaptation' * (unit == 'bit')}"
 
 
 def _after(curve: TrainingCurve, k: int) -> str:

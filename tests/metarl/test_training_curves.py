@@ -134,6 +134,17 @@ def test_agents_are_told_apart_and_measured_their_own_way(tmp_path: Path) -> Non
     assert len(training_curves_figure(curves, "title").axes[1].get_lines()) == 3
 
 
+def test_what_an_agent_adapts_by_is_told(tmp_path: Path) -> None:
+    config = rl2.Config(validate_every=2, validation_tasks=9)
+    folders = [
+        logged(tmp_path / "a", [1.0], config=config, learner="other", names=("0", "2")),
+        logged(tmp_path / "b", [1.0], config=config, learner="oracle", names=("x", "0")),
+        logged(tmp_path / "c", [1.0], config=config, learner="bandit", names=("x", "trial")),
+    ]
+    told = [row[4] for row in end_table(training_curves(folders), None).rows]
+    assert told == [f"{what}, 9 tasks" for what in ("2 bits of adaptation", "no adaptation", "a whole trial")]
+
+
 def test_agents_are_called_as_one_wishes(tmp_path: Path) -> None:
     other = maml_trpo.Config(validate_every=2, validation_tasks=7, max_kl=0.5)
     folders = [
