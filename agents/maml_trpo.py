@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -56,7 +56,10 @@ class Config(Settings):
     cg_damping: float = 1e-5
     """Added to the diagonal of the Fisher matrix (rllab)."""
     curvature_fraction: float = 1.0
-    """Share of the episodes in the Fisher-vector product; 1 is exact, less is quicker and noisier."""
+    """Share of the steps of every episode in the Fisher-vector product; 1 is exact, less is quicker and noisier."""
+    inner_surrogate: Literal["log-likelihood", "likelihood-ratio"] = "log-likelihood"
+    """What the inner step descends. Both give the same step; the gradient through a likelihood ratio also credits the
+    initialisation for the episodes it gathers (Finn et al. 2017: log-likelihood; ProMP: likelihood-ratio)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,20 +81,23 @@ DEFAULTS = {
 class Objective(MetaObjective):
     """The surrogate and the trust region of some tasks, as functions of flat shared parameters."""
 
-    def __init__(self, policy: Policy, rule: inner.Rule, data: MetaBatch, like: Params, n_tasks: int) -> None:
+    def __init__(
+        self, policy: Policy, rule: inner.Rule, data: MetaBatch, like: Params, n_tasks: int, ratio: bool = False
+    ) -> None:
         super().__init__(policy, rule, data, like, n_tasks)
         self.weights = data.query.weights / n_tasks
         with torch.no_grad():
             self.old = self.distribution(data.iterates[-1], -1)
             self.old_log_prob = self.log_prob(self.old, -1)
+        self.inner_loss = self.ratio_loss() if ratio else self.score_loss
+
+    def score_loss(self, params: Params, k: int) -> Tensor:
+        """The policy-gradient loss of every task on the support of step k, `(T,)`."""
+        return policy_gradient.loss(self.policy, params, self.data.support[k])
 
     def adapted(self, theta: Tensor) -> Any:
         """pi_phi(theta) at the query observations, re-adapted differentiably on the stored support."""
-
-        def loss(params: Params, k: int) -> Tensor:
-            return policy_gradient.loss(self.policy, params, self.data.support[k])
-
-        return self.distribution(self.readapt(theta, loss)[-1], -1)
+        return self.distribution(self.readapt(theta, self.inner_loss)[-1], -1)
 
     def surrogate(self, distribution: Any) -> Tensor:
         """The importance-weighted loss; its gradient at the old parameters is the meta-gradient."""
@@ -99,13 +105,16 @@ class Objective(MetaObjective):
         return -(importance_ratio(log_prob, self.old_log_prob, self.data.query.advantages) * self.weights).sum()
 
     def local(self, theta: Tensor) -> Local:
-        """Loss, gradient and curvature at the parameters that gathered the data."""
+        """Loss and gradient at the parameters that gathered the data."""
         theta = theta.detach().clone().requires_grad_()
-        distribution = self.adapted(theta)
-        loss = self.surrogate(distribution)
-        (gradient,) = torch.autograd.grad(loss, theta, retain_graph=True)
-        curvature = trust_region.gauss_newton_product(distribution.description(), theta, self.fisher)
-        return Local(loss.detach(), gradient, curvature)
+        loss = self.surrogate(self.adapted(theta))
+        (gradient,) = torch.autograd.grad(loss, theta)
+        return Local(loss.detach(), gradient)
+
+    def curvature(self, theta: Tensor) -> trust_region.Product:
+        """The product with the Hessian of the KL at the parameters that gathered the data."""
+        theta = theta.detach().clone().requires_grad_()
+        return trust_region.gauss_newton_product(self.adapted(theta).description(), theta, self.fisher)
 
     def evaluate(self, theta: Tensor) -> Tensor:
         """Surrogate and mean KL from the policies that gathered the query data, `(2,)`."""
@@ -133,11 +142,12 @@ def meta_step(policy: Policy, params: Params, data: MetaBatch, config: Config) -
         return flatten(policy.project(unflatten(theta, params)))
 
     def objectives(gathered: MetaBatch) -> list[Objective]:
-        return [Objective(policy, rule, shard, params, data.split.n_tasks) for shard in gathered.shards()]
+        ratio = config.inner_surrogate == "likelihood-ratio"
+        return [Objective(policy, rule, shard, params, data.split.n_tasks, ratio) for shard in gathered.shards()]
 
     with on_threads(config.threads) as each:
         sums, shards = Sums(each, data.split), objectives(data)
-        curved = objectives(data.thinned(config.curvature_fraction)) if config.curvature_fraction < 1 else None
+        curved = objectives(data.thinned(config.curvature_fraction)) if config.curvature_fraction < 1 else shards
         region = TrustRegion(config.max_kl, config.cg_iterations, config.cg_damping)
         theta, diagnostics = trust_region_step(flatten(params), shards, curved, project, region, sums)
         entropy = sums.of(lambda shard: (shard.old.entropy() * shard.weights).sum(), shards)

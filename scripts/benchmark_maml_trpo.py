@@ -40,7 +40,7 @@ def fisher_vector_product() -> Comparison:
     shards = [maml_trpo.Objective(policy, rule, part, params, config.tasks) for part in data.shards()]
     pool = ThreadPoolExecutor(THREADS)
     with intra_op_threads(1):
-        local = list(pool.map(lambda shard: shard.local(theta), shards))
+        products = list(pool.map(lambda shard: shard.curvature(theta), shards))
     whole = maml_trpo.Objective(policy, rule, data, params, config.tasks)
     leaf = theta.clone().requires_grad_()
     kl = (whole.old.kl(whole.adapted(leaf)) * whole.weights).sum()
@@ -48,7 +48,7 @@ def fisher_vector_product() -> Comparison:
 
     def ours() -> float:
         with intra_op_threads(1):
-            sum(pool.map(lambda part: part.curvature(v), local))
+            sum(pool.map(lambda part: part(v), products))
         return 1.0
 
     def double_backward() -> float:
@@ -56,7 +56,7 @@ def fisher_vector_product() -> Comparison:
             torch.autograd.grad(gradient @ v, leaf, retain_graph=True)
         return 1.0
 
-    summed = sum(part.curvature(v) for part in local)
+    summed = sum(part(v) for part in products)
     (expected,) = torch.autograd.grad(gradient @ v, leaf, retain_graph=True)
     error = float((summed - expected).norm() / expected.norm())
     return Comparison(

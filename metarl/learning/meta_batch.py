@@ -18,6 +18,7 @@ from metarl.nets.params import Params, device_of, unflatten
 from metarl.nets.policies import Policy
 from metarl.ops import finite, returns
 from metarl.ops.moments import Moments
+from metarl.ops.surrogates import importance_ratio
 from metarl.sampling.blocks import Blocks
 from metarl.sampling.rollout import rollout
 from metarl.seeding import Key
@@ -56,9 +57,9 @@ class MetaBatch:
         return replace(self, support=support, iterates=iterates, query=self.query.select(tasks))
 
     def thinned(self, fraction: float) -> MetaBatch:
-        """The same tasks with `fraction` of their episodes."""
-        n = max(1, round(fraction * self.query.weights.shape[1]))
-        return replace(self, support=[part.thinned(n) for part in self.support], query=self.query.thinned(n))
+        """The same episodes with `fraction` of their steps, at even distances: neighbours are the most alike."""
+        support = [part.thinned(fraction) for part in self.support]
+        return replace(self, support=support, query=self.query.thinned(fraction))
 
     def readapt(self, params: Params, loss: Callable[[Params, int], Tensor], rule: inner.Rule) -> list[Params]:
         """The K + 1 iterates again, from other shared parameters, as differentiable functions of these.
@@ -154,6 +155,22 @@ class MetaObjective:
         """Log-probabilities `(T, E, H)` of the actions of step k."""
         log_prob: Tensor = distribution.log_prob(self.data.experience[k].episodes.actions)
         return log_prob
+
+    def ratio_loss(self) -> Callable[[Params, int], Tensor]:
+        """An inner loss for `readapt`: minus the mean likelihood ratio times the advantage, of every task `(T,)`.
+
+        At the policies that gathered the support its gradient is that of `policy_gradient.loss`, but a gradient through
+        the step is another (`metarl.ops.surrogates.importance_ratio`).
+        """
+        support = self.data.support
+        with torch.no_grad():
+            old = [self.log_prob(self.distribution(self.data.iterates[k], k), k) for k in range(len(support))]
+
+        def loss(params: Params, k: int) -> Tensor:
+            log_prob = self.log_prob(self.distribution(params, k), k)
+            return -support[k].mean(importance_ratio(log_prob, old[k], support[k].advantages))
+
+        return loss
 
     def mean(self, values: Tensor, k: int) -> Tensor:
         """The part of these tasks in the mean of `values (T, E, H)` over steps, then over all tasks, `()`."""

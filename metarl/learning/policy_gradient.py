@@ -41,15 +41,21 @@ class Experience:
             weights=self.weights.to(device),
         )
 
-    def select(self, index: slice | tuple[slice, ...]) -> Experience:
-        """Some of the tasks, or of their episodes."""
-        episodes = Episodes(**{f.name: getattr(self.episodes, f.name)[index] for f in fields(Episodes)})
-        return replace(self, episodes=episodes, advantages=self.advantages[index], weights=self.weights[index])
+    def select(self, tasks: slice) -> Experience:
+        """Some of the tasks."""
+        episodes = Episodes(**{f.name: getattr(self.episodes, f.name)[tasks] for f in fields(Episodes)})
+        return replace(self, episodes=episodes, advantages=self.advantages[tasks], weights=self.weights[tasks])
 
-    def thinned(self, n: int) -> Experience:
-        """The first n episodes of every task."""
-        kept = self.select((slice(None), slice(n)))
-        return replace(kept, weights=kept.weights / kept.weights.sum((1, 2), keepdim=True))
+    def thinned(self, fraction: float) -> Experience:
+        """Steps of every episode at even distances, the first among them."""
+        horizon = self.weights.shape[2]
+        n = max(1, round(fraction * horizon))
+        steps = torch.arange(n, device=self.weights.device) * horizon // n
+        of_steps = {f.name for f in fields(Episodes)} - {"unstable"}
+        episodes = replace(self.episodes, **{name: getattr(self.episodes, name)[:, :, steps] for name in of_steps})
+        weights = self.weights[:, :, steps]
+        weights = weights / weights.sum((1, 2), keepdim=True)
+        return replace(self, episodes=episodes, advantages=self.advantages[:, :, steps], weights=weights)
 
 
 def prepare(episodes: Episodes, gamma: float, gae_lambda: float) -> Experience:

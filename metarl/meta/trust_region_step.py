@@ -28,14 +28,16 @@ class Local:
 
     loss: Tensor  # ()
     gradient: Tensor  # (P,)
-    curvature: trust_region.Product  # of the KL
 
 
 class Objective(Protocol):
     """What a step needs of a shard: functions of the flat parameters `(P,)`, parts of means over all tasks."""
 
     def local(self, theta: Tensor) -> Local:
-        """Loss, gradient and curvature at the parameters that gathered the data."""
+        """Loss and gradient at the parameters that gathered the data."""
+
+    def curvature(self, theta: Tensor) -> trust_region.Product:
+        """The product with the Hessian of the KL at the parameters that gathered the data."""
 
     def evaluate(self, theta: Tensor) -> Tensor:
         """Loss and KL from the parameters that gathered the data, `(2,)`."""
@@ -53,7 +55,7 @@ class TrustRegion:
 def trust_region_step(
     theta: Tensor,
     objectives: Sequence[Objective],
-    curved: Sequence[Objective] | None,
+    curved: Sequence[Objective],
     project: Callable[[Tensor], Tensor],
     region: TrustRegion,
     sums: Sums,
@@ -67,7 +69,7 @@ def trust_region_step(
     Args:
         theta: that gathered the data, `(P,)`.
         objectives: of each shard.
-        curved: those to take the curvature of; None for the same.
+        curved: those to take the curvature of, the same or others of the same tasks.
         project: puts parameters back within their bounds.
         region: how far.
         sums: over all tasks of what the shards have.
@@ -80,11 +82,10 @@ def trust_region_step(
     loss, gradient = sums.checked({"the surrogate loss": losses, "the meta-gradient": gradients})
     beyond = theta - gradient
     free = ((project(beyond) == beyond) | (project(beyond) != theta)).to(theta.dtype)
-    if curved is not None:
-        local = sums.each(lambda shard: shard.local(theta), curved)
+    products = sums.each(lambda shard: shard.curvature(theta), curved)
 
     def product(v: Tensor) -> Tensor:
-        return free * sums.of(lambda part: part.curvature(v), local) + region.cg_damping * v
+        return free * sums.of(lambda part: part(v), products) + region.cg_damping * v
 
     def evaluate(candidate: Tensor) -> tuple[float, float]:
         within = project(candidate)

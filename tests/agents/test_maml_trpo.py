@@ -58,9 +58,10 @@ def test_the_surrogate_starts_at_minus_the_mean_advantage_with_zero_kl(gathered)
 
 
 @pytest.mark.parametrize("steps", [1, 2])
-def test_meta_gradient_through_the_adaptation_agrees_with_finite_differences(gathered, steps):
+@pytest.mark.parametrize("ratio", [False, True])
+def test_meta_gradient_through_the_adaptation_agrees_with_finite_differences(gathered, steps, ratio):
     policy, params, rule, data = gathered(FAMILY, replace(SMALL, inner_steps=steps))
-    objective = Objective(policy, rule, data, params, SMALL.tasks)
+    objective = Objective(policy, rule, data, params, SMALL.tasks, ratio)
     theta = flatten(params).requires_grad_()
     (gradient,) = torch.autograd.grad(objective.surrogate(objective.adapted(theta)), theta)
     theta, h = theta.detach(), 1e-5
@@ -307,12 +308,13 @@ def test_the_full_step_has_the_kl_it_may_have(gathered):
 def test_shards_add_up_to_the_whole(gathered):
     policy, params, rule, data = gathered(FAMILY, SMALL)
     theta, v = flatten(params), torch.ones(len(flatten(params)), dtype=torch.float64)
-    whole = Objective(policy, rule, data, params, SMALL.tasks).local(theta)
-    parts = [Objective(policy, rule, part, params, SMALL.tasks).local(theta) for part in data.shards()]
+    whole = Objective(policy, rule, data, params, SMALL.tasks)
+    shards = [Objective(policy, rule, part, params, SMALL.tasks) for part in data.shards()]
+    parts = [shard.local(theta) for shard in shards]
     assert len(parts) == 2
-    torch.testing.assert_close(sum(part.loss for part in parts), whole.loss)
-    torch.testing.assert_close(sum(part.gradient for part in parts), whole.gradient)
-    torch.testing.assert_close(sum(part.curvature(v) for part in parts), whole.curvature(v))
+    torch.testing.assert_close(sum(part.loss for part in parts), whole.local(theta).loss)
+    torch.testing.assert_close(sum(part.gradient for part in parts), whole.local(theta).gradient)
+    torch.testing.assert_close(sum(shard.curvature(theta)(v) for shard in shards), whole.curvature(theta)(v))
 
 
 def test_threads_of_the_update_change_nothing():
@@ -328,7 +330,7 @@ def test_threads_of_the_update_change_nothing():
     assert all(torch.equal(one, other) for other in others)
 
 
-def test_thinning_the_curvature_to_all_episodes_changes_nothing_and_to_fewer_little(gathered):
+def test_thinning_the_curvature_to_all_steps_changes_nothing_and_to_fewer_little(gathered):
     policy, params, rule, data = gathered(FAMILY, replace(SMALL, episodes=20))
     theta = flatten(params).requires_grad_()
 
@@ -358,7 +360,7 @@ def test_the_curvature_is_that_of_the_thinned_episodes(gathered, monkeypatch):
     maml_trpo.meta_step(policy, params, data, replace(SMALL, curvature_fraction=0.5))
     theta = flatten(params)
     b = -Objective(policy, rule, data, params, SMALL.tasks).local(theta).gradient  # of all episodes
-    thinned = Objective(policy, rule, data.thinned(0.5), params, SMALL.tasks).local(theta).curvature
+    thinned = Objective(policy, rule, data.thinned(0.5), params, SMALL.tasks).curvature(theta)
     torch.testing.assert_close(products[0], thinned(b) + SMALL.cg_damping * b)
 
 

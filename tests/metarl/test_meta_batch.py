@@ -67,12 +67,18 @@ def test_shards_are_the_tasks_in_their_order():
         assert torch.equal(torch.cat([shard.iterates[k]["1.bias"] for shard in shards]), iterate["1.bias"])
 
 
-@pytest.mark.parametrize(("fraction", "episodes"), [(1.0, 4), (0.5, 2), (0.01, 1)])
-def test_thinned_data_are_the_first_episodes_with_weights_that_sum_to_one(fraction, episodes):
+@pytest.mark.parametrize(("fraction", "steps"), [(1.0, range(100)), (0.04, (0, 25, 50, 75)), (0.03, (0, 33, 66))])
+def test_thinned_data_are_steps_at_even_distances_with_weights_that_sum_to_one(fraction, steps):
     _, _, _, data = gathered()
     for thin, whole in zip(data.thinned(fraction).experience, data.experience, strict=True):
-        assert torch.equal(thin.advantages, whole.advantages[:, :episodes])
+        assert torch.equal(thin.advantages, whole.advantages[:, :, list(steps)])
+        assert torch.equal(thin.episodes.obs, whole.episodes.obs[:, :, list(steps)])
         torch.testing.assert_close(thin.weights.sum((1, 2)), torch.ones(3))
+
+
+def test_thinned_data_keep_a_step_of_every_episode():
+    _, _, _, data = gathered()
+    assert torch.equal(data.thinned(1e-6).query.advantages, data.query.advantages[:, :, :1])
 
 
 def test_the_data_are_counted():
