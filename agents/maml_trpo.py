@@ -151,7 +151,9 @@ def meta_step(policy: Policy, params: Params, data: MetaBatch, config: Config) -
         region = TrustRegion(config.max_kl, config.cg_iterations, config.cg_damping)
         theta, diagnostics = trust_region_step(flatten(params), shards, curved, project, region, sums)
         entropy = sums.of(lambda shard: (shard.old.entropy() * shard.weights).sum(), shards)
-    return unflatten(theta, params), diagnostics | {"policy/entropy": float(entropy)}
+        adaptation_kl = sums.of(lambda shard: shard.adaptation_kl(), shards)
+    diagnostics |= {"policy/entropy": float(entropy), "policy/adaptation_kl": float(adaptation_kl)}
+    return unflatten(theta, params), diagnostics
 
 
 @plain_torch()

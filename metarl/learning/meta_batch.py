@@ -172,6 +172,16 @@ class MetaObjective:
 
         return loss
 
+    def adaptation_kl(self) -> Tensor:
+        """The part of these tasks in the mean KL of the adapted policies from the initial one on its episodes, `()`.
+
+        How far adapting goes, in nats: well above 1 it leaves where the gradient says anything, far below it does
+        nothing. It grows as the square of the inner step size, and as the fourth power of 1 / deviation.
+        """
+        with torch.no_grad():
+            first, *_, last = (self.distribution(params, 0) for params in self.data.iterates)
+            return self.mean(first.kl(last), 0)
+
     def mean(self, values: Tensor, k: int) -> Tensor:
         """The part of these tasks in the mean of `values (T, E, H)` over steps, then over all tasks, `()`."""
         return self.data.experience[k].mean(values).sum() / self.n_tasks
