@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import torch
 from benchmark import Comparison, Row, main
@@ -24,6 +25,7 @@ from metarl.parallel import intra_op_threads
 from metarl.seeding import Key
 
 FAMILY = make_family("metarl/Navigation2D-v0")
+CHEETAH = make_family("metarl/HalfCheetahVelocity-v0")
 THREADS = 2
 SEEDS = range(3)
 ENOUGH, LONGEST = -12.0, 120  # the return to reach after one step, and the iterations after which to give up
@@ -68,6 +70,45 @@ def fisher_vector_product() -> Comparison:
     )
 
 
+def against_sampling(fraction: float, steps: str) -> Comparison:
+    """How many updates are done in the time in which an iteration on half-cheetah velocity is sampled."""
+    config = replace(maml_trpo.DEFAULTS["mujoco"], tasks=10, threads=1, curvature_fraction=fraction)
+    policy = config.policy(CHEETAH)
+    params = policy.init(Key(0).torch())
+    batches = MetaBatches(config, CHEETAH, policy, Key(1))
+    data = batches.gather(params, 0)
+
+    def update() -> float:
+        maml_trpo.meta_step(policy, params, data, config)
+        return 1.0
+
+    def sample() -> float:
+        batches.gather(params, 0)
+        return 1.0
+
+    return Comparison(
+        name=f"half-cheetah velocity, 10 tasks, one thread, curvature of {steps}: updates/s / samplings/s",
+        ours=update,
+        baseline=sample,
+        target=2.0,  # an update takes half the time of the sampling
+    )
+
+
+def update_against_sampling() -> Comparison:
+    """The update as it is by default."""
+    return against_sampling(1.0, "all steps")
+
+
+def update_of_half_the_curvature_against_sampling() -> Comparison:
+    """With half of the steps in the Fisher-vector product."""
+    return against_sampling(0.5, "half of the steps")
+
+
+def update_of_a_quarter_of_the_curvature_against_sampling() -> Comparison:
+    """With a quarter of the steps in it."""
+    return against_sampling(0.25, "a quarter of the steps")
+
+
 def seconds_to_learn(seed: int) -> float:
     """Training seconds (sampling and updates) until one step of adaptation scores above ENOUGH on validation goals."""
     config, key = maml_trpo.Config(threads=THREADS), Key(seed)("maml-trpo")
@@ -101,7 +142,13 @@ def time_to_learn() -> Row:
     )
 
 
-ROWS = [fisher_vector_product, time_to_learn]
+ROWS = [
+    fisher_vector_product,
+    update_against_sampling,
+    update_of_half_the_curvature_against_sampling,
+    update_of_a_quarter_of_the_curvature_against_sampling,
+    time_to_learn,
+]
 
 if __name__ == "__main__":
     main(ROWS, __doc__)

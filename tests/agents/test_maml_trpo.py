@@ -305,6 +305,18 @@ def test_the_full_step_has_the_kl_it_may_have(gathered):
     assert 0.8**2 * 0.99 < metrics["trust_region/kl"] / config.max_kl <= 1
 
 
+def test_how_far_adapting_goes_is_the_kl_of_normals_written_out(gathered):
+    policy, params, rule, data = gathered(FAMILY, replace(SMALL, inner_steps=2))
+    measured = sum(Objective(policy, rule, part, params, SMALL.tasks).adaptation_kl() for part in data.shards())
+    (m0, s0), (m2, s2) = (
+        policy.distribution(iterate, data.support[0].episodes.obs).description()
+        for iterate in (data.iterates[0], data.iterates[2])
+    )
+    kl = (s2 - s0 + (torch.exp(2 * s0) + (m0 - m2) ** 2) / (2 * torch.exp(2 * s2)) - 0.5).sum(-1)
+    assert measured > 1e-4
+    torch.testing.assert_close(measured, (kl * data.support[0].weights).sum() / SMALL.tasks)
+
+
 def test_shards_add_up_to_the_whole(gathered):
     policy, params, rule, data = gathered(FAMILY, SMALL)
     theta, v = flatten(params), torch.ones(len(flatten(params)), dtype=torch.float64)
@@ -388,6 +400,7 @@ def test_metrics_have_the_promised_diagnostics(tmp_path):
     for name in ("kl", "improvement", "line_search_steps", "cg_residual"):
         assert f"trust_region/{name}" in line
     assert {"return/before", "return/after", "return/validation_0", "return/validation_1"} <= set(line)
+    assert {"policy/entropy", "policy/adaptation_kl"} <= set(line)
     assert "baseline/explained_variance_query" in line
     assert line["episodes/steps"] == 2 * SMALL.tasks * SMALL.episodes * FAMILY.horizon  # none ends at its goal yet
 
