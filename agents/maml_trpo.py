@@ -44,6 +44,8 @@ from metarl.runs.run import Run
 from metarl.seeding import Key
 from metarl.tasks import TaskFamily
 
+Credit = Literal["none", "ratio"]
+
 
 @dataclass(frozen=True)
 class Config(Settings):
@@ -57,9 +59,9 @@ class Config(Settings):
     """Added to the diagonal of the Fisher matrix (rllab)."""
     curvature_fraction: float = 1.0
     """Share of the steps of every episode in the Fisher-vector product; 1 is exact, less is quicker and noisier."""
-    inner_surrogate: Literal["log-likelihood", "likelihood-ratio"] = "log-likelihood"
-    """What the inner step descends. Both give the same step; the gradient through a likelihood ratio also credits the
-    initialisation for the episodes it gathers (Finn et al. 2017: log-likelihood; ProMP: likelihood-ratio)."""
+    credit: Credit = "none"
+    """How theta is credited for the support data that it gathers: none (Finn et al. 2017), or ratio, each action by its
+    own advantage, through the adaptation (ProMP, which see)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,14 +84,14 @@ class Objective(MetaObjective):
     """The surrogate and the trust region of some tasks, as functions of flat shared parameters."""
 
     def __init__(
-        self, policy: Policy, rule: inner.Rule, data: MetaBatch, like: Params, n_tasks: int, ratio: bool = False
+        self, policy: Policy, rule: inner.Rule, data: MetaBatch, like: Params, n_tasks: int, credit: Credit = "none"
     ) -> None:
         super().__init__(policy, rule, data, like, n_tasks)
         self.weights = data.query.weights / n_tasks
         with torch.no_grad():
             self.old = self.distribution(data.iterates[-1], -1)
             self.old_log_prob = self.log_prob(self.old, -1)
-        self.inner_loss = self.ratio_loss() if ratio else self.score_loss
+        self.inner_loss = self.ratio_loss() if credit == "ratio" else self.score_loss
 
     def score_loss(self, params: Params, k: int) -> Tensor:
         """The policy-gradient loss of every task on the support of step k, `(T,)`."""
@@ -142,8 +144,9 @@ def meta_step(policy: Policy, params: Params, data: MetaBatch, config: Config) -
         return flatten(policy.project(unflatten(theta, params)))
 
     def objectives(gathered: MetaBatch) -> list[Objective]:
-        ratio = config.inner_surrogate == "likelihood-ratio"
-        return [Objective(policy, rule, shard, params, data.split.n_tasks, ratio) for shard in gathered.shards()]
+        return [
+            Objective(policy, rule, shard, params, data.split.n_tasks, config.credit) for shard in gathered.shards()
+        ]
 
     with on_threads(config.threads) as each:
         sums, shards = Sums(each, data.split), objectives(data)

@@ -79,7 +79,7 @@ def test_unclipped_and_of_first_order_its_first_gradient_is_mamls(gathered):
     theirs = maml_trpo.Objective(policy, rule, data, params, 3).local(flatten(params)).gradient
     assert (ours - theirs).norm() / theirs.norm() > 1e-3
     # So does MAML's through a likelihood ratio.
-    theirs = maml_trpo.Objective(policy, rule, data, params, 3, ratio=True).local(flatten(params)).gradient
+    theirs = maml_trpo.Objective(policy, rule, data, params, 3, credit="ratio").local(flatten(params)).gradient
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
