@@ -61,13 +61,11 @@ class Config(PolicySettings, Settings, LessonSettings):
     """Tasks of each validation, a trial each."""
     checkpoint_every: int = 10
     """Iterations between checkpoints."""
-    threads: int = 1
-    """Intra-op threads, of no more cores than are idle; results repeat for a fixed number."""
 
     def __post_init__(self) -> None:
         for settings in (PolicySettings, Settings, LessonSettings):
             settings.__post_init__(self)
-        check_range(self, "iterations", "trials", "validation_tasks", "checkpoint_every", "threads", least=1)
+        check_range(self, "iterations", "trials", "validation_tasks", "checkpoint_every", least=1)
         check_range(self, "trial_episodes", "validate_every", least=0)
         if self.minibatches > self.trials:
             raise UserError(f"--minibatches is {self.minibatches}; it must be at most --trials, {self.trials}")

@@ -10,6 +10,7 @@ terminated or truncated, and stop at its end, which is terminal.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from torch import Tensor
 
 from metarl.errors import NonFiniteError
 from metarl.learning.recurrent_settings import Settings, annealed
+from metarl.learning.sequence_blocks import blocks, shared
 from metarl.learning.sequences import Sequences, prepare
-from metarl.learning.shared_gradient import add_gradients
+from metarl.learning.shared_gradient import LOSS, add_gradients, sum_gradients
 from metarl.learning.teacher import NO_LESSONS, Lessons, log_probability
 from metarl.learning.told_task import ToldTask
 from metarl.nets.actor_critic import RecurrentPolicy
@@ -92,7 +94,8 @@ def update(
 ) -> dict[str, float]:
     """PPO's epochs over one batch; changes `params` in place. Returns diagnostics, means over all gradient steps.
 
-    Ranks, which all have the whole batch, share the sequences of every minibatch and take the same steps.
+    Ranks, which all have the whole batch, share the sequences of every minibatch and take the same steps. What a rank
+    has of a minibatch is differentiated in `blocks`, on `settings.threads`.
 
     Raises:
         NonFiniteError: a loss or its gradient is not finite; no step was taken with it, and its `tasks` are the
@@ -105,16 +108,15 @@ def update(
         order = torch.from_numpy(key("order", epoch).numpy().permutation(len(batch))).to(batch.states.device)
         for rows in order.tensor_split(settings.minibatches):
             part, count = shared(batch, rows, ranks)
-            loss, diagnostics = ppo_loss(policy, params, part, settings, count)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            diagnostics = add_gradients(ranks, leaves, diagnostics | {"the loss": loss.detach()})
-            loss = diagnostics.pop("the loss")
+            part_loss = partial(ppo_loss, policy, params, settings=settings, count=count)
+            diagnostics = sum_gradients(part_loss, blocks(part, policy.memory), leaves, settings.threads)
+            diagnostics = add_gradients(ranks, leaves, diagnostics)
+            loss = diagnostics.pop(LOSS)
             norm = torch.nn.utils.clip_grad_norm_(leaves, settings.max_gradient_norm)
             diagnostics["policy/gradient_norm"] = norm
             if not (loss * norm).isfinite():  # one number to wait for, on an accelerator
                 try:
-                    finite.check_numbers({**diagnostics, "the loss": loss})
+                    finite.check_numbers({**diagnostics, LOSS: loss})
                 except NonFiniteError as error:
                     raise _with_sequences(error, policy, params, batch, rows, settings) from None
             with finite.refusals_of_torch():
@@ -125,20 +127,6 @@ def update(
             steps += 1
     finite.check_tensors(params, "after the update, ")
     return {name: float(value) / steps for name, value in total.items()}
-
-
-def shared(batch: Sequences, rows: Tensor, ranks: Ranks) -> tuple[Sequences, Tensor | None]:
-    """This rank's part of a minibatch, and the valid steps of all of it; in one process the whole, and None.
-
-    Where there are more ranks than sequences, the last of them work on one that counts for nothing.
-    """
-    if ranks.size == 1:
-        return batch.take(rows), None
-    part = rows.tensor_split(ranks.size)[ranks.rank]
-    own = batch.take(part if len(part) else rows[:1])
-    if not len(part):
-        own = replace(own, valid=torch.zeros_like(own.valid))
-    return own, batch.valid.index_select(1, rows).sum().clamp(min=1)
 
 
 def _with_sequences(

@@ -41,9 +41,11 @@ class Settings:
     """Divide rewards by the running deviation of the discounted return (VariBAD: yes)."""
     chunk: int = 0
     """Steps gradients flow back (truncated back-propagation through time); 0 for the whole trial."""
+    threads: int = 1
+    """Threads, of no more cores than are idle; results repeat for a fixed number."""
 
     def __post_init__(self) -> None:
-        check_range(self, "epochs", "minibatches", least=1)
+        check_range(self, "epochs", "minibatches", "threads", least=1)
         check_range(self, "clip", "step_size", "max_gradient_norm", above=0)
         check_range(self, "gamma", "gae_lambda", least=0, most=1)
         check_range(self, "halve_every", "chunk", "value_weight", "entropy_weight", least=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,7 @@ BY_ROW = ("states", "task")  # of `Sequences`: the fields that have no axis of s
 
 @dataclass(frozen=True)
 class Sequences:
-    """S sequences of L steps: whole trials, or chunks of them."""
+    """S sequences of L steps: whole trials, or chunks of them; views of memory in which a sequence lies together."""
 
     obs: Tensor  # (L, S, D) float32
     actions: Tensor  # (L, S) int64, or (L, S, A) float32
@@ -34,10 +35,25 @@ class Sequences:
 
     def take(self, rows: Tensor) -> Sequences:
         """Some of the sequences."""
-        there = {name: value for name, value in vars(self).items() if value is not None}
-        return Sequences(
-            **{n: value[rows] if n in BY_ROW else value.index_select(1, rows) for n, value in there.items()}
-        )
+
+        def rows_of(value: Tensor) -> Tensor:
+            same = value.stride(0) == 0  # in all rows: whole trials begin with an empty memory
+            return value[: len(rows)] if same else value.index_select(0, rows)
+
+        return self._each(lambda value: [rows_of(value)])[0]
+
+    def tensor_split(self, parts: int) -> list[Sequences]:
+        """As many parts in a row, of nearly equal size, as views."""
+        return self._each(lambda value: value.tensor_split(parts))
+
+    def _each(self, function: Callable[[Tensor], Sequence[Tensor]]) -> list[Sequences]:
+        """What a function gives for every field with its rows first, put together."""
+
+        def results(name: str, value: Tensor) -> Sequence[Tensor]:
+            return function(value) if name in BY_ROW else [x.transpose(0, 1) for x in function(value.transpose(0, 1))]
+
+        by_name = {name: results(name, value) for name, value in vars(self).items() if value is not None}
+        return [Sequences(**dict(zip(by_name, fields, strict=True))) for fields in zip(*by_name.values(), strict=True)]
 
 
 def prepare(
@@ -68,12 +84,12 @@ def prepare(
     device, length = experience.log_prob.device, settings.chunk or valid.shape[1]
 
     def cut(x: Tensor) -> Tensor:
-        """`(N, H, ...)` to `(L, C * N, ...)`, padded with zeros at the end."""
+        """`(N, H, ...)` to `(L, C * N, ...)`, padded with zeros at the end; a sequence lies together in memory."""
         x = x.transpose(0, 1).to(device)
         missing = -x.shape[0] % length
         if missing:
             x = torch.cat([x, x.new_zeros(missing, *x.shape[1:])])
-        return x.reshape(-1, length, *x.shape[1:]).transpose(0, 1).flatten(1, 2)
+        return x.reshape(-1, length, *x.shape[1:]).transpose(1, 2).flatten(0, 1).contiguous().transpose(0, 1)
 
     sequences = Sequences(
         obs=cut(episodes.obs.flatten(0, 1)),

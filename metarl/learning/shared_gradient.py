@@ -1,13 +1,57 @@
-"""The gradient of what several processes learn from: the sum of their parts."""
+"""The gradient of what several threads and processes learn from: the sum of their parts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from metarl.meta.shards import on_threads
 from metarl.ranks import Ranks
+
+LOSS = "the loss"  # what it is called among the numbers
+Part = TypeVar("Part")
+
+
+def sum_gradients(
+    loss: Callable[[Part], tuple[Tensor, Mapping[str, Tensor]]],
+    parts: Sequence[Part],
+    parameters: Sequence[Tensor],
+    threads: int = 1,
+) -> dict[str, Tensor]:
+    """Put the gradient of the sum of a loss over parts into `.grad`; what was there is gone.
+
+    Sums are taken in the order of the parts, so they have the same bits on any number of threads.
+
+    Args:
+        loss: of a part, and named scalars that are sums over parts as well.
+        parts: at least one.
+        parameters: leaves of the loss; those it does not depend on get no gradient.
+        threads: of one intra-op thread each.
+
+    Returns:
+        The sums of the numbers, and that of the loss as `LOSS`.
+    """
+
+    def differentiated(part: Part) -> tuple[tuple[Tensor | None, ...], dict[str, Tensor]]:
+        value, numbers = loss(part)
+        gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+        return gradients, {**numbers, LOSS: value.detach()}
+
+    with on_threads(threads) as each:
+        done = each(differentiated, parts)
+    (gradients, numbers), *rest = done
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    for others, more in rest:
+        for parameter, gradient in zip(parameters, others, strict=True):
+            if gradient is not None:
+                assert parameter.grad is not None  # every part depends on the same parameters
+                parameter.grad += gradient
+        numbers = {name: value + more[name] for name, value in numbers.items()}
+    return numbers
 
 
 def add_gradients(ranks: Ranks, parameters: Iterable[Tensor], numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:

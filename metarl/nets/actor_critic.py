@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from metarl.errors import UserError
 from metarl.nets.distributions import Categorical, Gaussian
 from metarl.nets.hypernetwork import Hypernetwork
-from metarl.nets.memory import Memory
+from metarl.nets.memory import InPlace, Memory
 from metarl.nets.mlp import MLP, Activation
 from metarl.nets.module import ModuleNetwork, make_network
 from metarl.nets.params import Params
@@ -118,12 +118,31 @@ class RecurrentPolicy:
     def step(self, params: Params, obs: Tensor, state: Tensor, task: Tensor | None = None) -> Decision:
         """One moment of N trials: `obs (N, inputs)`, `state (N, ...)`, and for the critic `task (N, told)`."""
         out, state = self.memory.step(_below(params, "cell"), self._enter(params, obs), state)
-        return self._leave(params, obs, out, state, task)
+        return self._leave(params, obs, out, state, self.tell(params, task))
+
+    def act(self, params: Params, obs: Tensor, state: Tensor, told: Tensor | None = None) -> Decision:
+        """As `step`, without gradients; the state may be written into, and is the caller's no more.
+
+        Args:
+            params: the policy's.
+            obs: `(N, inputs)`.
+            state: `(N, ...)`.
+            told: what `tell` makes of each trial's task; None tells nothing.
+        """
+        move = self.memory.act if isinstance(self.memory, InPlace) else self.memory.step
+        out, state = move(_below(params, "cell"), self._enter(params, obs), state)
+        return self._leave(params, obs, out, state, told)
+
+    def tell(self, params: Params, task: Tensor | None) -> Tensor | None:
+        """What the critic makes of tasks `(..., told)`, which stays the same over a trial."""
+        if task is None or not self.told:
+            return None
+        return torch.tanh(self._networks["task"](_below(params, "task"), task))
 
     def sequence(self, params: Params, obs: Tensor, state: Tensor, task: Tensor | None = None) -> Decision:
         """L moments of N trials in a row: `obs (L, N, inputs)`, `state (N, ...)` before the first, `task (N, told)`."""
         out, state = self.memory.sequence(_below(params, "cell"), self._enter(params, obs), state)
-        return self._leave(params, obs, out, state, task)
+        return self._leave(params, obs, out, state, self.tell(params, task))
 
     def noise(self, rng: Any, shape: tuple[int, ...]) -> Array:
         """The random numbers, float32, that `sample` of its distribution consumes: `(*shape, 1)` or `(*shape, A)`."""
@@ -142,7 +161,7 @@ class RecurrentPolicy:
             x = torch.tanh(x)
         return _normalised(params, "enter", x) if self.layer_norm else x
 
-    def _leave(self, params: Params, obs: Tensor, out: Tensor, state: Tensor, task: Tensor | None) -> Decision:
+    def _leave(self, params: Params, obs: Tensor, out: Tensor, state: Tensor, told: Tensor | None) -> Decision:
         if self.layer_norm:
             out = _normalised(params, "leave", out)
         actor = _below(params, "actor")
@@ -150,16 +169,15 @@ class RecurrentPolicy:
             action = self._networks["actor"](actor, out)
         else:
             action = self.hypernetwork(actor, out, obs[..., : self.hypernetwork.seen])
-        value = self._value(params, out, task)
+        value = self._value(params, out, told)
         if self.discrete:
             return Decision(Categorical(torch.log_softmax(action, -1)), value, state)
         return Decision(Gaussian(action, params["log_std"]), value, state)
 
-    def _value(self, params: Params, out: Tensor, task: Tensor | None) -> Tensor:
+    def _value(self, params: Params, out: Tensor, told: Tensor | None) -> Tensor:
         if self.told:
-            if task is None:
+            if told is None:
                 return out.new_zeros(out.shape[:-1])
-            told = torch.tanh(self._networks["task"](_below(params, "task"), task))
             out = torch.cat([out, told.expand(*out.shape[:-1], -1)], -1)
         value: Tensor = self._networks["critic"](_below(params, "critic"), out).squeeze(-1)
         return value

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,14 @@ class Memory(Protocol):
         Returns:
             Features `(L, N, F)`, and the state after the last.
         """
+
+
+@runtime_checkable
+class InPlace(Protocol):
+    """A memory that can also write into the state it is given, for those who look at no earlier one again."""
+
+    def act(self, params: Params, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One moment as `Memory.step`, without gradients; what is returned may be the state that was given, changed."""
 
 
 @dataclass(frozen=True)

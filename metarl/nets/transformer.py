@@ -10,6 +10,7 @@ in GPT-2 (Radford et al. 2019), over several heads (Vaswani et al. 2017).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,15 +22,17 @@ from metarl.nets.params import Params
 from metarl.nets.transitions import Token, paired
 
 POSITION_STD = 0.02  # of positions at the start, as in GPT-2
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # what a layer's queries get, given its new keys and values
 
 
 @dataclass(frozen=True)
 class Transformer:
     """Causal self-attention over the moments of a trial; a `Memory`.
 
-    Its state is `(N, length, C)`: a line for every moment, all zero until then. A line holds a 1 that says it is
-    filled, the moment's input, and the keys and values of every layer. So the trials of a batch may be at different
-    moments, and a sequence may begin in the middle of a trial (gradients stop there, as in Transformer-XL).
+    Its state is `(N, S)`, all zero at first: how many moments there were, the last one's input, and then room for
+    the keys and values of every layer at every moment, `(layers, 2, heads, length, width / heads)`. So the trials of
+    a batch may be at different moments, and a sequence may begin in the middle of a trial (gradients stop there, as
+    in Transformer-XL).
 
     Attributes:
         inputs: numbers it is given at a moment.
@@ -97,69 +100,109 @@ class Transformer:
         return params | {"leave.weight": torch.ones(width), "leave.bias": torch.zeros(width)}
 
     def start(self, n: int, device: torch.device | str = "cpu") -> Tensor:
-        """The state of n rows before their first moment: zeros `(n, length, C)`."""
-        return torch.zeros(n, self.length, 1 + self.inputs + 2 * self.width * self.layers, device=device)
+        """The state of n rows before their first moment: zeros `(n, S)`."""
+        return torch.zeros(n, 1 + self.inputs + 2 * self.layers * self.width * self.length, device=device)
 
     def step(self, params: Params, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One moment; see `Memory.step`."""
         out, state = self.sequence(params, x.unsqueeze(0), state)
         return out.squeeze(0), state
 
+    def act(self, params: Params, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One moment, without gradients, written into the state that is given; see `metarl.nets.memory.InPlace`.
+
+        A step copies all that a trial may ever hold. Here a moment costs what is attended to, and no more.
+
+        Raises:
+            UserError: as in `sequence`.
+        """
+        count, seen, cache = self._parts(state)
+        at = count.long()[:, None]
+        least, end = self._span(at)
+        together = least + 1 == end  # all rows at the same moment, so that all of them see all that is filled
+        visible = None if together else self._visible(at, end)
+        rows = torch.arange(len(x), device=x.device)
+
+        def attend(layer: int, query: Tensor, *fresh: Tensor) -> Tensor:
+            for i, new in enumerate(fresh):  # keys, then values
+                if together:
+                    cache[:, layer, i, :, least:end] = new
+                else:
+                    cache[rows, layer, i, :, at[:, 0]] = new.squeeze(2)
+            keys, values = cache[:, layer, :, :, :end].unbind(1)
+            return F.scaled_dot_product_attention(query, keys, values, attn_mask=visible)
+
+        out = self._features(params, x[:, None], seen[:, None], params["position"][at], attend)
+        count += 1
+        seen.copy_(x)
+        return out.squeeze(1), state
+
     def sequence(self, params: Params, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """L moments in a row; see `Memory.sequence`.
 
         Raises:
             UserError: a trial is longer than `length`. On an accelerator an assertion of torch's says so, since
-                asking would mean waiting for it.
+                asking would mean waiting for it. Nor does it ask there whether all trials are at their start, where
+                no mask `(N, 1, L, L)` is needed.
         """
         x = x.transpose(0, 1)  # (N, L, inputs)
-        filled, seen = state[..., 0], state[..., 1 : 1 + self.inputs]
-        at = filled.sum(1).long()[:, None] + torch.arange(x.shape[1], device=x.device)  # (N, L), the moments
-        end = self.length
-        if x.device.type == "cpu" and at.numel():
-            end = int(at.max()) + 1
-            if end > self.length:
-                raise UserError(
-                    f"step {end} of a trial is beyond the {self.length} positions of this transformer: begin a new "
-                    "trial, or train it on longer ones"
-                )
-        token = x
-        if self.token == "transition":
-            last = seen.gather(1, _columns((at[:, :1] - 1).clamp(min=0), self.inputs))  # zeros where nothing was seen
-            token = paired(x, last, 1)
-        h = _affine(params, "token", token) + params["position"][at]
-        visible = torch.arange(end, device=x.device) <= at[:, None, :, None]  # (N, 1, L, end)
-        fresh, column = [torch.ones_like(x[..., :1]), x], 0
+        count, seen, cache = self._parts(state)
+        at = count.long()[:, None] + torch.arange(x.shape[1], device=x.device)  # (N, L), the moments
+        _, end = self._span(at)
+        empty = x.device.type == "cpu" and x.shape[1] > 1 and not bool(count.any())  # as a rule, when learning
+        visible = None if empty else self._visible(at, end)
+        after: list[Tensor] = []
+
+        def attend(layer: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            if empty:
+                after.extend(F.pad(fresh, (0, 0, 0, self.length - fresh.shape[2])) for fresh in (keys, values))
+                return F.scaled_dot_product_attention(query, keys, values, is_causal=True)
+            index = at[:, None, :, None].expand_as(keys)
+            filled = [cache[:, layer, i].scatter(2, index, fresh) for i, fresh in enumerate((keys, values))]
+            after.extend(filled)
+            keys, values = (each[:, :, :end] for each in filled)
+            return F.scaled_dot_product_attention(query, keys, values, attn_mask=visible)
+
+        position = params["position"][: x.shape[1]] if empty else params["position"][at]
+        out = self._features(params, x, seen[:, None], position, attend)
+        last = x[:, -1] if x.shape[1] else seen
+        parts = [(count + x.shape[1])[:, None], last, *(each.flatten(1) for each in after)]
+        return out.transpose(0, 1), torch.cat(parts, 1)
+
+    def _features(self, params: Params, x: Tensor, seen: Tensor, position: Tensor, attend: Attend) -> Tensor:
+        """What the layers make of inputs `(N, L, inputs)` after an earlier one `(N, 1, inputs)`, `(N, L, width)`."""
+        token = paired(x, seen[:, : x.shape[1]], 1) if self.token == "transition" else x
+        h = _affine(params, "token", token) + position
         for i in range(self.layers):
             y = _affine(params, f"{i}.attention", _normalised(params, f"{i}.before_attention", h))
-            fresh.append(y[..., self.width :])
-            state, column = _written(state, torch.cat(fresh, -1), at, column)
-            fresh = []
-            keys, values = state[:, :end, column - 2 * self.width : column].chunk(2, -1)
-            query, keys, values = map(self._by_head, (y[..., : self.width], keys, values))
-            attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=visible)
-            attended = attended.transpose(1, 2).flatten(2)
+            y = y.view(*y.shape[:2], 3, self.heads, self.width // self.heads).permute(0, 2, 3, 1, 4)
+            attended = attend(i, *y.unbind(1)).transpose(1, 2).flatten(2)
             h = h + _affine(params, f"{i}.join", attended)
             y = _affine(params, f"{i}.feedforward.0", _normalised(params, f"{i}.before_feedforward", h))
             h = h + _affine(params, f"{i}.feedforward.1", F.gelu(y))
-        return _normalised(params, "leave", h).transpose(0, 1), state
+        return _normalised(params, "leave", h)
 
-    def _by_head(self, x: Tensor) -> Tensor:
-        """`(N, L, width)` as `(N, heads, L, width / heads)`."""
-        return x.view(*x.shape[:-1], self.heads, self.width // self.heads).transpose(1, 2)
+    def _parts(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Views of a state: moments so far `(N,)`, the last input, `(N, layers, 2, heads, length, width / heads)`."""
+        count, seen, cache = state[:, 0], state[:, 1 : 1 + self.inputs], state[:, 1 + self.inputs :]
+        return count, seen, cache.view(-1, self.layers, 2, self.heads, self.length, self.width // self.heads)
 
+    def _span(self, at: Tensor) -> tuple[int, int]:
+        """The first of some moments, and the one after the last of them; all there may be on an accelerator."""
+        if at.device.type != "cpu" or not at.numel():
+            return 0, self.length
+        least, most = at.aminmax()
+        end = int(most) + 1
+        if end > self.length:
+            raise UserError(
+                f"step {end} of a trial is beyond the {self.length} positions of this transformer: begin a new "
+                "trial, or train it on longer ones"
+            )
+        return int(least), end
 
-def _written(state: Tensor, fresh: Tensor, at: Tensor, column: int) -> tuple[Tensor, int]:
-    """A copy of the state with `fresh (N, L, c)` in its lines `at (N, L)` from a column on, and the column after."""
-    end = column + fresh.shape[-1]
-    state = state.clone()
-    state[..., column:end].scatter_(1, _columns(at, fresh.shape[-1]), fresh)
-    return state, end
-
-
-def _columns(index: Tensor, size: int) -> Tensor:
-    """`(N, L)` as an index of `size` columns."""
-    return index.unsqueeze(-1).expand(-1, -1, size)
+    def _visible(self, at: Tensor, end: int) -> Tensor:
+        """Which of the first `end` moments those at `(N, L)` see: themselves and those before, `(N, 1, L, end)`."""
+        return torch.arange(end, device=at.device) <= at[:, None, :, None]
 
 
 def _affine(params: Params, name: str, x: Tensor) -> Tensor:

@@ -114,15 +114,18 @@ def run_trials(
     streams = env.tasks.streams(key("action"))
     noise = torch.from_numpy(np.concatenate([policy.noise(rng, (env.replicas, horizon)) for rng in streams])).to(device)
     log_prob, values = torch.zeros(2, horizon, n, device=device)
-    told = None if task is None else task.to(device).repeat_interleave(env.replicas, 0)
+    with torch.no_grad():
+        told = None if task is None else policy.tell(params, task.to(device).repeat_interleave(env.replicas, 0))
     state = policy.start(n, device)
-    states = torch.zeros(math.ceil(horizon / chunk), *state.shape, device=device)  # zero where no trial lasted so long
+    states = policy.start(1, device).expand(1, *state.shape)
+    if chunk < horizon:
+        states = torch.zeros(math.ceil(horizon / chunk), *state.shape, device=device)  # zero where no trial got there
 
     def act(obs: Tensor, t: int) -> Tensor:
         nonlocal state
-        if t % chunk == 0:
+        if t % chunk == 0 and chunk < horizon:
             states[t // chunk] = state
-        decision = policy.step(params, obs.reshape(n, -1).to(device), state, told)
+        decision = policy.act(params, obs.reshape(n, -1).to(device), state, told)
         distribution = decision.distribution
         actions: Tensor = distribution.mode() if likeliest else distribution.sample(noise[:, t])
         log_prob[t], values[t] = distribution.log_prob(actions), decision.value

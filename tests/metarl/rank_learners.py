@@ -162,7 +162,11 @@ def in_double(patch: Any) -> None:
         doubled(source, "batch", lambda batch: replace(batch, **tensors(vars(batch))))
     doubled(transfer.BaseClasses, "draw", lambda drawn: (drawn[0].double(), drawn[1]))
     doubled(RecurrentPolicy, "start", lambda state: state.double())
-    for name in ("step", "sequence"):
+    tell = RecurrentPolicy.tell
+    patch.setattr(
+        RecurrentPolicy, "tell", lambda self, params, task: tell(self, params, None if task is None else task.double())
+    )
+    for name in ("step", "act", "sequence"):
         before = getattr(RecurrentPolicy, name)
         patch.setattr(
             RecurrentPolicy,

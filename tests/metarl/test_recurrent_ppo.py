@@ -7,14 +7,18 @@ from small_trials import BANDIT, act, acting, synthetic, vivid
 
 from metarl.envs import make_family
 from metarl.envs.wrappers.trials import Trials
+from metarl.learning import sequence_blocks
 from metarl.learning.memory_policy import PolicySettings
 from metarl.learning.recurrent_ppo import ppo_loss, project, update
 from metarl.learning.recurrent_settings import Settings, annealed
+from metarl.learning.sequence_blocks import blocks
 from metarl.learning.sequences import Sequences, prepare
+from metarl.learning.shared_gradient import sum_gradients
 from metarl.nets.actor_critic import Decision, RecurrentPolicy
 from metarl.nets.distributions import Categorical
 from metarl.nets.policies import MIN_STD
-from metarl.nets.recurrent import GRU
+from metarl.nets.recurrent import GRU, LSTM
+from metarl.nets.transformer import Transformer
 from metarl.ops.reward_scale import RewardScale
 from metarl.seeding import Key
 
@@ -49,6 +53,12 @@ def test_what_was_recorded_when_acting_is_what_the_sequence_says(options, chunk)
         assert experience.log_prob.std() > 0.1
         if not chunk:
             torch.testing.assert_close(decision.value, experience.values, atol=1e-4, rtol=1e-4)
+
+
+def small_blocks(monkeypatch, steps=8, least=1):
+    """Cut minibatches into blocks of so few steps that small ones have several."""
+    monkeypatch.setattr(sequence_blocks, "BLOCK_STEPS", steps)
+    monkeypatch.setattr(sequence_blocks, "LEAST_OF_OTHERS", least)
 
 
 # Advantages
@@ -170,8 +180,10 @@ def test_an_update_moves_towards_what_paid():
     assert metrics["policy/gradient_norm"] > 0
 
 
-def test_an_update_is_plain_descent_over_shuffled_minibatches():
-    """Against a loop by hand: every pass in another order, every minibatch from fresh gradients."""
+@pytest.mark.parametrize("steps", [2000, 24])
+def test_an_update_is_plain_descent_over_shuffled_minibatches(monkeypatch, steps):
+    """Against a loop by hand: every pass in another order, every minibatch from fresh gradients, also in two blocks."""
+    small_blocks(monkeypatch, steps)
     config = replace(SMALL, epochs=3, minibatches=2, max_gradient_norm=1e6)
     env, policy, start = acting()
     batch, _ = prepare(act(env, policy, start, Key(5)), config, RewardScale())
@@ -236,3 +248,52 @@ def test_step_size_and_entropy_bonus_halve_smoothly():
     assert [c.entropy_weight for c in settings] == pytest.approx([0.4, 0.4 / 2**0.5, 0.2, 0.05])
     assert annealed(replace(config, halve_every=0), 1000) == replace(config, halve_every=0)
     assert 0 < annealed(config, 100_000).step_size < 1e-300  # 0 would be no step size
+
+
+# Blocks
+
+
+def test_the_gradient_of_blocks_is_that_of_the_whole(monkeypatch):
+    """In double precision, of ten trials, some of whose steps are padding, in blocks of one to three."""
+    env, policy, params = acting(tasks=5)
+    params = {n: v.double().requires_grad_() for n, v in params.items()}
+    batch, _ = prepare(act(env, policy, vivid(policy), Key(5)), Settings(), RewardScale())
+    doubled = {n: v.double() if v.dtype == torch.float32 else v for n, v in vars(batch).items() if v is not None}
+    batch = replace(Sequences(**doubled), valid=doubled["valid"].tril(1))
+    leaves, count = list(params.values()), batch.valid.sum()
+    small_blocks(monkeypatch, steps=30)
+    parts, gradients = blocks(batch, policy.memory), []
+    assert [len(part) for part in parts] == [3, 3, 2, 2]
+    for some in ([batch], parts):
+        numbers = sum_gradients(lambda part: ppo_loss(policy, params, part, Settings(), count), some, leaves)
+        gradients.append(torch.cat([leaf.grad.flatten() for leaf in leaves] + [torch.stack(list(numbers.values()))]))
+    torch.testing.assert_close(*gradients, atol=1e-13, rtol=1e-10)
+    assert float(gradients[0].norm()) > 1e-3
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_update_has_the_same_bits_on_any_number_of_threads(monkeypatch, threads):
+    env, policy, start = acting(tasks=8)
+    batch, _ = prepare(act(env, policy, start, Key(5)), SMALL, RewardScale())
+    small_blocks(monkeypatch)
+    outcomes = []
+    for n in (threads, 2):
+        params = {name: v.clone().requires_grad_() for name, v in start.items()}
+        optimiser = torch.optim.Adam(params.values(), 1e-2)
+        metrics = update(policy, params, optimiser, batch, replace(SMALL, threads=n), Key(1))
+        outcomes.append((params, metrics))
+    assert outcomes[0][1] == outcomes[1][1]
+    assert all(torch.equal(outcomes[0][0][name], outcomes[1][0][name]) for name in start)
+
+
+def test_blocks_are_an_even_number_of_two_thousand_steps_or_ten_sequences(monkeypatch):
+    def counted(sequences, steps, memory):
+        batch = Sequences(*[torch.zeros(steps, sequences)] * 6, torch.zeros(sequences, 1))
+        return [len(part) for part in blocks(batch, memory)]
+
+    assert counted(25, 100, LSTM(1, 1)) == [13, 12]
+    assert counted(10, 400, Transformer(1, 400)) == [10]
+    assert counted(400, 10, LSTM(1, 1)) == [200, 200]
+    assert counted(90, 50, LSTM(1, 1)) == [45, 45]  # three would leave one of two threads idle
+    assert counted(80, 400, GRU(1, 1)) == [80]
+    assert counted(160, 400, GRU(1, 1)) == [80, 80]

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from metarl.errors import UserError
 from metarl.nets.transformer import Transformer
@@ -50,12 +51,50 @@ def test_steps_with_the_cache_are_the_sequence_in_any_parts(sizes, rows, data):
         torch.testing.assert_close(state, after, atol=1e-5, rtol=1e-5)
 
 
+@given(sizes=sizes, rows=st.integers(1, 4), late=st.integers(0, 3))
+@settings(max_examples=30)
+def test_acting_in_place_is_the_sequence_also_of_rows_at_different_moments(sizes, rows, late):
+    """The first row begins anew after some moments."""
+    memory = Transformer(**sizes, width=6 * sizes["heads"])
+    params, x = vivid(memory), moments(sizes["length"], rows, sizes["inputs"])
+    late = min(late, len(x) - 1)
+    owned, out = memory.start(rows).double(), []
+    with torch.no_grad():
+        for t, moment in enumerate(x):
+            if t == late:
+                owned[0] = 0.0
+            features, after = memory.act(params, moment, owned)
+            assert after.data_ptr() == owned.data_ptr()
+            out.append(features)
+    whole, state = memory.sequence(params, x, memory.start(rows).double())
+    anew, first = memory.sequence(params, x[late:, :1], memory.start(1).double())
+    acted, others = torch.stack(out), slice(1, None)
+    torch.testing.assert_close(acted[:, others], whole[:, others])
+    torch.testing.assert_close(acted[late:, :1], anew)
+    torch.testing.assert_close(owned[others], state[others])
+    n = 1 + sizes["inputs"]
+    torch.testing.assert_close(owned[:1, :n], first[:, :n])  # behind them stands what is attended to no more
+
+
+def test_a_trial_of_a_thousand_steps_is_acted_in_the_room_of_its_keys_and_values():
+    """What torch allocates in a step is a small part of the state, which a copy would be all of."""
+    memory = Transformer(4, length=1000, width=64)
+    params, x = memory.init(Key(0).torch()), torch.zeros(8, 4)
+    with torch.no_grad():
+        state = memory.start(8)
+        state[:, 0] = 900  # in the middle of trials
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+            memory.act(params, x, state)
+    allocated = sum(max(0, event.self_cpu_memory_usage) for event in seen.events())
+    assert 0 < allocated < state.nbytes / 20
+
+
 def test_trials_of_a_batch_may_be_at_different_moments():
     memory = Transformer(2, length=6, width=8, layers=2)
     params, x = vivid(memory), moments(6, 3, 2)
     start = memory.start(3).double()
     _, late = memory.sequence(params, x[:4], start)
-    state = torch.where(torch.tensor([True, False, True])[:, None, None], late, start)  # the second begins anew
+    state = torch.where(torch.tensor([True, False, True])[:, None], late, start)  # the second begins anew
     out, _ = memory.sequence(params, x[4:], state)
     torch.testing.assert_close(out[:, [0, 2]], memory.sequence(params, x, start)[0][4:, [0, 2]])
     torch.testing.assert_close(out[:, 1:2], memory.sequence(params, x[4:, 1:2], start[1:2])[0])
@@ -153,8 +192,9 @@ def test_a_longer_trial_than_there_are_positions_is_refused():
     ):
         memory.sequence(params, x, memory.start(1).double())
     _, state = memory.sequence(params, x[:3], memory.start(1).double())
-    with pytest.raises(UserError, match="step 4 of a trial is beyond the 3 positions"):
-        memory.step(params, x[3], state)
+    for move in (memory.step, memory.act):
+        with pytest.raises(UserError, match="step 4 of a trial is beyond the 3 positions"):
+            move(params, x[3], state)
 
 
 def test_sizes_that_do_not_fit_are_refused():
