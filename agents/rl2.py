@@ -23,7 +23,7 @@ from metarl.ambient import plain_torch
 from metarl.envs.wrappers.trials import Trials, trial_episodes
 from metarl.envs.wrappers.values import ValueTrials
 from metarl.errors import UserError
-from metarl.learning.footprint import NUMBER, Footprint, dense
+from metarl.learning.footprint import NUMBER, Footprint
 from metarl.learning.loading import load_params
 from metarl.learning.memory_adaptation import MemoryAgent, return_metrics
 from metarl.learning.memory_policy import PolicySettings
@@ -32,7 +32,6 @@ from metarl.learning.recurrent_settings import Settings
 from metarl.learning.settings import check_range
 from metarl.learning.teacher import LessonSettings
 from metarl.learning.told_task import ToldTask, flat
-from metarl.naming import is_name
 from metarl.nets.actor_critic import RecurrentPolicy
 from metarl.nets.params import Params
 from metarl.parallel import intra_op_threads
@@ -73,8 +72,7 @@ class Config(PolicySettings, Settings, LessonSettings):
     def footprint(self, family: TaskFamily) -> Footprint:
         """What a training needs at least: the memory's weights, and its features at every step of an update."""
         trials = Trials(family=family, episodes=self.trial_episodes)
-        weights = 0 if is_name(self.memory) else 4 * self.hidden * self.hidden * self.layers
-        parameters = weights + dense((self.hidden, *self.head, flat_size(family.action_space)))
+        parameters = self.least_parameters(flat_size(family.action_space))
         features = NUMBER * self.trials * trials.horizon * self.hidden // self.minibatches
         return Footprint(parameters, features + self.trials * episode_bytes(trials))
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import gymnasium
 
 from metarl.errors import UserError
+from metarl.learning.footprint import dense
 from metarl.learning.settings import check_range
 from metarl.naming import is_name
 from metarl.nets.actor_critic import RecurrentPolicy, recurrent_policy
@@ -17,6 +18,8 @@ from metarl.nets.memory import Memory, MemoryOptions, check_memory_name, make_me
 from metarl.nets.mlp import MLP
 from metarl.nets.policies import MIN_STD
 from metarl.nets.transitions import Token
+
+SQUARES = {"gru": 3, "lstm": 4, "mingru": 2, "transformer": 8}  # matrices of a layer that are as wide as high
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,15 @@ class PolicySettings:
     def variant(self) -> str:
         """What is added to the agent's name in tables and pictures."""
         return "" if self.actor == "head" else self.actor
+
+    def least_parameters(self, actions: int) -> int:
+        """Parameters that the policy has at least, without those that its inputs are multiplied by."""
+        layers = self.layers - (self.memory == "mingru")  # in the first there is nothing else
+        memory = 0 if is_name(self.memory) else SQUARES[self.memory] * self.hidden * self.hidden * layers
+        critic = dense((self.hidden, *self.head, 1))
+        if self.actor == "head":
+            return memory + critic + dense((self.hidden, *self.head, actions))
+        return memory + critic + dense((self.hidden, self.latent)) + (1 + self.latent) * dense((*self.base, actions))
 
     def policy(
         self,

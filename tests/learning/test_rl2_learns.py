@@ -61,9 +61,9 @@ def test_rl2_learns_to_learn_which_arm_pays(tmp_path, monkeypatch):
     ids=str,
 )
 def test_rl2_learns_it_with_another_memory_or_actor_as_well(tmp_path, options):
-    """After a third of the updates, when a GRU of moments earns 5.71 to 5.75 (two seeds); 5 is chance."""
+    """After 25 of 60 updates; 5 is chance, and a GRU of moments earns 5.71 to 5.75 after 20 (two seeds)."""
     optimum = solver("bayes-optimum", FAMILY).curve(TASKS, BUDGET, 0).values.mean()
-    learned = return_after(20, tmp_path / "run", **options)
+    learned = return_after(25, tmp_path / "run", **options)
     assert optimum - 0.25 < learned < optimum + 0.06
 
 

@@ -146,10 +146,18 @@ def test_options_of_embeddings_work_on_the_device(changes, device, tmp_path):
     np.testing.assert_allclose(scores.values, here.values, atol=1e-4)
 
 
-@pytest.mark.parametrize("memory", ["lstm", "transformer"])
-def test_memories_live_on_the_device(memory, device, tmp_path):
-    loaded, scores = trained(tmp_path / "there", "rl2", DEVICE, memory=memory)
-    here = trained(tmp_path / "here", "rl2", "cpu", memory=memory)[1]
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"memory": "lstm", "token": "transition"},
+        {"memory": "mingru", "layers": 2, "actor": "hypernetwork"},
+        {"memory": "transformer"},
+    ],
+    ids=str,
+)
+def test_memories_live_on_the_device(options, device, tmp_path):
+    loaded, scores = trained(tmp_path / "there", "rl2", DEVICE, **options)
+    here = trained(tmp_path / "here", "rl2", "cpu", **options)[1]
     np.testing.assert_allclose(scores.values, here.values, rtol=1e-4, atol=1e-4)
     lies_there(loaded)
 

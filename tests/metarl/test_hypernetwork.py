@@ -5,6 +5,7 @@ from metarl.envs import make_family
 from metarl.envs.wrappers.trials import Trials
 from metarl.learning.memory_policy import PolicySettings
 from metarl.nets.hypernetwork import Hypernetwork
+from metarl.nets.memory import MEMORIES
 from metarl.nets.mlp import MLP
 from metarl.seeding import Key
 
@@ -98,6 +99,17 @@ def test_its_policy_sees_the_present_observation_and_nothing_else(settings):
     params |= {n: v + 0.1 for n, v in params.items() if n.startswith("actor.") and "policy" not in n}
     one, differs = (policy.step(params, x, policy.start(6)).distribution.mean for x in (obs, other))
     assert not torch.allclose(one, differs)
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("actor", ["head", "hypernetwork"])
+def test_the_estimate_of_parameters_is_from_below(memory, actor):
+    layers = 2 if memory in ("mingru", "transformer") else 1
+    settings = PolicySettings(memory=memory, hidden=40, layers=layers, head=(7,), actor=actor)
+    space = Trials(family=make_family("metarl/BernoulliBandit-v0", arms=3))
+    params = settings.policy(space.observation_space, space.action_space, 10, seen=1).init(Key(0).torch())
+    count = sum(value.numel() for value in params.values())
+    assert 0.7 * count < settings.least_parameters(3) < count
 
 
 def test_all_weights_of_the_policy_are_generated_and_the_critic_is_a_head():

@@ -22,6 +22,11 @@ CASES = {  # learner, double precision, options
         False,
         BANDIT | {"memory": "transformer", "heads": 2, "chunk": 4, "minibatches": 4},
     ),
+    "rl2, transitions and a hypernetwork": (
+        "rl2",
+        False,
+        BANDIT | {"memory": "mingru", "token": "transition", "chunk": 4, "actor": "hypernetwork", "minibatches": 4},
+    ),
     "rl2, fewer sequences than ranks": ("rl2", False, BANDIT | {"minibatches": 7}),
     "meta-sgd": ("meta-sgd", False, {"tasks": 5, "strategy": "loop", "waves": True}),
     "maml, threads": ("maml", True, {"tasks": 5, "strategy": "threads", "clip": 0.01, "width": 4}),
