@@ -9,7 +9,7 @@ import numpy as np
 from metarl.evaluation.statistics import FEW_SEEDS
 from metarl.evaluation.training_curves import TrainingCurve
 from metarl.reporting.table import Table
-from metarl.reporting.wording import NO_ENDS, NONE, setting_of
+from metarl.reporting.wording import NONE, setting_of
 
 SHOWN = 10  # validations of an agent in the table of its way
 AFTER = {"last": "the last episode of a trial", "trial": "a whole trial", "0": "no adaptation"}
@@ -66,8 +66,8 @@ def _measured(curve: TrainingCurve) -> str:
 
 def _after(curve: TrainingCurve, k: int) -> str:
     low, high = curve.interval.low[k], curve.interval.high[k]
-    ends = NO_ENDS if np.isnan(low) else f"[{low:.2f}, {high:.2f}]"
-    return f"{curve.interval.value[k]:.2f} {ends}"
+    ends = "" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"  # of one seed there are none
+    return f"{curve.interval.value[k]:.2f}{ends}"
 
 
 def _consumed(curve: TrainingCurve, k: int) -> list[str]:

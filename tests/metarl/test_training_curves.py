@@ -130,7 +130,7 @@ def test_agents_are_told_apart_and_measured_their_own_way(tmp_path: Path) -> Non
     table = end_table(curves, 2.5)
     assert [row[4] for row in table.rows] == [*["1 gradient step, 7 tasks"] * 2, "the last episode of a trial, 9 tasks"]
     assert [row[-2:] for row in table.rows] == [("never", "–"), ("never", "–"), ("30", "0.60")]
-    assert [row[5] for row in way_table(curves).rows] == ["1.00 none", "2.00 none", "3.00 none"]
+    assert [row[5] for row in way_table(curves).rows] == ["1.00", "2.00", "3.00"]
     assert len(training_curves_figure(curves, "title").axes[1].get_lines()) == 3
 
 
