@@ -37,6 +37,7 @@ from metarl.nets.params import Params
 from metarl.parallel import intra_op_threads
 from metarl.registry import make_untrained
 from metarl.runs.run import Run
+from metarl.sampling.blocks import Blocks
 from metarl.sampling.episodes import episode_bytes, flat_size
 from metarl.sampling.trials import run_trials
 from metarl.seeding import Key
@@ -146,15 +147,15 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
     told = ToldTask(source, key("told")) if policy.told else None
     lessons = config.lessons(make_untrained, source, trials.episodes, trial_episodes(source))
     learner = RecurrentPPO(policy, config, run, key("init"), told, lessons)
-    env = trials.make_vec(trials.sample(config.trials, key("tasks").numpy())[own], threads=config.threads)
+    env = Blocks(trials, trials.sample(config.trials, key("tasks").numpy())[own], 1, config.threads)
     play = partial(run_trials, env, policy, inner=trials.episodes, chunk=config.chunk)
     loop = run.loop(config.iterations, checkpoint_every=config.checkpoint_every, state=learner.state)
-    with loop, intra_op_threads(config.threads):
+    with loop, intra_op_threads(1):
         for iteration in loop:
             at = key("iteration", iteration)
             started = time.perf_counter()
             tasks = trials.sample(config.trials, at("tasks").numpy())
-            env.reset(options={"tasks": tasks[own]})
+            env.assign(tasks[own])
             act = partial(play, learner.params, at, task=learner.told(tasks[own]))
             experience = run.ranks.together(act, tasks=config.trials).gathered(run.ranks, policy)
             sampled = time.perf_counter()

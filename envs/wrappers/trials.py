@@ -50,6 +50,7 @@ class Trials(FamilyWrapper):
 
     name: ClassVar[str] = "metarl/Trials"
     presets: ClassVar[tuple[str, ...]] = ("duan2016",)
+    steps_in_parallel: ClassVar[bool] = True  # whatever the family: who acts in trials has a memory to compute
 
     preset: str = "duan2016"
     episodes: int = 0

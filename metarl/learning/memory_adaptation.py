@@ -21,6 +21,7 @@ from metarl.learning.places import Place, Where, place
 from metarl.nets.actor_critic import RecurrentPolicy
 from metarl.nets.params import Params
 from metarl.parallel import intra_op_threads
+from metarl.sampling.blocks import Blocks
 from metarl.sampling.recording import Recorder, Recording
 from metarl.sampling.rollout import Watch
 from metarl.sampling.trials import TrialEpisodes, run_trials
@@ -45,7 +46,7 @@ class MemoryAgent(Acts):
         family: whose tasks it is put on.
         trials: the same tasks as trials, with observations as `run_trials` says.
         inner: episodes a trial.
-        threads: intra-op threads, and those of the environments.
+        threads: that act, each in a block of the tasks.
         likeliest: take the most likely actions; by default they are drawn, as in training.
     """
 
@@ -60,8 +61,8 @@ class MemoryAgent(Acts):
     @plain_torch()
     def act(self, tasks: Tasks, replicas: int, key: Key, watch: Watch | None = None) -> TrialEpisodes:
         """Act in `replicas` trials of each task, each from an empty memory."""
-        env = self.trials.make_vec(tasks, replicas, threads=self.threads)
-        with intra_op_threads(self.threads):
+        env = Blocks(self.trials, tasks, replicas, 1 if watch else self.threads)
+        with intra_op_threads(1):
             experience = run_trials(
                 env, self.policy, self.params, key, inner=self.inner, watch=watch, likeliest=self.likeliest
             )

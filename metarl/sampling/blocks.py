@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from torch import Tensor
+
 from metarl.nets.params import Params
 from metarl.tasks import TaskFamily, Tasks
 
@@ -11,8 +13,9 @@ from metarl.tasks import TaskFamily, Tasks
 class Blocks:
     """T tasks x E replicas in blocks of tasks, each block a vector environment on a thread of its own.
 
-    For `rollout`, which runs the blocks side by side: no thread waits for the others at every step, and each
-    computes its own actions. Episodes are those of one vector environment, bit for bit.
+    For `rollout` and `run_trials`, which run the blocks side by side: no thread waits for the others at every step,
+    and each computes its own actions. Episodes are those of one vector environment: bit for bit where every task has
+    its parameters, else up to the rounding of a product that has fewer rows.
 
     Args:
         family: whose tasks they are.
@@ -46,6 +49,10 @@ class Blocks:
     def share(self, params: Params) -> list[Params]:
         """The stacked parameters `(T, ...)` of each block's tasks."""
         return [{name: value[mine] for name, value in params.items()} for mine in self._slices]
+
+    def split(self, values: Tensor) -> list[Tensor]:
+        """What each block's tasks have of values `(T, ...)`."""
+        return [values[mine] for mine in self._slices]
 
     def close(self) -> None:
         """Close every block."""

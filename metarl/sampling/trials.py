@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +16,9 @@ from metarl.errors import UserError
 from metarl.nets.actor_critic import RecurrentPolicy
 from metarl.nets.params import Params
 from metarl.ops import finite
+from metarl.parallel import map_on_threads
 from metarl.ranks import Ranks
+from metarl.sampling.blocks import Blocks
 from metarl.sampling.episodes import Episodes
 from metarl.sampling.rollout import Watch, run_episodes
 from metarl.seeding import Key
@@ -53,8 +57,18 @@ class TrialEpisodes:
         log_prob, values, later = (
             torch.cat(each, 1).to(device) for each in zip(*(own for _, own in parts), strict=True)
         )
-        begun = policy.start(log_prob.shape[1], device)[None]
-        return TrialEpisodes(episodes, self.inner, log_prob, values, torch.cat([begun, later]))
+        return TrialEpisodes(episodes, self.inner, log_prob, values, _states(policy, later))
+
+    @staticmethod
+    def concatenate(parts: Sequence[TrialEpisodes], policy: RecurrentPolicy) -> TrialEpisodes:
+        """The trials of all parts, which that policy acted, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        episodes = Episodes.concatenate([part.episodes for part in parts])
+        log_prob, values, later = (
+            torch.cat(each, 1) for each in zip(*((p.log_prob, p.values, p.states[1:]) for p in parts), strict=True)
+        )
+        return TrialEpisodes(episodes, parts[0].inner, log_prob, values, _states(policy, later))
 
     def _by_episode(self, values: Tensor) -> Tensor:
         """Sums of `values (T, E, H)` over the steps of every inner episode."""
@@ -76,8 +90,17 @@ class TrialEpisodes:
         return regret
 
 
+def _states(policy: RecurrentPolicy, later: Tensor) -> Tensor:
+    """The memory's states at the starts of all chunks, `(C, N, ...)`, given those after the first.
+
+    The first is the same in all trials: alone, it takes the room of one.
+    """
+    begun = policy.start(1, later.device).expand(1, *later.shape[1:])
+    return torch.cat([begun, later]) if len(later) else begun
+
+
 def run_trials(
-    env: TaskVectorEnv,
+    env: TaskVectorEnv | Blocks,
     policy: RecurrentPolicy,
     params: Params,
     key: Key,
@@ -92,7 +115,8 @@ def run_trials(
 
     Args:
         env: T tasks x E trials; it is reset first. An observation ends with the previous reward and with 1 where an
-            inner episode has just ended.
+            inner episode has just ended. The blocks of `Blocks` act side by side, each on one intra-op thread: some
+            compute while others step their environments.
         policy: called with `params`; its memory starts anew.
         params: one set; what the policy computes is computed on their device.
         key: names the streams of start states and actions.
@@ -108,6 +132,37 @@ def run_trials(
     Raises:
         NonFiniteError: what the environments or the policy say is not finite.
     """
+    act_out = partial(
+        _act_out, policy=policy, params=params, key=key, inner=inner, chunk=chunk, watch=watch, likeliest=likeliest
+    )
+    blocks = env.parts if isinstance(env, Blocks) else [env]
+    tasks: Sequence[Tensor | None] = [task]
+    if isinstance(env, Blocks):
+        tasks = [None] * len(blocks) if task is None else env.split(task)
+    if len(blocks) == 1:
+        experience = act_out(blocks[0], task=tasks[0])
+    else:
+        pairs = list(zip(blocks, tasks, strict=True))
+        parts = map_on_threads(len(pairs), lambda pair: act_out(pair[0], task=pair[1]), pairs)
+        experience = TrialEpisodes.concatenate(parts, policy)
+    named = (("a value of the critic", experience.values), ("an action's log-probability", experience.log_prob))
+    for what, numbers in named:
+        finite.check_rows({what: numbers.T.reshape(len(env.tasks), -1)}, what, env.tasks)
+    return experience
+
+
+def _act_out(
+    env: TaskVectorEnv,
+    *,
+    policy: RecurrentPolicy,
+    params: Params,
+    key: Key,
+    inner: int,
+    chunk: int,
+    watch: Watch | None,
+    likeliest: bool,
+    task: Tensor | None,
+) -> TrialEpisodes:
     n, horizon = env.num_envs, env.family.horizon
     chunk = chunk or horizon
     device = next(iter(params.values())).device
@@ -117,14 +172,12 @@ def run_trials(
     with torch.no_grad():
         told = None if task is None else policy.tell(params, task.to(device).repeat_interleave(env.replicas, 0))
     state = policy.start(n, device)
-    states = policy.start(1, device).expand(1, *state.shape)
-    if chunk < horizon:
-        states = torch.zeros(math.ceil(horizon / chunk), *state.shape, device=device)  # zero where no trial got there
+    later = torch.zeros(math.ceil(horizon / chunk) - 1, *state.shape, device=device)  # zero where no trial got there
 
     def act(obs: Tensor, t: int) -> Tensor:
         nonlocal state
-        if t % chunk == 0 and chunk < horizon:
-            states[t // chunk] = state
+        if t and t % chunk == 0:
+            later[t // chunk - 1] = state
         decision = policy.act(params, obs.reshape(n, -1).to(device), state, told)
         distribution = decision.distribution
         actions: Tensor = distribution.mode() if likeliest else distribution.sample(noise[:, t])
@@ -134,6 +187,4 @@ def run_trials(
 
     with torch.no_grad():
         episodes = run_episodes(env, act, key, watch)
-    for what, numbers in (("a value of the critic", values), ("an action's log-probability", log_prob)):
-        finite.check_rows({what: numbers.T.reshape(len(env.tasks), -1)}, what, env.tasks)
-    return TrialEpisodes(episodes, inner, log_prob, values, states)
+    return TrialEpisodes(episodes, inner, log_prob, values, _states(policy, later))

@@ -5,12 +5,14 @@ from small_trials import BANDIT, act, acting, synthetic, vivid
 
 from metarl.envs import make_family
 from metarl.envs.wrappers.trials import Trials
-from metarl.errors import UserError
+from metarl.errors import NonFiniteError, UserError
 from metarl.nets.actor_critic import recurrent_policy
 from metarl.nets.mingru import MinGRU
 from metarl.nets.recurrent import GRU, LSTM
 from metarl.nets.transformer import Transformer
 from metarl.nets.transitions import Transitions
+from metarl.sampling.blocks import Blocks
+from metarl.sampling.trials import run_trials
 from metarl.seeding import Key
 from metarl.tasks import Tasks
 
@@ -107,3 +109,34 @@ def test_regret_is_what_the_best_arm_would_have_paid_more():
     np.testing.assert_allclose(experience.regret(tasks), [[[0.7, 0, 0.4]]])
     with pytest.raises(UserError, match="regret is counted on bandits"):
         experience.regret(Tasks({"goal": np.zeros((1, 2))}))
+
+
+@pytest.mark.parametrize("chunk", [0, 5])
+def test_blocks_that_act_side_by_side_take_the_trials_of_one_vector(chunk):
+    """Five tasks in two blocks, with a critic that is told a number of each."""
+    joined = Trials(family=BANDIT, episodes=3)
+    tasks = joined.fixed("train", 5)
+    policy = recurrent_policy(
+        joined.observation_space, joined.action_space, lambda inputs: Transformer(inputs, 15, 8), told=1
+    )
+    params, options = vivid(policy), {"chunk": chunk, "task": torch.arange(5.0)[:, None]}
+    whole = act(joined.make_vec(tasks, 2), policy, params, Key(0), **options)
+    blocks = Blocks(joined, tasks, 2, threads=2)
+    assert [len(part.tasks) for part in blocks.parts] == [2, 3]
+    split = run_trials(blocks, policy, params, Key(0), inner=3, **options)
+    for name in ("obs", "actions", "rewards", "terminated", "truncated", "valid"):
+        assert torch.equal(getattr(split.episodes, name), getattr(whole.episodes, name))
+    for name in ("log_prob", "values", "states"):
+        torch.testing.assert_close(getattr(split, name), getattr(whole, name))
+    assert len({tuple(values) for values in whole.values.T.tolist()}) == 10
+    assert whole.states.shape[0] == (3 if chunk else 1)
+
+
+def test_the_tasks_to_blame_are_numbered_over_all_blocks():
+    joined = Trials(family=BANDIT, episodes=2)
+    policy = recurrent_policy(joined.observation_space, joined.action_space, lambda inputs: GRU(inputs, 8), told=1)
+    blocks = Blocks(joined, joined.fixed("train", 4), 1, threads=2)
+    told = torch.tensor([[0.0], [0.0], [0.0], [torch.nan]])
+    with pytest.raises(NonFiniteError, match="a value of the critic is not finite") as caught:
+        run_trials(blocks, policy, vivid(policy), Key(0), inner=2, task=told)
+    assert caught.value.tasks == [3]
