@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import gymnasium
@@ -74,7 +75,12 @@ class RecurrentPolicy:
     told: int = 0
     hypernetwork: Hypernetwork | None = None
 
-    @property
+    @cached_property
+    def _move(self) -> Callable[[Params, Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """How the memory acts."""
+        return self.memory.act if isinstance(self.memory, InPlace) else self.memory.step
+
+    @cached_property
     def _networks(self) -> dict[str, MLP | ModuleNetwork]:
         activation: Activation = "tanh"
         networks: dict[str, MLP | ModuleNetwork] = {}
@@ -129,8 +135,7 @@ class RecurrentPolicy:
             state: `(N, ...)`.
             told: what `tell` makes of each trial's task; None tells nothing.
         """
-        move = self.memory.act if isinstance(self.memory, InPlace) else self.memory.step
-        out, state = move(_below(params, "cell"), self._enter(params, obs), state)
+        out, state = self._move(_below(params, "cell"), self._enter(params, obs), state)
         return self._leave(params, obs, out, state, told)
 
     def tell(self, params: Params, task: Tensor | None) -> Tensor | None:
