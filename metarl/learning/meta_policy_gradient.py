@@ -59,7 +59,8 @@ class Settings:
     """Policy-gradient steps of the inner loop during training (Finn et al. 2017 and ProMP: 1)."""
     inner_step_size: float = 0.1
     """Step size alpha, for actions in units of their bound (Finn et al. 2017: 0.1, on 2D navigation 0.5). ProMP's 0.1
-    is for actions in tenths of the bound: here that is 0.001 for the last layer, 0.1 for the others and log_std."""
+    is for actions in tenths of the bound: here that is 0.001 for the last layer, 0.1 for the others and log_std. How
+    far a step goes is a matter of alpha / std^2 (results/maml-trpo-grid; MAML-TRPO logs policy/adaptation_kl)."""
     order: Literal[1, 2] = 2
     """2 differentiates through the adaptation, 1 ignores its curvature."""
     network: str = "mlp"
