@@ -22,7 +22,8 @@ import numpy as np
 
 from metarl.errors import UserError
 from metarl.evaluation.statistics import Values
-from metarl.registry import agent_name
+from metarl.registry import agent_name, agents, learner
+from metarl.runs.record import as_of_today
 from metarl.runs.run import Run
 
 VALIDATION, STEPS = "return/validation_", "episodes/steps"
@@ -93,7 +94,7 @@ def training_run(folder: str | Path) -> TrainingRun:
         learner=agent_name(run),
         seed=run.seed,
         source={"name": run.source.get("name", ""), "options": run.source.get("options", {})},
-        config=run.record["config"],
+        config=_config(run),
         measure=last,
         iterations=at(iterations) + 1,
         env_steps=at(steps),
@@ -102,6 +103,15 @@ def training_run(folder: str | Path) -> TrainingRun:
         after=at([line.get(VALIDATION + last, np.nan) for line in metrics]),
         diverged=validated - len(rows),
     )
+
+
+def _config(run: Run) -> dict[str, Any]:
+    """A run's config, with the options that this version added: seeds of an earlier one are of the same agent.
+
+    That of a learner of somebody else is as it was recorded: reading a log is no reason to import code.
+    """
+    recorded: dict[str, Any] = run.record["config"]
+    return as_of_today(learner(run.learner).Config, recorded) if run.learner in agents() else recorded
 
 
 def measures(metrics: Log) -> tuple[str | None, str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -143,6 +144,15 @@ def test_what_an_agent_adapts_by_is_told(tmp_path: Path) -> None:
     ]
     told = [row[4] for row in end_table(training_curves(folders), None).rows]
     assert told == [f"{what}, 9 tasks" for what in ("2 bits of adaptation", "no adaptation", "a whole trial")]
+
+
+def test_a_seed_of_a_version_that_lacked_an_option_is_of_the_same_agent(tmp_path: Path) -> None:
+    folders = [logged(tmp_path / "old", [1.0]), logged(tmp_path / "new", [2.0], seed=1)]
+    record = json.loads((folders[0] / "config.json").read_text())
+    del record["config"]["gae_lambda"]
+    (folders[0] / "config.json").write_text(json.dumps(record))
+    [curve] = training_curves(folders)
+    assert curve.seeds == (0, 1)
 
 
 def test_agents_are_called_as_one_wishes(tmp_path: Path) -> None:
