@@ -17,6 +17,7 @@ _GRADIENT = ("--tasks", "4", "--episodes", "2", "--hidden", "8", "--threads", "2
 _VALIDATED = ("--validate-every", "5", "--validation-tasks", "2")
 _MEMORY = ("--trials", "8", "--minibatches", "2", "--hidden", "6", "--embedding", "4")
 _PPO = ("--envs", "4", "--epochs", "2", "--minibatches", "2", "--hidden", "8")
+_LATENT = ("--tasks", "4", "--collect-tasks", "2", "--meta-batch", "2", "--gradient-steps", "3", "--hidden", "8", "8")
 _CHOICE = ("--step-sizes", "0.02", "0.1", "0.5", "--validation-tasks", "3", "--adaptation-episodes", "3")
 _META = ("--tasks", "4", "--width", "4", "--inner-step-size", "0.1")
 _EPISODES = ("--tasks", "2", "--train-ways", "4", "--train-queries", "2", "--width", "4")
@@ -26,6 +27,7 @@ RUNS: dict[str, tuple[str, ...]] = {  # the words after `metarl train`; what fol
     "maml-trpo": (*POINT, *_GRADIENT, "--curvature-fraction", "0.5"),
     "promp": (*POINT, *_GRADIENT, *_VALIDATED),
     "rl2": (*BANDIT, *_MEMORY, *_VALIDATED, "--halve-every", "3"),
+    "pearl": (*POINT, *_LATENT, *_VALIDATED),
     "ppo-pretrained": (*POINT, *_PPO, *_CHOICE, "--validate-every", "5"),
     "ppo-scratch": (*POINT, "--hidden", "8", *_CHOICE),
     "ppo-oracle": (*POINT, *_PPO, *_VALIDATED, "--episodes", "2"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 NO_ACTION = torch.iinfo(torch.int64).min  # of a categorical distribution whose logits are NaN: no space has it
 
@@ -51,6 +52,35 @@ class Gaussian:
     def sample(self, noise: Tensor) -> Tensor:
         """Actions from standard normal `noise: (..., A)`."""
         return self.mean + torch.exp(self.log_std) * noise
+
+
+@dataclass(frozen=True)
+class TanhGaussian:
+    """The hyperbolic tangent of independent normals: actions between -1 and 1 (Haarnoja et al. 2018, appendix C).
+
+    `mean: (..., A)` and `log_std: (..., A)` are those of the normals.
+    """
+
+    mean: Tensor
+    log_std: Tensor
+
+    def mode(self) -> Tensor:
+        """The tangent of the mean `(..., A)`, which is the median."""
+        return torch.tanh(self.mean)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Actions from standard normal `noise: (..., A)`."""
+        return torch.tanh(self._normal.sample(noise))
+
+    def sample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions, and their log-densities `(...)`: log N(u) - sum log(1 - tanh(u)^2), u before the tangent."""
+        u = self._normal.sample(noise)
+        slope = 2 * (math.log(2) - u - softplus(-2 * u))  # log(1 - tanh(u)^2), where that would round to log(0)
+        return torch.tanh(u), self._normal.log_prob(u) - slope.sum(-1)
+
+    @property
+    def _normal(self) -> Gaussian:
+        return Gaussian(self.mean, self.log_std)
 
 
 @dataclass(frozen=True)
