@@ -56,9 +56,9 @@ class Config(SoftSettings):
     tasks: int = 40
     """Training tasks, drawn once (Rakelly et al. 2019: 100 on half-cheetah velocity, 150 on ant goal)."""
     initial_episodes: int = 4
-    """Episodes on each of them before the first iteration, z from the prior (there 2,000 steps: 10)."""
+    """Episodes on each before the first iteration, z from the prior (there 2,000 steps: 10)."""
     collect_tasks: int = 5
-    """Tasks, drawn anew each iteration, on which episodes are collected (Rakelly et al. 2019: 5)."""
+    """Tasks, drawn anew each iteration, on which episodes are collected; all where there are fewer (there 5)."""
     prior_episodes: int = 2
     """Episodes on each of them with z from the prior; the task's new context (there 400 steps: 2)."""
     posterior_episodes: int = 2
@@ -88,9 +88,6 @@ class Config(SoftSettings):
         sizes = ("capacity", "latent", "hidden", "encoder_hidden")
         check_range(self, *whole, *sizes, "validation_tasks", "checkpoint_every", "threads", least=1)
         check_range(self, "validate_every", least=0)
-        for name in ("collect_tasks", "meta_batch"):
-            if (n := getattr(self, name)) > self.tasks:
-                raise UserError(f"--{name.replace('_', '-')} is {n}; it must be at most --tasks, {self.tasks}")
 
     def replay(self, family: TaskFamily) -> Replay:
         """Empty rings.
@@ -133,6 +130,10 @@ class Config(SoftSettings):
 
 
 _PAPER = Config(
+    gamma=0.99,
+    reward_scale=5.0,
+    step_size=3e-4,
+    target_rate=0.005,
     iterations=500,
     tasks=100,
     initial_episodes=10,

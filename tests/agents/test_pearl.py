@@ -162,8 +162,8 @@ def test_a_checkpoint_of_another_family_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"collect_tasks": 5}, "--collect-tasks is 5; it must be at most --tasks, 4"),
-        ({"meta_batch": 5}, "--meta-batch is 5; it must be at most --tasks, 4"),
+        ({"collect_tasks": 0}, "--collect-tasks is 0; it must be at least 1"),
+        ({"meta_batch": 0}, "--meta-batch is 0; it must be at least 1"),
         ({"gamma": 1.5}, "--gamma is 1.5; it must be between 0 and 1"),
         ({"target_rate": 0.0}, "--target-rate is 0.0; it must be above 0, at most 1"),
         ({"hidden": (3, 0)}, r"--hidden is \(3, 0\); it must be at least 1"),

@@ -28,6 +28,7 @@ TINY = {  # where a learner has such an option
     "hidden": (4,),
     "strategy": "loop",
     "inner_steps": 2,
+    "gradient_steps": 2,
     "inner_step_size": 0.1,
     "train_shots": 3,
     "train_ways": 3,

@@ -27,6 +27,7 @@ TINY = {  # where a learner has such an option
     "strategy": "loop",
     "inner_step_size": 0.1,
     "inner_steps": 2,
+    "gradient_steps": 2,
     "train_shots": 2,
     "train_ways": 3,
     "train_queries": 2,
@@ -48,6 +49,8 @@ DRAWN_THERE = ["ppo-pretrained", "ppo-oracle"]  # Stable-Baselines3 draws its ac
 
 
 def source_of(name):
+    if name == "pearl":  # which acts in a Box
+        return make_family("metarl/Navigation2D-v0", preset="pearl")
     return Glyphs(ways=3, shots=2, queries=2, rotations=True) if name in FEW_SHOT else BANDIT
 
 

@@ -28,7 +28,9 @@ from metarl.seeding import Key
 from metarl.tasks import Tasks
 
 NETWORKS = LatentActorCritic(2, 2, 3, (6,), (5,))
-SETTINGS = SoftSettings(meta_batch=2, batch=4, context=5, gradient_steps=2)
+SETTINGS = SoftSettings(
+    gamma=0.99, reward_scale=5.0, step_size=3e-4, target_rate=0.005, meta_batch=2, batch=4, context=5, gradient_steps=2
+)
 
 
 def generator(seed=0):
