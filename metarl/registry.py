@@ -39,6 +39,7 @@ AGENTS = {  # objects with Config, train and load (metarl.learning.contract.Lear
     ),
     "rl2": Entry("metarl.agents.rl2", "family", "recurrent policy that adapts in its memory, within a trial"),
     "pearl": Entry("metarl.agents.pearl", "family", "off-policy, infers the task from what it has seen, in any order"),
+    "varibad": Entry("metarl.agents.varibad", "family", "policy on a learned belief about the task, within a trial"),
     "ppo-pretrained": Entry(
         "metarl.agents.ppo_pretrained", "family", "one policy for all tasks, fine-tuned on each by gradient steps"
     ),

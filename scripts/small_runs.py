@@ -16,6 +16,7 @@ NUMBERS = ("--dataset", "sinusoid")
 _GRADIENT = ("--tasks", "4", "--episodes", "2", "--hidden", "8", "--threads", "2")
 _VALIDATED = ("--validate-every", "5", "--validation-tasks", "2")
 _MEMORY = ("--trials", "8", "--minibatches", "2", "--hidden", "6", "--embedding", "4")
+_BELIEF = ("--trials", "8", "--minibatches", "2", "--hidden", "6", "--buffer", "12", "--buffer-added", "5")
 _PPO = ("--envs", "4", "--epochs", "2", "--minibatches", "2", "--hidden", "8")
 _LATENT = ("--tasks", "4", "--collect-tasks", "2", "--meta-batch", "2", "--gradient-steps", "3", "--hidden", "8", "8")
 _CHOICE = ("--step-sizes", "0.02", "0.1", "0.5", "--validation-tasks", "3", "--adaptation-episodes", "3")
@@ -28,6 +29,7 @@ RUNS: dict[str, tuple[str, ...]] = {  # the words after `metarl train`; what fol
     "promp": (*POINT, *_GRADIENT, *_VALIDATED),
     "rl2": (*BANDIT, *_MEMORY, *_VALIDATED, "--halve-every", "3"),
     "pearl": (*POINT, *_LATENT, *_VALIDATED),
+    "varibad": (*POINT, *_BELIEF, *_VALIDATED, "--moments", "6", "--decoded", "0", "--halve-every", "3"),
     "ppo-pretrained": (*POINT, *_PPO, *_CHOICE, "--validate-every", "5"),
     "ppo-scratch": (*POINT, "--hidden", "8", *_CHOICE),
     "ppo-oracle": (*POINT, *_PPO, *_VALIDATED, "--episodes", "2"),
@@ -52,6 +54,7 @@ RUNS: dict[str, tuple[str, ...]] = {  # the words after `metarl train`; what fol
     "rl2:chunked": (*MDP, *_MEMORY, "--memory", "lstm", "--chunk", "5", "--normalise-rewards"),
     "promp:e-maml": (*POINT, *_GRADIENT, *_VALIDATED, "--preset-config", "e-maml", "--inner-steps", "2"),
     "promp:maml-ppo": (*POINT, *_GRADIENT, "--preset-config", "maml-ppo"),
+    "varibad:states": (*MDP, *_BELIEF, "--state-decoder", "6", "--cut", "5", "--critic", "task", "--through"),
     "maml-trpo:cheetah": (*CHEETAH, *_GRADIENT, "--tasks", "2", "--hidden", "4"),
 }
 

@@ -104,9 +104,9 @@ def training(ranks: Ranks, learner: str, double: bool, options: dict[str, Any]) 
     options, encoder = dict(options), ENCODERS.get(options.get("encoder", ""))
     options.pop("encoder", None)
     source: Any = Sinusoid(shots=4, queries=4) if options.pop("waves", False) else Blots(ways=2)
-    if learner == "rl2":
+    if acts := learner in ("rl2", "varibad"):
         source = make_family("metarl/BernoulliBandit-v0")
-    config = module.Config(iterations=5, **options, **({} if learner == "rl2" else {"log_every": 1}))
+    config = module.Config(iterations=5, **options, **({} if acts else {"log_every": 1}))
     with tempfile.TemporaryDirectory() as folder, pytest_patches() as patch:
         if double:
             in_double(patch)
