@@ -40,7 +40,6 @@ from metarl.learning.recurrent_settings import Settings
 from metarl.learning.settings import check_range
 from metarl.learning.told_task import ToldTask, flat
 from metarl.nets.actor_critic import RecurrentPolicy
-from metarl.nets.belief import Belief
 from metarl.nets.params import Params
 from metarl.parallel import intra_op_threads
 from metarl.runs.run import Run
@@ -54,7 +53,7 @@ from metarl.tasks import TaskFamily
 class Config(BeliefSettings, Settings):
     """Settings of VariBAD. Where no source is named, the value comes from short runs on grid navigation."""
 
-    iterations: int = 200
+    iterations: int = 250
     """Updates."""
     trials: int = 200
     """Trials an update, each of a fresh task (12,000 steps of the grid; VariBAD: 960)."""
@@ -137,10 +136,9 @@ DEFAULTS = {
         buffer=100,
         buffer_added=5,
     ),
-    # VariBAD's half-cheetah: there 100 million steps, 3,200 an update, here 16 million, 16,000 an update. Its
-    # checkpoints are of 10 MB.
+    # VariBAD's half-cheetah: there 100 million steps, here 16 million; checkpoints of 10 MB.
     "mujoco": replace(_MUJOCO, iterations=1000, belief_updates=5, buffer=200, buffer_added=10),
-    # The published steps, and as many trials kept: checkpoints of 400 MB.
+    # The published steps, and as many trials kept: checkpoints of 400 MB on a half-cheetah.
     "paper": replace(_MUJOCO, iterations=6250, belief_updates=5, buffer=10_000, buffer_added=40),
 }
 PURPOSES = {"grid": "a choice among few: trials of up to 200 steps"}
@@ -154,14 +152,11 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
     policy = _policy(config, trials)
     told = ToldTask(source, key("told")) if policy.told else None
     learner = RecurrentPPO(policy, config, run, key("init"), told)
-    belief = _belief_learner(config, policy, learner.params, run, key("belief"), trials.horizon)
+    belief = BeliefLearner(policy, learner.params, config, run, key("belief"), trials.horizon)
     env = trials.make_vec(trials.sample(config.trials, key("tasks").numpy())[own], threads=config.threads)
     play = partial(run_trials, env, policy, inner=trials.episodes, chunk=config.chunk)
-    loop = run.loop(
-        config.iterations,
-        checkpoint_every=config.checkpoint_every,
-        state=lambda: learner.state() | belief.state(),
-    )
+    every, state = config.checkpoint_every, lambda: learner.state() | belief.state()
+    loop = run.loop(config.iterations, checkpoint_every=every, state=state)
     with loop, intra_op_threads(config.threads):
         for iteration in loop:
             at = key("iteration", iteration)
@@ -198,15 +193,6 @@ def load(run: Run, source: TaskFamily) -> MemoryAgent:
 def _policy(config: Config, trials: Trials) -> RecurrentPolicy:
     told = flat(trials.family.fixed("train", 1)).shape[1] if config.critic == "task" else 0
     return config.policy(trials.observation_space, trials.action_space, told)
-
-
-def _belief_learner(
-    config: Config, policy: RecurrentPolicy, params: Params, run: Run, key: Key, horizon: int
-) -> BeliefLearner:
-    """What learns the belief that is the policy's memory."""
-    assert isinstance(policy.memory, Belief)
-    below = {name.removeprefix("cell."): value for name, value in params.items() if name.startswith("cell.")}
-    return BeliefLearner(policy.memory, below, config, run, key, horizon)
 
 
 def _agent(config: Config, family: TaskFamily, policy: RecurrentPolicy, params: Params) -> MemoryAgent:

@@ -3,7 +3,7 @@
 Minutes of the committed runs (results/*/runs/*/timings.jsonl, and the tables in results/*/README.md), scaled to the
 preset's iterations; MAML-TRPO's on MuJoCo also from 20 tasks to 40. MuJoCo is the half-cheetah, `long` is between the
 bandit of 100 pulls and the MDP of 10 episodes, cifar-fs is 5-shot. The machine is shared, so they are rough; it was
-overloaded while ProMP trained, whose figure is too high.
+overloaded while ProMP trained, whose figure is too high; VariBAD's is processor time.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ MINUTES: dict[str, dict[str, float]] = {
     "maml-trpo": {"default": 3, "mujoco": 320},
     "promp": {"mujoco": 55},
     "rl2": {"navigation": 4, "bandit": 35, "long": 45, "mujoco": 26},
+    "varibad": {"grid": 4},
     "ppo-pretrained": {"default": 1, "mujoco": 7},
     "ppo-scratch": {"default": 0.1, "mujoco": 0.1},
     "ppo-oracle": {"default": 1, "mujoco": 7},

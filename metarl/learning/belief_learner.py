@@ -12,6 +12,7 @@ from metarl.learning.belief_bound import BeliefModel
 from metarl.learning.belief_settings import BeliefSettings
 from metarl.learning.shared_gradient import add_gradients
 from metarl.learning.trial_buffer import TrialBuffer
+from metarl.nets.actor_critic import RecurrentPolicy
 from metarl.nets.belief import Belief
 from metarl.nets.params import Params
 from metarl.ops import finite
@@ -25,8 +26,8 @@ class BeliefLearner:
     """The decoders, the optimiser, and all that learning a belief remembers from one update to the next.
 
     Args:
-        encoder: of the policy's parameters.
-        params: the encoder's and the policy's layers on it; changed in place by `learn`.
+        policy: whose memory is a belief.
+        params: the policy's; those of its memory are changed in place by `learn`.
         settings: of the bound.
         run: whose last checkpoint, if there is one, it goes on from; its ranks share the trials of a step.
         key: names the stream of the decoders' initial parameters.
@@ -34,8 +35,11 @@ class BeliefLearner:
     """
 
     def __init__(
-        self, encoder: Belief, params: Params, settings: BeliefSettings, run: Run, key: Key, horizon: int
+        self, policy: RecurrentPolicy, params: Params, settings: BeliefSettings, run: Run, key: Key, horizon: int
     ) -> None:
+        encoder = policy.memory
+        assert isinstance(encoder, Belief)
+        params = {name.removeprefix("cell."): value for name, value in params.items() if name.startswith("cell.")}
         self._model, self._params, self._ranks = BeliefModel(encoder, settings), params, run.ranks
         decoders = self._model.init(key.torch())
         self._decoders = {name: value.to(run.device).requires_grad_() for name, value in decoders.items()}

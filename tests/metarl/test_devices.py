@@ -58,7 +58,7 @@ def tiny(name, **changes):
     kind = registry.learner(name).Config
     fields = {field.name: field for field in dataclasses.fields(kind)}
     options = {key: value for key, value in {**TINY, **changes}.items() if key in fields}
-    if name == "rl2":
+    if name in ("rl2", "varibad"):
         options["hidden"] = 4
     if name == "ppo-scratch":
         options.pop("iterations")

@@ -113,7 +113,7 @@ class Said(NamedTuple):
 def tiny(name, **changes):
     kind = registry.learner(name).Config
     names = {field.name for field in dataclasses.fields(kind)}
-    own: dict[str, dict[str, Any]] = {"rl2": {"hidden": 4}}
+    own: dict[str, dict[str, Any]] = {name: {"hidden": 4} for name in ("rl2", "varibad")}
     own |= {ppo: {"step_sizes": (0.1,)} for ppo in ("ppo-pretrained", "ppo-scratch")}
     changes = {**own.get(name, {}), **changes}
     changes = {"iterations": 1} | changes if name == "ppo-scratch" else changes

@@ -8,6 +8,7 @@ import rank_learners
 from rank_processes import world
 
 BANDIT = {"trials": 7, "hidden": 8, "epochs": 2}
+BELIEF = BANDIT | {"belief_updates": 2}
 JUDGED = {"validate_every": 5, "validation_tasks": 3}
 EPISODES = {"tasks": 5, "train_ways": 3, "train_queries": 2, "width": 4}
 CASES = {  # learner, double precision, options
@@ -28,12 +29,8 @@ CASES = {  # learner, double precision, options
         BANDIT | {"memory": "mingru", "token": "transition", "chunk": 4, "actor": "hypernetwork", "minibatches": 4},
     ),
     "rl2, fewer sequences than ranks": ("rl2", False, BANDIT | {"minibatches": 7}),
-    "varibad": (
-        "varibad",
-        False,
-        BANDIT | {"minibatches": 3, "belief_updates": 2, "belief_trials": 9, "buffer_added": 3},
-    ),
-    "varibad, fewer trials than ranks": ("varibad", False, BANDIT | {"belief_updates": 2, "belief_trials": 1}),
+    "varibad": ("varibad", False, BELIEF | {"minibatches": 3, "belief_trials": 9, "buffer_added": 3}),
+    "varibad, fewer trials than ranks": ("varibad", False, BELIEF | {"belief_trials": 1}),
     "meta-sgd": ("meta-sgd", False, {"tasks": 5, "strategy": "loop", "waves": True}),
     "maml, threads": ("maml", True, {"tasks": 5, "strategy": "threads", "clip": 0.01, "width": 4}),
     "maml, vmap, float64": ("maml", True, {"tasks": 5, "strategy": "vmap", "waves": True}),
