@@ -89,14 +89,14 @@ class BeliefModel:
     def errors(self, decoders: Params, latent: Tensor, transitions: Transitions) -> dict[str, Tensor]:
         """Sums over transitions of the squared errors of each decoder, `(M, N)`, for tasks `latent (M, N, K)`."""
         seen, ended = transitions, transitions.ended.unsqueeze(-1)
-        given = {
+        inputs_of = {
             "reward": torch.cat([seen.state, seen.action, seen.after, ended], -1),
             "state": torch.cat([seen.state, seen.action], -1),
         }
         errors = {}
         for name, decoder in self.decoders.items():
-            lead = (len(latent), *given[name].shape[:2], -1)
-            inputs = torch.cat([latent.unsqueeze(1).expand(lead), given[name].expand(lead)], -1)
+            lead = (len(latent), *inputs_of[name].shape[:2], -1)
+            inputs = torch.cat([latent.unsqueeze(1).expand(lead), inputs_of[name].expand(lead)], -1)
             below = {key.partition(".")[2]: value for key, value in decoders.items() if key.startswith(f"{name}.")}
             predicted = decoder(below, inputs)
             if name == "reward":

@@ -102,14 +102,14 @@ class BeliefLearner:
         noise = torch.from_numpy(rng.standard_normal((len(moments), n, encoder.latent), dtype=np.float32))
         count = valid[moments].sum().clamp(min=1)
         own = torch.arange(n).tensor_split(self._ranks.size)[self._ranks.rank]
-        taken = valid[:, own] if len(own) else torch.zeros_like(valid[:, :1])  # a trial that counts for nothing
+        counted = valid[:, own] if len(own) else torch.zeros_like(valid[:, :1])  # a trial that counts for nothing
         own = own if len(own) else torch.zeros(1, dtype=torch.long)
         device = next(iter(self._decoders.values())).device
         loss, diagnostics = self._model.loss(
             encoder.encoder(self._params),
             self._decoders,
             obs[:, own].to(device),
-            taken.to(device),
+            counted.to(device),
             moments=moments.to(device),
             decoded=decoded.to(device),
             noise=noise[:, own].to(device),
