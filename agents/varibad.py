@@ -43,6 +43,7 @@ from metarl.nets.actor_critic import RecurrentPolicy
 from metarl.nets.params import Params
 from metarl.parallel import intra_op_threads
 from metarl.runs.run import Run
+from metarl.sampling.blocks import Blocks
 from metarl.sampling.episodes import episode_bytes, flat_size
 from metarl.sampling.trials import run_trials
 from metarl.seeding import Key
@@ -79,13 +80,11 @@ class Config(BeliefSettings, Settings):
     """Tasks of each validation, a trial each."""
     checkpoint_every: int = 10
     """Iterations between checkpoints."""
-    threads: int = 1
-    """Intra-op threads, of no more cores than are idle; results repeat for a fixed number."""
 
     def __post_init__(self) -> None:
         BeliefSettings.__post_init__(self)
         Settings.__post_init__(self)
-        check_range(self, "iterations", "trials", "validation_tasks", "checkpoint_every", "threads", least=1)
+        check_range(self, "iterations", "trials", "validation_tasks", "checkpoint_every", least=1)
         check_range(self, "trial_episodes", "validate_every", least=0)
         if self.minibatches > self.trials:
             raise UserError(f"--minibatches is {self.minibatches}; it must be at most --trials, {self.trials}")
@@ -153,16 +152,16 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
     told = ToldTask(source, key("told")) if policy.told else None
     learner = RecurrentPPO(policy, config, run, key("init"), told)
     belief = BeliefLearner(policy, learner.params, config, run, key("belief"), trials.horizon)
-    env = trials.make_vec(trials.sample(config.trials, key("tasks").numpy())[own], threads=config.threads)
+    env = Blocks(trials, trials.sample(config.trials, key("tasks").numpy())[own], 1, config.threads)
     play = partial(run_trials, env, policy, inner=trials.episodes, chunk=config.chunk)
     every, state = config.checkpoint_every, lambda: learner.state() | belief.state()
     loop = run.loop(config.iterations, checkpoint_every=every, state=state)
-    with loop, intra_op_threads(config.threads):
+    with loop, intra_op_threads(1):
         for iteration in loop:
             at = key("iteration", iteration)
             started = time.perf_counter()
             tasks = trials.sample(config.trials, at("tasks").numpy())
-            env.reset(options={"tasks": tasks[own]})
+            env.assign(tasks[own])
             act = partial(play, learner.params, at, task=learner.told(tasks[own]))
             experience = run.ranks.together(act, tasks=config.trials).gathered(run.ranks, policy)
             sampled = time.perf_counter()
