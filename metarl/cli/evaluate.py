@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -44,6 +44,8 @@ class EvaluateOptions:
         ways: classes a task; few-shot runs, unless as in training.
         shots: support images a class; few-shot runs, unless as in training.
         queries: query images a class; few-shot runs, unless as in training.
+        feature_norm: what features are compared by: as they are (none), of length 1 (l2), or first centred on the mean
+            of the training images' features (cl2n, SimpleShot); few-shot learners that compare features.
         within_groups: all classes of a task from one group (an alphabet); few-shot runs.
         data_root: the folder that holds the data sets; otherwise that of the training.
         trust: let the run import code of somebody else's that it names: say so only where you know that code.
@@ -64,6 +66,7 @@ class EvaluateOptions:
     ways: Count = None
     shots: Count = None
     queries: Count = None
+    feature_norm: Literal["none", "l2", "cl2n"] = "none"
     within_groups: bool = False
     data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     trust: bool = False
@@ -96,7 +99,7 @@ def evaluate(words: Sequence[str]) -> int:
         fail(f"{target} needs no training and computes on the CPU alone: leave --device {options.device} out")
     source = _asked_for(usable(source, options.family or options.dataset), options)
     _check_outputs(options)
-    curve = _measure(agent.make(source), target, source, options, trained=False)
+    curve = _measure(_normalised(agent.make(source), source, options), target, source, options, trained=False)
     _report(curve, _asked_files(options))
     return 0
 
@@ -115,10 +118,22 @@ def _asked_for(source: Source, options: EvaluateOptions) -> Source:
     return dataclasses.replace(source, **changes)
 
 
+def _normalised(agent: Adaptable, source: Source, options: EvaluateOptions) -> Adaptable:
+    """The agent with its features normalised as the options say; `source` holds what it was trained on."""
+    if options.feature_norm == "none":
+        return agent
+    if hasattr(source, "horizon"):
+        fail(f"--feature-norm is for few-shot learners; {source.name} has no images")
+    from metarl.fewshot.learners.feature_norm import with_feature_norm
+
+    return with_feature_norm(agent, options.feature_norm, source)
+
+
 def _apart(options: EvaluateOptions) -> str:
     """What a curve's file is called beside "curve", so that curves of different problems keep apart."""
     words = [options.split] if options.split != "test" else []
     words += [f"{value}-{name}" for name in ("ways", "shots", "queries") if (value := getattr(options, name))]
+    words += [options.feature_norm] if options.feature_norm != "none" else []
     words += ["within-groups"] if options.within_groups else []
     return "".join(f"-{word}" for word in words)
 
@@ -139,7 +154,8 @@ def evaluate_run(folder: Path, options: EvaluateOptions) -> None:
     from metarl.evaluation.task_arrays import task_numbers
 
     config = dataclasses.asdict(run.config)
-    curve = _measure(opened.load(), opened.name, source, options, seed=run.seed, config=config)
+    agent = _normalised(opened.load(), opened.source, options)
+    curve = _measure(agent, opened.name, source, options, seed=run.seed, config=config)
     files = {"own": folder / f"{stem}.json", "plot": folder / f"{stem}.png"}
     if not curve.few_tasks and task_numbers(curve) is not None:
         files["tasks"] = folder / f"tasks{_apart(options)}.png"

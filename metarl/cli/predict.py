@@ -24,6 +24,8 @@ class PredictOptions:
         query: pictures to classify.
         json: write the probabilities of all classes here too.
         batch_norm: what pictures are normalised with, unless as in training: transductive or support.
+        feature_norm: what features are compared by: as they are (none), of length 1 (l2), or first centred on the mean
+            of the training images' features (cl2n, SimpleShot), for which the data of the training are read.
         device: where it computes, as for train; by default the CPU, wherever it was trained.
         trust: let the run import code of somebody else's that it names: say so only where you know that code.
     """
@@ -32,6 +34,7 @@ class PredictOptions:
     query: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")]
     json: File = None
     batch_norm: Literal["transductive", "support"] | None = None
+    feature_norm: Literal["none", "l2", "cl2n"] = "none"
     device: str = "cpu"
     trust: bool = False
 
@@ -65,7 +68,7 @@ def predict(words: Sequence[str]) -> int:
         )
     pictures = [path for members in files.values() for path in members]
     labels = [name for name, members in files.items() for _ in members]
-    classifier = FewShotClassifier(learner).fit(pictures, labels)
+    classifier = FewShotClassifier(learner, feature_norm=options.feature_norm).fit(pictures, labels)
     probabilities = classifier.predict_proba(list(options.query))
     names = [str(name) for name in classifier.classes_]
     best = probabilities.argmax(1)
@@ -84,6 +87,7 @@ def predict(words: Sequence[str]) -> int:
             "agent": run.learner,
             "dataset": run.source["name"],
             "batch_norm": classifier.batch_norm_,
+            "feature_norm": options.feature_norm,
             "support": {name: len(members) for name, members in files.items()},
             "predictions": [
                 {

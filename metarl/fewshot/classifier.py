@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -40,6 +40,8 @@ from metarl.fewshot.inputs import (
     named_or_opened,
 )
 from metarl.fewshot.learners import baseline_plus
+from metarl.fewshot.learners.embedding import TrainedEmbedding
+from metarl.fewshot.learners.feature_norm import with_feature_norm
 from metarl.fewshot.learners.initialisation import TrainedInitialisation
 from metarl.fewshot.learners.logistic import Logistic
 from metarl.fewshot.learners.protonet import ProtoNet
@@ -49,6 +51,7 @@ from metarl.fewshot.networks import chunks
 from metarl.fewshot.networks.batch_norm import BatchNormMode
 from metarl.fewshot.networks.classifier import Classifier, check_ways
 from metarl.fewshot.networks.embedding import EmbeddingNetwork
+from metarl.fewshot.networks.feature_norm import FeatureNorm, Normalised
 
 QUERIES = 1000  # pictures classified together at most, so that memory does not grow with their number
 RULES: dict[str, Callable[[nn.Module, BatchNormMode], EmbeddingNetwork]] = {
@@ -92,6 +95,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             filter. None: they stay as large as they are, and must be equally large.
         grey: an encoder's pictures get one channel (True) or three (False). None: one if all of those learned from
             are grey, else three.
+        feature_norm: what features are compared by: as they are (none), of length 1 (l2), or first centred (cl2n,
+            SimpleShot) on the mean of the training images' features, for which a run's data are read; an encoder
+            without a run has none, and its features are centred on the mean of those learned from.
         device: where it computes, such as "cuda". None: where the learner lies.
 
     Attributes:
@@ -108,6 +114,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         preparation: Preparation | None = None,
         size: int | tuple[int, int] | None = None,
         grey: bool | None = None,
+        feature_norm: FeatureNorm = "none",
         device: str | torch.device | None = None,
     ) -> None:
         self.learner = learner
@@ -116,6 +123,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self.preparation = preparation
         self.size = size
         self.grey = grey
+        self.feature_norm = feature_norm
         self.device = device
 
     @plain_torch()
@@ -150,6 +158,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             check_ways(len(self.classes_), network.ways)
         self.batch_norm_ = network.batch_norm
         self._support = self._tensor(images(X, self._preparation))
+        if self.feature_norm != "none" and network.feature_norm is None:
+            self._normalise(network)
         self._together = min(QUERIES, self._affordable(network))
         self._labels = torch.from_numpy(index.astype(np.int64)).to(self._support.device)
         return self
@@ -194,6 +204,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         labels: NDArray[Any] = self.classes_[likeliest]
         return labels
 
+    def _normalise(self, network: EmbeddingNetwork) -> None:
+        """Let an encoder without a run compare normalised features."""
+        centre = None
+        if self.feature_norm == "cl2n":
+            with torch.no_grad():
+                centre = network.encoded(self._support).double().mean(0)
+        network.feature_norm = Normalised(centre)
+
     def _probabilities(self, query: Tensor) -> NDArray[np.float64]:
         blank = torch.zeros(1, len(query), dtype=torch.int64, device=query.device)
         batch = Batch(self._support[None], self._labels[None], query[None], blank)
@@ -235,6 +253,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         learner, rule, device = self.learner, self.rule, self.device
         if self.preparation is not None and (self.size is not None or self.grey is not None):
             raise InputError("preparation already says size and mode: give it, or size and grey")
+        if self.feature_norm not in get_args(FeatureNorm):
+            raise InputError(f"there is no feature_norm {self.feature_norm!r}; choose from none, l2, cl2n")
         if rule is not None and rule not in RULES:
             raise InputError(f"there is no rule {rule!r}; choose from {', '.join(RULES)}")
         if learner is None or isinstance(learner, nn.Module):
@@ -244,7 +264,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             ), self.preparation
         if isinstance(learner, str | Path):
             learner = load_run(learner, self.batch_norm)[1]
-        elif device is not None:
+        elif device is not None or self.feature_norm != "none":
             learner = copy.deepcopy(learner)  # the caller's stays where it is
         if not isinstance(learner, Trained) or not isinstance(learner.source, ImageSource):
             raise InputError(
@@ -254,12 +274,16 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             raise InputError("size and grey are for an encoder: a learner prepares pictures as its data set did")
         preparation = self.preparation or learner.source.preparation
         if rule is None:
+            if self.feature_norm != "none":
+                learner = with_feature_norm(learner, self.feature_norm, learner.source)
             return moved(learner, device), preparation
         if isinstance(learner, TrainedInitialisation):
             raise InputError(
                 f"rule {rule!r} is for learners with an encoder; this one adapts its network, leave it out"
             )
         made = RULES[rule](learner.network.encoder, learner.network.batch_norm).eval()
+        if self.feature_norm != "none":
+            with_feature_norm(TrainedEmbedding(made, learner.source, rule), self.feature_norm, learner.source)
         return moved(made, device), preparation
 
     def _tensor(self, values: NDArray[Any]) -> Tensor:

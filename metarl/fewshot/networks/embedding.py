@@ -21,6 +21,7 @@ from metarl.fewshot.networks import chunks
 from metarl.fewshot.networks.backbones import OURS
 from metarl.fewshot.networks.batch_norm import BatchNormMode
 from metarl.fewshot.networks.encoders import batch_dependent, channels_last, check_basis, features
+from metarl.fewshot.networks.feature_norm import Normalised
 from metarl.fewshot.networks.scores import known
 from metarl.seeding import Key, keyed_globals
 
@@ -43,6 +44,7 @@ class EmbeddingNetwork(nn.Module, ABC):
         self._image_bytes: dict[tuple[Any, ...], int] = {}  # of activations, by the kind of image
         self.encoder = channels_last(encoder)
         self.batch_norm = batch_norm
+        self.feature_norm: Normalised | None = None  # of a trained network: what its features are compared by
 
     @abstractmethod
     def compare(self, support: Tensor, labels: Tensor, query: Tensor, ways: int, keys: Sequence[Key] = ()) -> Tensor:
@@ -64,15 +66,17 @@ class EmbeddingNetwork(nn.Module, ABC):
         shots = batch.support_x.shape[1]
         images = torch.cat([batch.support_x, batch.query_x], 1)
         if self.batch_norm == "running":
-            encoded = self._encoded(images.flatten(0, 1)).view(*images.shape[:2], -1)
+            encoded = self.encoded(images.flatten(0, 1)).view(*images.shape[:2], -1)
         elif not isinstance(self.encoder, OURS):  # it may do what vmap cannot, such as changing its buffers
             encoded = torch.stack([features(self.encoder, task) for task in images])
         else:
             basis = shots if self.batch_norm == "support" else None
             encoded = torch.func.vmap(lambda task: features(self.encoder, task, basis))(images)
+        if self.feature_norm is not None:
+            encoded = self.feature_norm(encoded)
         return encoded[:, :shots], encoded[:, shots:]
 
-    def _encoded(self, images: Tensor) -> Tensor:
+    def encoded(self, images: Tensor) -> Tensor:
         """Features `(B, F)` of images `(B, C, H, W)`; where nothing is learned, so many at a time as memory allows."""
         if torch.is_grad_enabled() or batch_dependent(self.encoder):
             return features(self.encoder, images)
