@@ -29,6 +29,7 @@ from metarl.fewshot.batch import Batch
 from metarl.fewshot.datasets.image_source import ImageSource
 from metarl.fewshot.datasets.pictures import Preparation, check_whole
 from metarl.fewshot.datasets.reading import warn
+from metarl.fewshot.estimate import Estimate, Unknown, estimate, of_run, unknown
 from metarl.fewshot.inputs import (
     InputError,
     Remarks,
@@ -52,6 +53,7 @@ from metarl.fewshot.networks.batch_norm import BatchNormMode
 from metarl.fewshot.networks.classifier import Classifier, check_ways
 from metarl.fewshot.networks.embedding import EmbeddingNetwork
 from metarl.fewshot.networks.feature_norm import FeatureNorm, Normalised
+from metarl.fewshot.pretrained.encoder import Pretrained
 
 QUERIES = 1000  # pictures classified together at most, so that memory does not grow with their number
 RULES: dict[str, Callable[[nn.Module, BatchNormMode], EmbeddingNetwork]] = {
@@ -204,6 +206,37 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         labels: NDArray[Any] = self.classes_[likeliest]
         return labels
 
+    @plain_torch()
+    def estimate(self) -> Estimate:
+        """The accuracy to expect of `predict`, from the pictures learned from alone; see `metarl.fewshot.estimate`.
+
+        With one picture a class it says what the run's own test tasks of as many classes had, where `learner` is a run
+        folder that was evaluated so.
+        """
+        check_is_fitted(self)
+        made = estimate(self._labels.cpu().numpy(), self._judged)
+        if made.accuracy is None and isinstance(self.learner, str | Path):
+            return of_run(Path(self.learner), len(self.classes_), 1) or made
+        return made
+
+    @plain_torch()
+    def unknown(self, rate: float = 0.05) -> Unknown:
+        """Below which probability to call a picture unknown, so that about a share `rate` of known ones is.
+
+        Raises:
+            UserError: one picture a class, or `rate` is no share.
+        """
+        check_is_fitted(self)
+        if not 0 < rate < 1:
+            raise InputError(f"--unknown is the share of known pictures that may be called unknown, not {rate:g}")
+        return unknown(self._labels.cpu().numpy(), self._judged, rate, self._judged)
+
+    def _judged(self, support: NDArray[np.int64], query: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Probabilities of some pictures learned from, having learned from others, maybe of fewer classes."""
+        kept, labels = np.unique(self._labels.cpu().numpy()[support], return_inverse=True)
+        shown = self._support[support], torch.from_numpy(labels.astype(np.int64)).to(self._labels.device)
+        return self._probabilities(self._support[query], shown, len(kept))
+
     def _normalise(self, network: EmbeddingNetwork) -> None:
         """Let an encoder without a run compare normalised features."""
         centre = None
@@ -212,10 +245,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                 centre = network.encoded(self._support).double().mean(0)
         network.feature_norm = Normalised(centre)
 
-    def _probabilities(self, query: Tensor) -> NDArray[np.float64]:
+    def _probabilities(
+        self, query: Tensor, shown: tuple[Tensor, Tensor] | None = None, ways: int | None = None
+    ) -> NDArray[np.float64]:
+        """Of images, by all that was learned from, or by the images and labels shown, of so many classes."""
+        support, labels = shown or (self._support, self._labels)
         blank = torch.zeros(1, len(query), dtype=torch.int64, device=query.device)
-        batch = Batch(self._support[None], self._labels[None], query[None], blank)
-        probabilities = self._model.log_probabilities(batch, len(self.classes_))[0].double().softmax(-1)
+        batch = Batch(support[None], labels[None], query[None], blank)
+        probabilities = self._model.log_probabilities(batch, ways or len(self.classes_))[0].double().softmax(-1)
         return np.asarray(probabilities.cpu().numpy())
 
     def _fitting(self, values: NDArray[Any]) -> Tensor:
@@ -259,9 +296,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             raise InputError(f"there is no rule {rule!r}; choose from {', '.join(RULES)}")
         if learner is None or isinstance(learner, nn.Module):
             encoder = nn.Flatten() if learner is None else copy.deepcopy(learner)
-            return moved(
-                RULES[rule or "centroid"](encoder, self.batch_norm or "running").eval(), device
-            ), self.preparation
+            made = RULES[rule or "centroid"](encoder, self.batch_norm or "running").eval()
+            own = encoder.preparation if isinstance(encoder, Pretrained) and self.size is None else None
+            return moved(made, device), self.preparation or own
         if isinstance(learner, str | Path):
             learner = load_run(learner, self.batch_norm)[1]
         elif device is not None or self.feature_norm != "none":

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from metarl.fewshot.datasets.reading import Remarks, some
 
 ORIENTATION = 0x0112  # EXIF's tag
 BLANK = "pictures of a single colour when prepared"
+Resample = Literal["lanczos", "bicubic", "bilinear"]
 GREY = ("1", "L", "LA", "La", "I", "F")  # and I;16 in any byte order
 
 
@@ -118,11 +120,12 @@ def _eight_bits(picture: Image.Image, original: Image.Image) -> Image.Image:
     return Image.fromarray(shown)
 
 
-def shrink(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Pixels `(channels, height, width)` resized to `size` (height, width) with Pillow's LANCZOS filter."""
+def shrink(pixels: NDArray[np.uint8], size: tuple[int, int], resample: Resample = "lanczos") -> NDArray[np.uint8]:
+    """Pixels `(channels, height, width)` resized to `size` (height, width) with one of Pillow's filters."""
     if pixels.shape[1:] == size:
         return pixels
-    resized = [np.asarray(Image.fromarray(plane).resize(size[::-1], Image.Resampling.LANCZOS)) for plane in pixels]
+    way = Image.Resampling[resample.upper()]
+    resized = [np.asarray(Image.fromarray(plane).resize(size[::-1], way)) for plane in pixels]
     return np.stack(resized)
 
 
@@ -134,11 +137,13 @@ class Preparation:
         mode: "L" or "RGB".
         size: (height, width) of the images; None: as large as their pictures.
         inverted: pictures show dark ink on light paper, images have ink 255 on paper 0.
+        resample: Pillow's filter that resizes them.
     """
 
     mode: str
     size: tuple[int, int] | None
     inverted: bool = False
+    resample: Resample = "lanczos"
 
     def __post_init__(self) -> None:
         if self.mode not in ("L", "RGB") or (self.size is not None and min(self.size) < 1):
@@ -161,7 +166,7 @@ class Preparation:
 
     def finish(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Pixels `(planes, height, width)` in the right mode to images: shrunk, then inverted."""
-        small = pixels if self.size is None else shrink(pixels, self.size)
+        small = pixels if self.size is None else shrink(pixels, self.size, self.resample)
         return 255 - small if self.inverted else small
 
 
