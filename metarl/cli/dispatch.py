@@ -35,6 +35,7 @@ COMMANDS = {  # the function, given the words after the command's, returns the e
         "metarl.cli.evaluate:evaluate",
         "measure the adaptation curve of a run, or of an agent that needs no training",
     ),
+    "inspect": ("metarl.cli.inspect:inspect", "say what a folder of pictures holds, and which tasks can be made of it"),
     "predict": ("metarl.cli.predict:predict", "learn new classes from a few pictures each, and classify others"),
     "video": ("metarl.cli.video:video", "film an agent before and after adaptation, side by side"),
     "compare": (

@@ -104,7 +104,7 @@ def read(root: Path, preparation: Preparation) -> tuple[Images, dict[str, tuple[
             f"{root} holds pictures of {len(members)} classes, at least 2 are needed{seen and f' ({seen})'}; "
             f"expected: {LAYOUT}"
         )
-    own, outside = _own_split(root, members)
+    own, outside = own_split(root, members)
     members = {folder: names for folder, names in members.items() if folder not in outside}
     files = [name for names in members.values() for name in names]
     counts = tuple(len(names) for names in members.values())
@@ -148,7 +148,7 @@ def classes_of(store: FolderStore) -> tuple[dict[str, list[str]], Remarks]:
     }
 
 
-def _own_split(root: Path, members: Mapping[str, Sequence[str]]) -> tuple[dict[str, str], list[str]]:
+def own_split(root: Path, members: Mapping[str, Sequence[str]]) -> tuple[dict[str, str], list[str]]:
     """Where classes lie in folders of splits: the split of each, without its folder, and the classes beside these.
 
     Raises:
