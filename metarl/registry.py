@@ -68,12 +68,8 @@ UNTRAINED = {  # classes that make an Adaptable of a source, or modules whose `s
     "epsilon-greedy": Entry(
         f"{BANDITS},{MDPS}", "family", "bandits and tabular MDPs: the same, but now and then any action"
     ),
-    "hog-centroid": Entry(
-        "metarl.fewshot.learners.hog:centroid", "dataset", "nearest class mean of gradient histograms"
-    ),
-    "hog-logistic": Entry(
-        "metarl.fewshot.learners.hog:logistic", "dataset", "logistic regression on gradient histograms"
-    ),
+    "hog-centroid": Entry("metarl.fewshot.learners.hog:centroid", "dataset", "nearest mean of gradient histograms"),
+    "hog-logistic": Entry("metarl.fewshot.learners.hog:logistic", "dataset", "logistic regression on the same"),
     "pixels": Entry("metarl.fewshot.learners.centroid:pixels", "dataset", "nearest class mean of raw pixels"),
 }
 

@@ -46,6 +46,9 @@ class EvaluateOptions:
         queries: query images a class; few-shot runs, unless as in training.
         feature_norm: what features are compared by: as they are (none), of length 1 (l2), or first centred on the mean
             of the training images' features (cl2n, SimpleShot); few-shot learners that compare features.
+        encoder: a frozen encoder of somebody else's: timm:NAME, file:PATH of weights with --arch, or file:FOLDER of
+            timm's; AGENT then says how features become classes: centroid, logistic, baseline or baseline++.
+        arch: what the weights of file:PATH belong to: a name of timm's, or your own as module:Name.
         within_groups: all classes of a task from one group (an alphabet); few-shot runs.
         data_root: the folder that holds the data sets; otherwise that of the training.
         trust: let the run import code of somebody else's that it names: say so only where you know that code.
@@ -67,6 +70,8 @@ class EvaluateOptions:
     shots: Count = None
     queries: Count = None
     feature_norm: Literal["none", "l2", "cl2n"] = "none"
+    encoder: Name = None
+    arch: Name = None
     within_groups: bool = False
     data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     trust: bool = False
@@ -84,6 +89,11 @@ def evaluate(words: Sequence[str]) -> int:
     command = Group("command", EvaluateOptions)
     is_run = target not in registry.untrained() and Path(target).exists()
     agent = None if is_run or target in registry.agents() else registry.find_agent(target)
+    words_left = Words(rest)
+    if (encoder := words_left.peek("--encoder")) is not None:
+        from metarl.fewshot.pretrained.agents import frozen
+
+        agent = frozen(target, encoder, words_left.peek("--arch"))
     if agent is None:
         folder = existing_run(target, registry.untrained())
         (options,) = parse("metarl evaluate RUN", rest, command)
@@ -99,7 +109,8 @@ def evaluate(words: Sequence[str]) -> int:
         fail(f"{target} needs no training and computes on the CPU alone: leave --device {options.device} out")
     source = _asked_for(usable(source, options.family or options.dataset), options)
     _check_outputs(options)
-    curve = _measure(_normalised(agent.make(source), source, options), target, source, options, trained=False)
+    name = target if options.encoder is None else f"{target} on {options.encoder}"
+    curve = _measure(_normalised(agent.make(source), source, options), name, source, options, trained=False)
     _report(curve, _asked_files(options))
     return 0
 
