@@ -25,7 +25,7 @@ from metarl.learning.contract import Budget
 
 RUNS = ("results/glyphs/runs/protonet-0", "results/omniglot/runs/protonet-0", "results/cifar-fs/runs/protonet-0")
 QUERIES = {"glyphs": 7}  # 12 images a class
-TOGETHER = 50
+TOGETHER = 256  # images
 
 
 def episodes(run: str, shots: int, count: int) -> dict[str, Any]:
@@ -37,14 +37,12 @@ def episodes(run: str, shots: int, count: int) -> dict[str, Any]:
     rows = []
     before = None
     if shots == 1:
-        values = agent.curve(source.fixed("validation", 300), Budget(), 0).values[:, -1]
+        values = agent.curve(source.fixed("validation", 100), Budget(), 0).values[:, -1]
         before = (float(values.mean()), *map(float, np.quantile(values, [0.025, 0.975])))
-    for start in range(0, count, TOGETHER):
-        batch = source.batch(tasks[start : start + TOGETHER])
-        with torch.no_grad():
-            support, query = agent.network.embed(batch)
-        for s, y, q, true in zip(support, batch.support_y, query, batch.query_y, strict=True):
-            rows.append(_episode(agent.network, s, y, q, true, source.ways, before))
+    support, query = _features(agent.network, source, tasks)
+    labels = (torch.from_numpy(tasks.arrays[f"{part}_label"]) for part in ("support", "query"))
+    for s, q, y, true in zip(support, query, *labels, strict=True):
+        rows.append(_episode(agent.network, s, y, q, true, source.ways, before))
     said, low, high, real = np.array(rows).T
     error = np.abs(said - real)
     return {
@@ -57,6 +55,22 @@ def episodes(run: str, shots: int, count: int) -> dict[str, Any]:
         "covered": ((low <= real) & (real <= high)).mean(),
         "basis": "validation tasks" if before else "the support images alone, by folds",
     }
+
+
+def _features(network: Any, source: Any, tasks: Any) -> list[torch.Tensor]:
+    """Features `(T, S, F)` and `(T, R, F)` of all tasks, each image encoded once in each of its rotations."""
+    a = tasks.arrays
+    places = [
+        4 * a[part] + np.take_along_axis(a["rotation"], a[f"{part}_label"], 1).astype(np.int64)
+        for part in ("support", "query")
+    ]
+    each = np.unique(np.concatenate([place.ravel() for place in places]))
+    made = []
+    with torch.no_grad():
+        for some in np.array_split(each, -(-len(each) // TOGETHER)):
+            made.append(network.encoded(source.images.gather(some // 4, some % 4, "cpu")))
+    features = torch.cat(made)
+    return [features[torch.from_numpy(np.searchsorted(each, place))] for place in places]
 
 
 def _episode(

@@ -34,6 +34,11 @@ class Settings(Protocol):
 
 def check_encoder_name(name: str | None) -> None:
     """Raise UserError unless a name has the form `module:Name`, or is None."""
+    if name is not None and name.startswith(("timm:", "file:")):
+        raise UserError(
+            f"--encoder is {name}: a pre-trained encoder stays frozen, so there is nothing to train; metarl evaluate "
+            "centroid --dataset NAME --encoder ... judges it, metarl predict --encoder ... uses it"
+        )
     if name is not None and not is_name(name):
         raise UserError(f"--encoder is {name!r}; name your own as mypackage.module:Name, or leave it out")
 

@@ -79,11 +79,11 @@ class Pretrained(nn.Module):
         return torch.cat([self._some(part) for part in torch.split(images, TOGETHER)])
 
     def _some(self, images: Tensor) -> Tensor:
-        given = self.preprocessing
+        wanted = self.preprocessing
         x = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-        if x.shape[2:] != given.size:
-            x = F.interpolate(x, given.size, mode=given.interpolation, antialias=True).clamp(0, 1)
-        mean, std = (x.new_tensor(values)[:, None, None] for values in (given.mean, given.std))
+        if x.shape[2:] != wanted.size:
+            x = F.interpolate(x, wanted.size, mode=wanted.interpolation, antialias=True).clamp(0, 1)
+        mean, std = (x.new_tensor(values)[:, None, None] for values in (wanted.mean, wanted.std))
         features: Tensor = self.body((x - mean) / std)
         return features.mean((2, 3)) if features.dim() == 4 else features
 

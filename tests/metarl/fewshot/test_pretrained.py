@@ -11,10 +11,14 @@ from torch import nn
 
 from metarl.errors import UserError
 from metarl.fewshot.classifier import FewShotClassifier
+from metarl.fewshot.datasets.glyphs import Glyphs
 from metarl.fewshot.datasets.reading import DataWarning
+from metarl.fewshot.learners import centroid
+from metarl.fewshot.pretrained import agents
 from metarl.fewshot.pretrained.cache import FeatureCache
 from metarl.fewshot.pretrained.encoder import Preprocessing, Pretrained
 from metarl.fewshot.pretrained.loading import load_pretrained
+from metarl.learning.contract import Budget
 from metarl.seeding import Key
 
 GREY = Preprocessing((8, 8), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -181,3 +185,19 @@ def test_real_weights_that_a_package_ships():
     parts = [picture.crop(box) for picture in pictures for box in boxes]
     classifier = FewShotClassifier(encoder, feature_norm="cl2n").fit([parts[0], parts[4]], ["temple", "flower"])
     assert classifier.predict(parts).tolist() == ["temple"] * 4 + ["flower"] * 4
+
+
+def test_the_transfer_heads_are_judged_on_a_frozen_encoder(monkeypatch):
+    source = Glyphs(shots=2, queries=2)
+    monkeypatch.setattr(agents, "load_pretrained", lambda name, arch, cache: Pretrained(nn.Flatten(), GREY, name))
+    made = agents.frozen("logistic", "file:x", None).make(source)
+    scores = made.curve(source.fixed("test", 5), Budget(), 0)
+    assert scores.values[:, -1].mean() > 0.3
+    assert "frozen features of file:x" in scores.protocol
+    with pytest.raises(UserError, match="not with maml"):
+        agents.frozen("maml", "file:x", None)
+
+
+def test_training_a_frozen_encoder_is_refused():
+    with pytest.raises(UserError, match="nothing to train"):
+        centroid.Config(encoder="timm:resnet18")
