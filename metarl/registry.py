@@ -65,9 +65,7 @@ UNTRAINED = {  # classes that make an Adaptable of a source, or modules whose `s
     "greedy": Entry(
         f"{BANDITS},{MDPS}", "family", "bandits and tabular MDPs: what is best if the posterior means are true"
     ),
-    "epsilon-greedy": Entry(
-        f"{BANDITS},{MDPS}", "family", "bandits and tabular MDPs: the same, but now and then any action"
-    ),
+    "epsilon-greedy": Entry(f"{BANDITS},{MDPS}", "family", "bandits, tabular MDPs: the same, but now and then any"),
     "hog-centroid": Entry("metarl.fewshot.learners.hog:centroid", "dataset", "nearest mean of gradient histograms"),
     "hog-logistic": Entry("metarl.fewshot.learners.hog:logistic", "dataset", "logistic regression on the same"),
     "pixels": Entry("metarl.fewshot.learners.centroid:pixels", "dataset", "nearest class mean of raw pixels"),
