@@ -2,8 +2,8 @@
 
 A trial is K + 1 episodes on a new task. In the first, z is drawn from the prior; after each, the episode is added to
 the context, and z is drawn anew from the posterior: to act by a draw is to explore (Osband et al. 2013). The score
-after k bits of adaptation is the return of episode k + 1, for which k episodes were consumed. Actions are the
-policy's means, as the authors evaluate.
+after k bits of adaptation is the return of episode k + 1, for which k episodes were consumed. Actions are drawn, as in
+training: an episode of means shows less of the task, so the encoder would see what it was not trained on.
 """
 
 from __future__ import annotations
@@ -77,12 +77,14 @@ class LatentAgent(Acts):
         params: theirs, one set.
         family: whose tasks it is put on.
         threads: intra-op threads, and those of the environments.
+        likeliest: act by the policy's means, as the authors evaluate; by default actions are drawn, as in training.
     """
 
     networks: LatentActorCritic
     params: Params
     family: TaskFamily
     threads: int = 1
+    likeliest: bool = False
 
     @property
     def _policy(self) -> Params:
@@ -96,14 +98,12 @@ class LatentAgent(Acts):
                 part_of(self.params, "encoder"), seen_by(episodes).to(device), episodes.valid.to(device)
             )
 
-    def episode(
-        self, env: TaskVectorEnv, known: Posterior, key: Key, *, likeliest: bool = True, watch: Watch | None = None
-    ) -> Episodes:
+    def episode(self, env: TaskVectorEnv, known: Posterior, key: Key, *, watch: Watch | None = None) -> Episodes:
         """An episode in every place, by a draw from what is known there, `(T, E, L)`."""
         noise = latent_noise(env.tasks, env.replicas, self.networks.latent, key).to(device_of(self.params))
         z = known.sample(noise)
         with intra_op_threads(self.threads):
-            return latent_rollout(env, self.networks, self._policy, z, key, likeliest=likeliest, watch=watch)
+            return latent_rollout(env, self.networks, self._policy, z, key, likeliest=self.likeliest, watch=watch)
 
     def nothing(self, tasks: int, replicas: int) -> Posterior:
         """What is known before anything has been seen, in `(T, E)` places."""
@@ -128,13 +128,14 @@ class LatentAgent(Acts):
             env.close()
             values.append(torch.stack(returns, 1).numpy())
             steps.append(torch.stack(lengths, 1).cumsum(1).numpy())
+        how = ", most likely actions" if self.likeliest else ""
         return Scores(
             values=np.concatenate(values),
             gradient_steps=None,
             env_steps=mean_steps(np.concatenate(steps)[:, :-1]),
             shots=None,
             kind="return",
-            protocol="infers the task from an episode a step, the first by the prior, mean actions; "
+            protocol=f"infers the task from an episode a step, the first by the prior{how}; "
             f"{budget.episodes} fresh trials a score",
         )
 
@@ -164,10 +165,13 @@ class LatentAgent(Acts):
         returns: list[float] = []
         env_steps = 0
         for k in range(steps):
-            z = self._drawn(known, key("z", k))
+            z, rng = self._drawn(known, key("z", k)), key("action", k).numpy()
 
-            def act(obs: Tensor, episode: int, t: int, z: Tensor = z) -> Tensor:
-                return self.networks.act(self._policy, obs.to(z.device), z.expand(1, 1, -1)).mode().cpu()
+            def act(obs: Tensor, episode: int, t: int, z: Tensor = z, rng: np.random.Generator = rng) -> Tensor:
+                distribution = self.networks.act(self._policy, obs.to(z.device), z.expand(1, 1, -1))
+                noise = torch.from_numpy(rng.standard_normal((1, 1, self.networks.action), dtype="float32"))
+                drawn = distribution.mode() if self.likeliest else distribution.sample(noise.to(z.device))
+                return drawn.cpu()
 
             with torch.no_grad(), intra_op_threads(1):
                 seen = episodes_in(at, act, 1, key("start", k))

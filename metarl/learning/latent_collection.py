@@ -66,6 +66,6 @@ def _played(
     if known is not None:
         shape = nothing.precision.shape
         nothing = Posterior(known.precision.expand(shape), known.weighted.expand(shape))
-    episodes = agent.episode(env, nothing, key, likeliest=False)
+    episodes = agent.episode(env, nothing, key)
     env.close()
     return episodes, agent.infer(episodes)

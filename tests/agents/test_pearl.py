@@ -121,7 +121,7 @@ def test_chunks_give_the_same_curve(monkeypatch):
 
 
 def test_steps_of_episodes_that_end_early_are_counted_as_they_are():
-    agent = agent_of(STILL)
+    agent = replace(agent_of(STILL), likeliest=True)
     agent.params["policy.1.weight"].zero_()  # stands still, at the goal
     tasks = type(STILL.fixed("test", 1))({"goal": [[0.0, 0.0], [0.5, 0.5]]})
     assert agent.curve(tasks, Budget(2, 3), 0).env_steps == (0, 50, 101)  # means of 1 and 100, rounded
