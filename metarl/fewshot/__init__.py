@@ -12,6 +12,7 @@ LEARNERS = {
     "reptile": ("metarl.fewshot.learners.reptile", "moves the initialisation towards the trained networks"),
     "protonet": ("metarl.fewshot.learners.protonet", "the class whose mean embedding is nearest"),
     "matchingnet": ("metarl.fewshot.learners.matchingnet", "a vote of the support images, by attention"),
+    "r2d2": ("metarl.fewshot.learners.r2d2", "a ridge regression on the support images, trained through"),
     "centroid": ("metarl.fewshot.learners.centroid", "nearest class mean on a frozen encoder"),
     "logistic": ("metarl.fewshot.learners.logistic", "logistic regression on a frozen encoder"),
     "baseline": ("metarl.fewshot.learners.baseline", "a linear head fitted on a frozen encoder"),
