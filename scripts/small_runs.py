@@ -41,6 +41,7 @@ RUNS: dict[str, tuple[str, ...]] = {  # the words after `metarl train`; what fol
     "protonet": (*PICTURES, *_EPISODES, "--halve-every", "5"),
     "matchingnet": (*PICTURES, *_EPISODES, "--full-context"),
     "r2d2": (*PICTURES, *_EPISODES, "--halve-every", "5"),
+    "meta-baseline": (*PICTURES, *_EPISODES, "--halve-every", "5"),
     "centroid": (*PICTURES, *_CLASSES),
     "logistic": (*PICTURES, *_CLASSES),
     "baseline": (*PICTURES, *_CLASSES, "--epochs", "2"),

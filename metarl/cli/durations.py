@@ -3,8 +3,8 @@
 Minutes of the committed runs (results/*/runs/*/timings.jsonl, and the tables in results/*/README.md), scaled to the
 preset's iterations; MAML-TRPO's on MuJoCo also from 20 tasks to 40. MuJoCo is the half-cheetah, `long` is between the
 bandit of 100 pulls and the MDP of 10 episodes, cifar-fs is 5-shot. The machine is shared, so they are rough; it was
-overloaded while ProMP trained, whose figure is too high; VariBAD's is processor time, R2-D2's ProtoNet's times the
-ratio of their first 60 iterations.
+overloaded while ProMP trained, whose figure is too high; VariBAD's is processor time, R2-D2's and Meta-Baseline's
+are ProtoNet's times the ratio of their first 60 iterations.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ MINUTES: dict[str, dict[str, float]] = {
     "protonet": {"glyphs": 4, "omniglot": 140, "cifar-fs": 120},
     "matchingnet": {"glyphs": 4, "omniglot": 180},
     "r2d2": {"glyphs": 5},
+    "meta-baseline": {"glyphs": 5},
     "centroid": {"glyphs": 1, "omniglot": 19},
     "logistic": {"glyphs": 1, "omniglot": 19},
     "baseline": {"glyphs": 1, "omniglot": 19},

@@ -13,6 +13,7 @@ LEARNERS = {
     "protonet": ("metarl.fewshot.learners.protonet", "the class whose mean embedding is nearest"),
     "matchingnet": ("metarl.fewshot.learners.matchingnet", "a vote of the support images, by attention"),
     "r2d2": ("metarl.fewshot.learners.r2d2", "a ridge regression on the support images, trained through"),
+    "meta-baseline": ("metarl.fewshot.learners.meta_baseline", "the class mean with the largest cosine"),
     "centroid": ("metarl.fewshot.learners.centroid", "nearest class mean on a frozen encoder"),
     "logistic": ("metarl.fewshot.learners.logistic", "logistic regression on a frozen encoder"),
     "baseline": ("metarl.fewshot.learners.baseline", "a linear head fitted on a frozen encoder"),

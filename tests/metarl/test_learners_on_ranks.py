@@ -45,6 +45,7 @@ CASES = {  # learner, double precision, options
     "protonet, float64": ("protonet", True, EPISODES | {"encoder": "normed"}),
     "matchingnet, float64": ("matchingnet", True, EPISODES | {"encoder": "normed", "full_context": True}),
     "r2d2": ("r2d2", False, EPISODES | {"encoder": "normed"}),
+    "meta-baseline": ("meta-baseline", False, EPISODES | {"encoder": "normed"}),
     "baseline": ("baseline", False, {"minibatch": 10, "encoder": "normed"}),
     "baseline++, float64": ("baseline++", True, {"minibatch": 10, "width": 4, "batch_norm": "transductive"}),
 }

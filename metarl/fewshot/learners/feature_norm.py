@@ -35,8 +35,8 @@ def with_feature_norm(learner: object, kind: FeatureNorm, source: Any) -> Traine
     """
     if not isinstance(learner, TrainedEmbedding):
         raise UserError(
-            f"--feature-norm {kind} is for learners that compare features (protonet, matchingnet, r2d2, centroid, "
-            "logistic, baseline, baseline++); this one adapts its network: leave it out"
+            f"--feature-norm {kind} is for learners that compare features (protonet, matchingnet, r2d2, "
+            "meta-baseline, centroid, logistic, baseline, baseline++); this one adapts its network: leave it out"
         )
     network = learner.network
     if isinstance(network, MatchingNet) and network.context is not None:

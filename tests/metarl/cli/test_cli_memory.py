@@ -138,7 +138,10 @@ def test_a_family_has_no_data_to_be_elsewhere(trained, tmp_path):
     assert "has no data: leave --data-root out" in said
 
 
-@pytest.mark.parametrize("agent", ["protonet", "matchingnet", "r2d2", "logistic", "baseline", "baseline++", "centroid"])
+METRIC = ("protonet", "matchingnet", "r2d2", "meta-baseline")
+
+
+@pytest.mark.parametrize("agent", [*METRIC, "logistic", "baseline", "baseline++", "centroid"])
 def test_a_learner_of_images_wants_images(agent, tmp_path):
     said = refused(metarl("train", agent, "--dataset", "sinusoid", "--out", tmp_path / "run"))
     assert "learns from images, and sinusoid has none" in said

@@ -62,7 +62,7 @@ def runs(tmp_path_factory):
     """A run of every few-shot learner, hardly trained."""
     folder = tmp_path_factory.mktemp("runs")
     for name in LEARNERS:
-        few = ["--train-ways", "5"] if name in ("protonet", "matchingnet", "r2d2") else []
+        few = ["--train-ways", "5"] if name in ("protonet", "matchingnet", "r2d2", "meta-baseline") else []
         train(name, folder / name, *(["--tasks", "2", "--strategy", "loop"] if name in GRADIENT else few))
     return folder
 

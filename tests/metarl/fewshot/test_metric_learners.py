@@ -13,6 +13,7 @@ from metarl.fewshot.datasets.glyphs import Glyphs
 from metarl.fewshot.learners import matchingnet, metric, protonet
 from metarl.fewshot.learners.embedding import TrainedEmbedding
 from metarl.fewshot.learners.matchingnet import FullContext, MatchingNet
+from metarl.fewshot.learners.meta_baseline import MetaBaseline
 from metarl.fewshot.learners.protonet import ProtoNet
 from metarl.fewshot.learners.r2d2 import R2D2
 from metarl.fewshot.learners.training import halving
@@ -42,6 +43,7 @@ def networks(batch_norm="running"):
         MatchingNet(encoder(batch_norm), batch_norm, 10.0),
         MatchingNet(encoder(batch_norm), batch_norm, 10.0, FullContext(4, 3, Key(2).torch())),
         R2D2(encoder(batch_norm), batch_norm, 0.1, 10.0),
+        MetaBaseline(encoder(batch_norm), batch_norm, 10.0),
     ]
     return [network.eval() for network in made]
 
@@ -136,21 +138,21 @@ def test_the_learning_rate_halves():
 # ---- identities
 
 
-@pytest.mark.parametrize("network", [networks()[i] for i in (0, 1, 3)], ids=["protonet", "matchingnet", "r2d2"])
+@pytest.mark.parametrize("network", [networks()[i] for i in (0, 1, 3, 4)], ids=["proto", "matching", "r2d2", "cosine"])
 def test_permuting_the_classes_permutes_the_probabilities(network):
     data, order = batch(), torch.tensor([2, 0, 1])
     found = network(replace(data, support_y=order[data.support_y]), 3)
     torch.testing.assert_close(found, network(data, 3)[..., order.argsort()])
 
 
-@pytest.mark.parametrize("network", [networks()[i] for i in (0, 1, 3)], ids=["protonet", "matchingnet", "r2d2"])
+@pytest.mark.parametrize("network", [networks()[i] for i in (0, 1, 3, 4)], ids=["proto", "matching", "r2d2", "cosine"])
 def test_the_order_of_the_support_images_does_not_matter(network):
     data, order = batch(), torch.tensor([4, 0, 5, 2, 1, 3])
     shuffled = replace(data, support_x=data.support_x[:, order], support_y=data.support_y[:, order])
     torch.testing.assert_close(network(shuffled, 3), network(data, 3))
 
 
-@pytest.mark.parametrize("network", [networks()[i] for i in (0, 1, 3)], ids=["protonet", "matchingnet", "r2d2"])
+@pytest.mark.parametrize("network", [networks()[i] for i in (0, 1, 3, 4)], ids=["proto", "matching", "r2d2", "cosine"])
 def test_support_images_given_twice_change_nothing(network):
     data = batch()
     twice = replace(data, support_x=data.support_x.repeat(1, 2, 1, 1, 1), support_y=data.support_y.repeat(1, 2))
@@ -170,7 +172,7 @@ def test_an_image_given_twice_has_two_votes_but_does_not_move_its_own_mean():
     torch.testing.assert_close(q[..., 0], 2 * p[..., 0] / (1 + p[..., 0]))
 
 
-@pytest.mark.parametrize("network", networks(), ids=["protonet", "matchingnet", "full context", "r2d2"])
+@pytest.mark.parametrize("network", networks(), ids=["protonet", "matchingnet", "full context", "r2d2", "cosine"])
 def test_probabilities_sum_to_one_for_any_way_and_unbalanced_support(network):
     for labels, ways in (([0, 1], 2), ([0, 0, 0, 1, 2, 2, 3], 4), ([5, 4, 3, 2, 1, 0, 0], 6)):
         y = torch.tensor(labels).expand(2, -1)
@@ -185,7 +187,7 @@ def test_probabilities_sum_to_one_for_any_way_and_unbalanced_support(network):
 
 
 @pytest.mark.parametrize(("mode", "independent"), [("transductive", False), ("support", True), ("running", True)])
-@pytest.mark.parametrize("which", range(4), ids=["protonet", "matchingnet", "full context", "r2d2"])
+@pytest.mark.parametrize("which", range(5), ids=["protonet", "matchingnet", "full context", "r2d2", "cosine"])
 def test_other_queries_matter_in_transductive_mode_alone(mode, independent, which):
     network, data = networks(mode)[which], batch()
     changed = data.query_x.clone()

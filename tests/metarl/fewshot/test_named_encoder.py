@@ -31,6 +31,7 @@ LEARNERS = {
     "reptile": ["--tasks", "2", "--strategy", "loop", "--train-shots", "3"],
     "protonet": ["--train-ways", "3"],
     "matchingnet": [],
+    "meta-baseline": [],
     "r2d2": ["--train-ways", "3"],
     "centroid": ["--minibatch", "6"],
 }

@@ -16,6 +16,7 @@ from metarl.fewshot.learners.embedding import TrainedEmbedding
 from metarl.fewshot.learners.initialisation import TrainedInitialisation
 from metarl.fewshot.learners.logistic import Logistic
 from metarl.fewshot.learners.matchingnet import MatchingNet
+from metarl.fewshot.learners.meta_baseline import MetaBaseline
 from metarl.fewshot.learners.protonet import ProtoNet
 from metarl.fewshot.learners.r2d2 import R2D2
 from metarl.fewshot.learners.transfer import FittedHead, HeadConfig
@@ -29,6 +30,7 @@ HALF, SINGLE, DOUBLE = (torch.float16, torch.bfloat16), torch.float32, torch.flo
 RULES = {
     "protonet": lambda encoder: ProtoNet(encoder, "running"),
     "matchingnet": lambda encoder: MatchingNet(encoder, "running", 10.0),
+    "meta-baseline": lambda encoder: MetaBaseline(encoder, "running", 10.0),
     "r2d2": lambda encoder: R2D2(encoder, "running", 0.5, 10.0),
     "logistic": lambda encoder: Logistic(encoder, "running", 1.0),
     "baseline": lambda encoder: FittedHead(encoder, "running", HeadConfig(epochs=2), None),
