@@ -46,6 +46,8 @@ class EvaluateOptions:
         queries: query images a class; few-shot runs, unless as in training.
         feature_norm: what features are compared by: as they are (none), of length 1 (l2), or first centred on the mean
             of the training images' features (cl2n, SimpleShot); few-shot learners that compare features.
+        transductive: bd-cspn lets the query images of a task, all at once, correct the class means (Liu et al. 2020); a
+            learner that compares features. Its row is one of its own, for other learners see a query at a time.
         encoder: a frozen encoder of somebody else's: timm:NAME, file:PATH of weights with --arch, or file:FOLDER of
             timm's; AGENT then says how features become classes: centroid, logistic, baseline or baseline++.
         arch: what the weights of file:PATH belong to: a name of timm's, or your own as module:Name.
@@ -70,6 +72,7 @@ class EvaluateOptions:
     shots: Count = None
     queries: Count = None
     feature_norm: Literal["none", "l2", "cl2n"] = "none"
+    transductive: Literal["none", "bd-cspn"] = "none"
     encoder: Name = None
     arch: Name = None
     within_groups: bool = False
@@ -110,7 +113,8 @@ def evaluate(words: Sequence[str]) -> int:
     source = _asked_for(usable(source, options.family or options.dataset), options)
     _check_outputs(options)
     name = target if options.encoder is None else f"{target} on {options.encoder}"
-    curve = _measure(_normalised(agent.make(source), source, options), name, source, options, trained=False)
+    judged = _normalised(agent.make(source), source, options)
+    curve = _measure(judged, _called(name, options), source, options, trained=False)
     _report(curve, _asked_files(options))
     return 0
 
@@ -130,14 +134,27 @@ def _asked_for(source: Source, options: EvaluateOptions) -> Source:
 
 
 def _normalised(agent: Adaptable, source: Source, options: EvaluateOptions) -> Adaptable:
-    """The agent with its features normalised as the options say; `source` holds what it was trained on."""
-    if options.feature_norm == "none":
-        return agent
-    if hasattr(source, "horizon"):
-        fail(f"--feature-norm is for few-shot learners; {source.name} has no images")
-    from metarl.fewshot.learners.feature_norm import with_feature_norm
+    """The agent with its features normalised, and its class means corrected, as the options say.
 
-    return with_feature_norm(agent, options.feature_norm, source)
+    `source` holds what it was trained on.
+    """
+    asked = [name for name in ("feature_norm", "transductive") if getattr(options, name) != "none"]
+    if asked and hasattr(source, "horizon"):
+        fail(f"--{asked[0].replace('_', '-')} is for few-shot learners; {source.name} has no images")
+    if options.feature_norm != "none":
+        from metarl.fewshot.learners.feature_norm import with_feature_norm
+
+        agent = with_feature_norm(agent, options.feature_norm, source)
+    if options.transductive != "none":
+        from metarl.fewshot.learners.transductive import with_rectification
+
+        agent = with_rectification(agent)
+    return agent
+
+
+def _called(name: str, options: EvaluateOptions) -> str:
+    """What an agent's row is called."""
+    return name if options.transductive == "none" else f"{name}, transductive {options.transductive}"
 
 
 def _apart(options: EvaluateOptions) -> str:
@@ -145,6 +162,7 @@ def _apart(options: EvaluateOptions) -> str:
     words = [options.split] if options.split != "test" else []
     words += [f"{value}-{name}" for name in ("ways", "shots", "queries") if (value := getattr(options, name))]
     words += [options.feature_norm] if options.feature_norm != "none" else []
+    words += [options.transductive] if options.transductive != "none" else []
     words += ["within-groups"] if options.within_groups else []
     return "".join(f"-{word}" for word in words)
 
@@ -166,7 +184,7 @@ def evaluate_run(folder: Path, options: EvaluateOptions) -> None:
 
     config = dataclasses.asdict(run.config)
     agent = _normalised(opened.load(), opened.source, options)
-    curve = _measure(agent, opened.name, source, options, seed=run.seed, config=config)
+    curve = _measure(agent, _called(opened.name, options), source, options, seed=run.seed, config=config)
     files = {"own": folder / f"{stem}.json", "plot": folder / f"{stem}.png"}
     if not curve.few_tasks and task_numbers(curve) is not None:
         files["tasks"] = folder / f"tasks{_apart(options)}.png"
