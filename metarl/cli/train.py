@@ -77,7 +77,7 @@ def _train_one(training: Training, ranks: Ranks) -> int:
     ranks.together(lambda: check_training(config, source, device))
     of = {"learner": name, "config": config, "source": source, "seed": options.seed, "device": device}
     run = joint.begin(ranks, options.out, **of, resume=options.resume)
-    run.checkpoint_minutes = options.checkpoint_minutes
+    run.checkpoint_minutes, run.minutes = options.checkpoint_minutes, options.minutes
     if (root := getattr(source, "data_root", None)) is not None:
         run.remember("data_root", str(root.resolve()))  # a hint for `evaluate`, no part of the source's identity
     if note is not None:

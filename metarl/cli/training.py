@@ -38,6 +38,8 @@ class TrainOptions:
             --checkpoint-every changed); --resume RUN alone does so with all that the run was made with.
         checkpoint_minutes: minutes that may pass between two checkpoints, beside the iterations of --checkpoint-every;
             no part of what a run is, so that resuming may take another value.
+        minutes: of training, after which it ends with its iteration and a checkpoint, to go on with --resume if wanted;
+            otherwise --iterations say when.
         preset_config: a named set of defaults for the agent's options; by default the one that fits the family or
             data set, which is said.
         config: options from a file: YAML or JSON (option: value), or a run's folder or config.json; what is given
@@ -58,6 +60,7 @@ class TrainOptions:
     device: str = "cpu"
     resume: bool = False
     checkpoint_minutes: Annotated[float, tyro.conf.arg(metavar="FLOAT")] = 5.0
+    minutes: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
     preset_config: Name = None
     config: File = None
     callback: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME"), tyro.conf.UseAppendAction] = ()

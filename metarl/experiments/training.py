@@ -39,6 +39,7 @@ def train(
     callbacks: Sequence[Any] = (),
     resume: bool = False,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    minutes: float | None = None,
     **options: Any,
 ) -> Any:
     """Train an agent into a run folder; what `load` gives for it.
@@ -58,6 +59,7 @@ def train(
         resume: go on with the run in `out`, all else being as before; `iterations` may be raised and
             `checkpoint_every` changed.
         checkpoint_minutes: that may pass between two checkpoints, beside the iterations of `checkpoint_every`.
+        minutes: of training, after which it ends with its iteration and a checkpoint; otherwise `iterations` say when.
         options: fields of the agent's `Config`. Where one names something of yours as `module:Name`, the class or
             function itself may be given; a `torch.nn.Module` goes to the learner as it is (`network=`, `encoder=`),
             and must be given to its `load` again.
@@ -79,7 +81,7 @@ def train(
         check_training(config, source, device)
     of = {"learner": agent, "config": config, "source": source, "seed": seed, "device": device}
     run = joint.begin(ranks, out, **of, resume=resume)
-    run.checkpoint_minutes = checkpoint_minutes
+    run.checkpoint_minutes, run.minutes = checkpoint_minutes, minutes
     try:
         run.attach(callbacks, lambda now: learner.load(now, source, **modules))
         if (root := getattr(source, "data_root", None)) is not None:

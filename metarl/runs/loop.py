@@ -49,6 +49,7 @@ class Recorder(Protocol):
     seed: int
     ranks: Ranks
     checkpoint_minutes: float
+    minutes: float | None
 
     @property
     def record(self) -> dict[str, Any]:
@@ -94,6 +95,9 @@ class Loop:
             raise ValueError(f"{run.folder} has a checkpoint: call restore() and use its state before loop()")
         if total < 0 or checkpoint_every < 1:
             raise ValueError(f"need total >= 0 and checkpoint_every >= 1, got {total} and {checkpoint_every}")
+        limit: Any = run.minutes
+        if limit is not None and (not isinstance(limit, (int, float)) or not limit > 0):
+            raise UserError(f"minutes is {shown(limit)}; it must be a number above 0, or not be given")
         minutes: Any = run.checkpoint_minutes
         if not isinstance(minutes, (int, float)) or not minutes >= 0:
             raise UserError(
@@ -112,7 +116,7 @@ class Loop:
         self._display = Display(total, self._completed, quiet=not self._ranks.leads)
         self._asked = Deferred(self._say_stopping)
         self._as_begun = as_begun(run.record)
-        self._saved_at = self._began = time.monotonic()
+        self._saved_at = self._began = self._started = time.monotonic()
 
     def __enter__(self) -> Loop:
         self._run.begin()
@@ -125,6 +129,7 @@ class Loop:
         run = self._run
         self._agreed(self._start)
         stopper, self._saved_at = "", time.monotonic()
+        self._started = self._saved_at
         while True:
             if (signum := self._told_to_stop()) is not None:
                 self._save()
@@ -134,7 +139,7 @@ class Loop:
             self._running, self._logged, self._began = self._completed, None, time.monotonic()
             yield self._completed
             self._completed += 1
-            stopper, due = self._agreed(self._tell)
+            stopper, due = self._agreed(self._tell_and_time)
             self._display.advance(self._completed)
             if due:
                 self._save()
@@ -225,6 +230,12 @@ class Loop:
             self._run.log(iteration, {**metrics, **added}, timings)
             self._display.show(added)
         return stopper
+
+    def _tell_and_time(self) -> str:
+        """`_tell`; where nobody else stops the training, its minutes do when they are over."""
+        stopper, limit = self._tell(), self._run.minutes
+        over = limit is not None and time.monotonic() - self._started >= 60 * limit and self._completed < self._total
+        return stopper or (f"--minutes {limit:g}" if over else "")
 
     def _agent(self) -> Any:
         return self._run.agent(self._completed, self._state())

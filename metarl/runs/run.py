@@ -63,6 +63,7 @@ class Run:
         device: where it computes: where it trains, and where `load` puts what it loads.
         ranks: the processes that train it; `ALONE` where there is one.
         checkpoint_minutes: that may pass between two checkpoints, whatever `loop` counts; infinite: never by time.
+        minutes: of training after which this process ends it, whole and resumable; None: at the last iteration.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Run:
         self.device = device
         self.ranks: Ranks = ALONE
         self.checkpoint_minutes = CHECKPOINT_MINUTES
+        self.minutes: float | None = None
         self._record = record
         self._lock = lock
         if lock is not None:

@@ -1021,3 +1021,30 @@ def sweep(mode: str, folder: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     sys.stdout.write(json.dumps(sweep(sys.argv[1], Path(sys.argv[2]))))
+
+
+def test_a_training_ends_when_its_minutes_are_over_and_goes_on_to_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+
+    def each(iteration: int) -> None:
+        clock[0] += 25.0
+
+    run = create(tmp_path / "run", config=Config(checkpoint_every=5))
+    run.minutes = 1.0
+    train(run, each)
+    assert (run.completed, run.saved) == (3, 3)  # 75 s
+    assert "stopped by --minutes 1 after 3 of 6 iterations" in capsys.readouterr().err
+    again = resume(tmp_path / "run", config=Config(checkpoint_every=5))
+    whole = create(tmp_path / "whole", config=Config(checkpoint_every=5))
+    assert train(again).equal(train(whole))
+    assert (tmp_path / "run/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("minutes", [0.0, math.nan, "5"])
+def test_a_limit_of_minutes_is_above_zero(tmp_path: Path, minutes: Any) -> None:
+    run = create(tmp_path / "run")
+    run.minutes = minutes
+    assert "minutes is" in refusal(lambda: train(run))

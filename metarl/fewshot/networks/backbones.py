@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metarl.errors import UserError
-from metarl.fewshot.networks.batch_norm import BatchNorm, BatchNormMode
+from metarl.fewshot.networks import chunks
+from metarl.fewshot.networks.batch_norm import EPSILON, BatchNorm, BatchNormMode
+from metarl.fewshot.networks.pooled_blocks import convolved
 
 Backbone = Literal["conv4", "conv4-strided", "resnet12", "mlp"]
 
@@ -46,6 +48,7 @@ class Conv4(nn.Module):
         if not strided and min(size) < 16:
             raise UserError(f"conv4 halves its images four times: {size} is too small; use mlp or conv4-strided")
         self.strided = strided
+        self.first_order = False  # whether nothing differentiates its gradient: large batches then take less memory
         self.convolutions = nn.ModuleList(
             nn.Conv2d(channels if i == 0 else width, width, 3, stride=2 if strided else 1, padding=1) for i in range(4)
         )
@@ -54,12 +57,37 @@ class Conv4(nn.Module):
 
     def forward(self, x: Tensor, basis: int | None = None) -> Tensor:
         """Images `(B, C, H, W)` to features `(B, F)`."""
+        if self.first_order and self._is_large(x):
+            return self._in_parts(x)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = norm(convolution(x), basis)
             if not self.strided:
                 x = F.max_pool2d(x, 2)  # before rectifying, which comes to the same on a quarter of the numbers
             x = F.relu(x)
         return x.mean((2, 3)) if self.strided else x.flatten(1)
+
+    def _is_large(self, x: Tensor) -> bool:
+        """Whether images to learn from as one batch take so much memory that they go through a few at a time.
+
+        On the CPU alone, and where one process has all of them.
+        """
+        if self.strided or not torch.is_grad_enabled() or x.device.type != "cpu":
+            return False
+        norms = all(type(n) is BatchNorm and n.mode == "running" and n.training for n in self.norms)
+        first = self.convolutions[0]
+        assert isinstance(first, nn.Conv2d)
+        return norms and len(x) * first.out_channels * x[0, 0].numel() * x.element_size() > chunks.BYTES
+
+    def _in_parts(self, x: Tensor) -> Tensor:
+        """`forward` of a batch normalised with itself, in less memory."""
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            assert isinstance(norm, BatchNorm)
+            assert isinstance(convolution, nn.Conv2d)
+            assert convolution.bias is not None
+            scale = torch.ones_like(norm.bias) if norm.weight is None else norm.weight
+            x, mean, var = convolved(x, convolution.weight, convolution.bias, scale, norm.bias, EPSILON)
+            norm.follow(mean, var)
+        return x.flatten(1)
 
 
 class ResNetBlock(nn.Module):

@@ -63,3 +63,9 @@ class BatchNorm(nn.Module):
         if self.weight is not None:
             scale = scale * self.weight.view(shape)
         return (x - mean) * scale + self.bias.view(shape)
+
+    def follow(self, mean: Tensor, var: Tensor) -> None:
+        """Let the running averages follow moments of a batch: its mean and unbiased variance `(C,)`."""
+        with torch.no_grad():
+            self.get_buffer("running_mean").lerp_(mean, MOMENTUM)
+            self.get_buffer("running_var").lerp_(var, MOMENTUM)

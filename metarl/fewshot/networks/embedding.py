@@ -18,7 +18,7 @@ from metarl.ambient import plain_torch, usable
 from metarl.errors import NonFiniteError
 from metarl.fewshot.batch import Batch
 from metarl.fewshot.networks import chunks
-from metarl.fewshot.networks.backbones import OURS
+from metarl.fewshot.networks.backbones import OURS, Conv4
 from metarl.fewshot.networks.batch_norm import BatchNormMode
 from metarl.fewshot.networks.encoders import batch_dependent, channels_last, check_basis, features
 from metarl.fewshot.networks.feature_norm import Normalised
@@ -43,6 +43,8 @@ class EmbeddingNetwork(nn.Module, ABC):
         check_basis(encoder, batch_norm)
         self._image_bytes: dict[tuple[Any, ...], int] = {}  # of activations, by the kind of image
         self.encoder = channels_last(encoder)
+        if isinstance(encoder, Conv4):
+            encoder.first_order = True
         self.batch_norm = batch_norm
         self.feature_norm: Normalised | None = None  # of a trained network: what its features are compared by
 

@@ -1,5 +1,6 @@
 """Encoders: shapes, explicit batch-norm modes, vmap, and that any module will do."""
 
+import copy
 from itertools import pairwise
 
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from metarl.errors import UserError
+from metarl.fewshot.networks import chunks, pooled_blocks
 from metarl.fewshot.networks.backbones import Conv4, initialise, make_backbone
 from metarl.fewshot.networks.batch_norm import BatchNorm
 from metarl.fewshot.networks.encoders import feature_size
@@ -140,3 +142,31 @@ def test_choices_are_told():
         Conv4(1, (8, 8))
     with pytest.raises(UserError, match="too small"):
         made("resnet12", (1, 8, 8))
+
+
+def test_a_large_batch_in_parts_learns_what_it_learns_at_once(monkeypatch):
+    """Loss, gradients and running averages, in float64: of negative scales too, and windows with a row to spare."""
+    whole = made("conv4", (3, 21, 18), width=4, batch_norm="running").double()
+    for i, norm in enumerate(whole.norms):
+        nn.init.normal_(norm.weight, generator=Key(i)("scale").torch())
+        nn.init.normal_(norm.bias, generator=Key(i)("shift").torch())
+    assert any((norm.weight < 0).any() for norm in whole.norms)
+    x = images(7, 3, 21, 18).double()
+    outcomes = []
+    for limit, first_order in ((1 << 40, True), (1, True), (8000 * 7, True), (1, False)):
+        monkeypatch.setattr(chunks, "BYTES", limit)
+        monkeypatch.setattr(pooled_blocks, "PART", 2 * 4 * 21 * 18 * 8)  # two images in the first layer
+        encoder, own = copy.deepcopy(whole), x.clone().requires_grad_()
+        encoder.first_order = first_order
+        features = encoder(own)
+        assert ("_Block" in str(graph(features.grad_fn))) == (limit < 1 << 40 and first_order)
+        (features * torch.linspace(-1, 2, features.numel()).double().view_as(features)).sum().backward()
+        outcomes.append([features, own.grad, *(p.grad for p in encoder.parameters()), *encoder.buffers()])
+    for others in outcomes[1:]:
+        for one, other in zip(outcomes[0], others, strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-11)
+
+
+def graph(node):
+    """The names of all nodes behind one."""
+    return [node.name(), *(graph(each) for each, _ in node.next_functions if each is not None)]
