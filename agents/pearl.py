@@ -167,7 +167,7 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
     def state() -> dict[str, Any]:
         return {**learner.state(), "replay": replay.state()}
 
-    if (restored := run.restore({**learner.state(), "optimisers": learner.optimisers, "replay": dict})) is not None:
+    if (restored := run.restore({**learner.like(), "replay": replay.like()})) is not None:
         learner.load(restored[1])
         replay.load(restored[1]["replay"])
     play = partial(collect, agent, replay, tasks, posterior_context=config.posterior_context)

@@ -119,6 +119,10 @@ class Replay:
             "context": torch.from_numpy(self._context.copy()),
         }
 
+    def like(self) -> dict[str, Any]:
+        """What a checkpoint's entries must look like (`Run.restore`): how many rows there are `load` sees to."""
+        return {**self.state(), "rows": Tensor}
+
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave.
 
@@ -128,8 +132,9 @@ class Replay:
         added, context = state["added"], state["context"]
         kept = np.minimum(added.numpy(), self.capacity).tolist()
         same = added.shape == self._added.shape and context.shape == self._context.shape and added.min() >= 0
-        if not same or state["rows"].shape != (sum(kept), self._rows.shape[2]):
+        filled = state["rows"]
+        if not same or (filled.shape, filled.dtype) != ((sum(kept), self._rows.shape[2]), self._rows.dtype):
             raise UserError("the replay of the checkpoint does not fit this run's config: train it anew")
-        for own, rows in zip(self._rows, torch.split(state["rows"], kept), strict=True):
+        for own, rows in zip(self._rows, torch.split(filled, kept), strict=True):
             own[: len(rows)] = rows
         self._added, self._context = added.numpy().copy(), context.numpy().copy()

@@ -116,6 +116,10 @@ class SoftActorCritic:
         optimisers = {name: each.state_dict() for name, each in self.optimisers.items()}
         return {"params": {name: value.detach() for name, value in self.params.items()}, "optimisers": optimisers}
 
+    def like(self) -> dict[str, Any]:
+        """What a checkpoint's entries must look like (`Run.restore`)."""
+        return {**self.state(), "optimisers": self.optimisers}
+
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
         with torch.no_grad():
