@@ -46,6 +46,7 @@ RUNS: dict[str, tuple[str, ...]] = {  # the words after `metarl train`; what fol
     "logistic": (*PICTURES, *_CLASSES),
     "baseline": (*PICTURES, *_CLASSES, "--epochs", "2"),
     "baseline++": (*PICTURES, *_CLASSES, "--epochs", "2"),
+    "maml:layers": (*PICTURES, *_META, "--strategy", "loop", "--step-sizes", "layers", "--inner-steps", "2"),
     "rl2:lstm": (*POINT, *_MEMORY, "--memory", "lstm", "--trial-episodes", "2", "--normalise-rewards"),
     "rl2:transformer": (*BANDIT, *_MEMORY, "--memory", "transformer", "--hidden", "8"),
     "rl2:told": (*MDP, *_MEMORY, "--critic", "task", "--chunk", "5"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from metarl.allocator import check_memory
 from metarl.ambient import plain_torch, usable
@@ -103,9 +105,9 @@ class TrainedInitialisation:
 
     def to(self, device: torch.device | str) -> TrainedInitialisation:
         """The same on a device; its network is moved itself."""
-        sizes = self.rule.step_size
-        if isinstance(sizes, Mapping):
-            sizes = {name: value.to(device) for name, value in sizes.items()}
+        sizes: Any = self.rule.step_size
+        if not isinstance(sizes, float):
+            sizes = pytree.tree_map(lambda value: value.to(device), sizes)
         params = {name: value.to(device) for name, value in self.params.items()}
         return replace(
             self, network=self.network.to(str(device)), params=params, rule=replace(self.rule, step_size=sizes)
@@ -149,17 +151,27 @@ class TrainedInitialisation:
         return known(torch.stack(logits)[..., :ways].log_softmax(-1))
 
 
+def named_sizes(sizes: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Learned step sizes as a checkpoint holds them: `rule/NAME`, or `rule/STEP/NAME` where every step has its own."""
+    if isinstance(sizes, Mapping):
+        return {f"rule/{name}": value for name, value in sizes.items()}
+    return {f"rule/{k}/{name}": value for k, step in enumerate(sizes) for name, value in step.items()}
+
+
 def restored(network: Network, run: Run, source: SupervisedSource) -> TrainedInitialisation:
     """A network with the tensors of the run's last checkpoint.
 
     Raises:
         UserError: the run has no checkpoint yet, or it does not fit.
     """
-    config, params, learned = run.config, network.init(Key(run.seed)("loaded").torch()), dict[str, Tensor]()
-    if getattr(config, "step_sizes", "fixed") == "learned":
+    config, params = run.config, network.init(Key(run.seed)("loaded").torch())
+    learned: dict[str, Tensor] | tuple[dict[str, Tensor], ...] | None = None
+    if (kind := getattr(config, "step_sizes", "fixed")) != "fixed":
         moving = inner.Rule(0.0, moves=config.moves).moving(list(params))
-        learned = {name: torch.zeros_like(params[name]) for name in moving}
-    sizes = {f"rule/{name}": value for name, value in learned.items()}
-    training.put_back(params | network.still | sizes, training.saved(run), run)
+        if kind == "learned":
+            learned = {name: torch.zeros_like(params[name]) for name in moving}
+        else:
+            learned = tuple({name: params[name].new_zeros(()) for name in moving} for _ in range(config.inner_steps))
+    training.put_back(params | network.still | named_sizes(learned or {}), training.saved(run), run)
     rule = inner.Rule(learned or config.inner_step_size, TEST_STEPS, config.moves, 1)
     return TrainedInitialisation(network, params, rule, source).to(run.device)

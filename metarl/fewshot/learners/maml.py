@@ -26,7 +26,7 @@ from metarl.fewshot.datasets.image_source import ImageSource
 from metarl.fewshot.datasets.source import SupervisedSource
 from metarl.fewshot.learners import encoder_choice, training
 from metarl.fewshot.learners.adaptation import adapted_footprint, check_moves, learn, make_network, seeds
-from metarl.fewshot.learners.initialisation import TrainedInitialisation, restored
+from metarl.fewshot.learners.initialisation import TrainedInitialisation, named_sizes, restored
 from metarl.fewshot.learners.strategy import Strategy, choose_plan
 from metarl.fewshot.learners.trained_classes import remember_classes
 from metarl.fewshot.learners.training import halving
@@ -79,8 +79,10 @@ class Config:
     """Iterations between lines of metrics.jsonl, which hold means over them."""
     moves: str = "*"
     """Name patterns of the parameters that adapt (cbfinn/maml: all but batch normalisation's shift)."""
-    step_sizes: Literal["fixed", "learned"] = "fixed"
-    """learned: a step size for every number in every moving parameter, trained with them (Meta-SGD)."""
+    step_sizes: Literal["fixed", "learned", "layers"] = "fixed"
+    """learned: a step size for every number in every moving parameter, trained with them (Meta-SGD). layers: one for
+    every moving parameter in every inner step, `inner_step_size` at first (MAML++, Antoniou et al. 2019); steps beyond
+    those trained with take the last one's."""
     backbone: Backbone = "conv4-strided"
     """Images: the encoder (cbfinn/maml: strided for Omniglot, pooled for mini-ImageNet)."""
     width: int = 64
@@ -159,17 +161,20 @@ def first_parameters(config: Config, network: Network, key: Key, device: str) ->
     model = {name: value.to(device) for name, value in network.init(key("init").torch()).items()}
     if config.step_sizes == "fixed":
         return {"model": model}
+    moving = inner.Rule(0.0, moves=config.moves).moving(list(model))
+    if config.step_sizes == "layers":
+        sizes = [{n: model[n].new_tensor(config.inner_step_size) for n in moving} for _ in range(config.inner_steps)]
+        return {"model": model, "rule": tuple(sizes)}
     low, high = FIRST_SIZES
     generator = key("step sizes").torch()
-    moving = inner.Rule(0.0, moves=config.moves).moving(list(model))
-    sizes = {n: low + (high - low) * torch.rand(model[n].shape, generator=generator) for n in moving}
-    return {"model": model, "rule": {name: value.to(device) for name, value in sizes.items()}}
+    each = {n: low + (high - low) * torch.rand(model[n].shape, generator=generator) for n in moving}
+    return {"model": model, "rule": {name: value.to(device) for name, value in each.items()}}
 
 
 def named(meta: dict[str, Any]) -> dict[str, Tensor]:
-    """Meta-parameters as a checkpoint holds them: the model's by their names, step sizes as `rule/NAME`."""
+    """Meta-parameters as a checkpoint holds them: the model's by their names, step sizes as `named_sizes` has them."""
     model: dict[str, Tensor] = meta["model"]
-    return model | {f"rule/{name}": value for name, value in meta.get("rule", {}).items()}
+    return model | named_sizes(meta.get("rule", {}))
 
 
 @plain_torch()

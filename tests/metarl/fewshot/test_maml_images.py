@@ -188,6 +188,45 @@ def test_meta_sgd_s_step_sizes_receive_their_gradient():
         torch.testing.assert_close(gradient[name].flatten()[at], numeric, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.parametrize("lean", [False, True])
+def test_a_step_size_for_every_layer_and_step_receives_its_gradient(lean):
+    """Central differences in float64; and adaptation by hand, each step with its own sizes."""
+    network, params = classifier(backbone="mlp")
+    config, batch = maml.Config(step_sizes="layers", inner_steps=2, inner_step_size=0.2), tasks(2)
+    meta = maml.first_parameters(config, network, Key(0), "cpu")
+    assert len(meta["rule"]) == 2
+    assert {name for step in meta["rule"] for name in step} == set(params)
+    assert all(value.shape == () and float(value) == 0.2 for step in meta["rule"] for value in step.values())
+    assert {"rule/0/head.bias", "rule/1/head.bias"} <= maml.named(meta).keys()
+    sizes = tuple({name: value + 0.1 * k for name, value in step.items()} for k, step in enumerate(meta["rule"]))
+    goal, h = maml.objective(network, inner.Rule(0.0, 2), lean=lean), 1e-6
+    pair = maml.pairs(batch)
+    gradient = outer.meta_gradient(goal, {"model": params, "rule": sizes}, pair).gradient["rule"]
+    for k, name in ((0, "head.weight"), (1, "head.weight"), (0, "head.bias")):
+        ends = []
+        for sign in (1, -1):
+            shifted = [dict(step) for step in sizes]
+            shifted[k][name] = shifted[k][name] + sign * h
+            ends.append(outer.meta_gradient(goal, {"model": params, "rule": tuple(shifted)}, pair).loss)
+        torch.testing.assert_close(gradient[k][name], (ends[0] - ends[1]) / (2 * h), rtol=1e-5, atol=1e-9)
+
+
+def test_step_sizes_of_layers_and_steps_are_trained_and_loaded(tmp_path):
+    from metarl.runs.run import Run
+
+    source = Glyphs(ways=3, queries=2)
+    changes = {"iterations": 2, "tasks": 2, "width": 4, "strategy": "loop", "inner_steps": 2}
+    config = replace(maml.DEFAULTS["glyphs"], step_sizes="layers", **changes)
+    run = Run.create(tmp_path / "run", learner="maml", config=config, source=source, seed=0)
+    maml.train(config, source, run)
+    saved, learner = run.restore()[1]["params"], maml.load(run, source)
+    first, second = learner.rule.step_size
+    assert float(first["head.bias"]) == float(saved["rule/0/head.bias"])
+    assert len({float(value) for value in (*first.values(), *second.values())}) > 2  # trained from one number
+    assert learner.rule.size(7) == second
+    assert learner.curve(source.fixed("test", 2), Budget(3), 0).values.shape == (2, 4)
+
+
 def test_meta_sgd_has_a_step_size_for_every_number_and_trains_it(tmp_path):
     from metarl.runs.run import Run
 
