@@ -28,7 +28,8 @@ class EvaluateOptions:
 
     Attributes:
         family: id of the task family, or your own as module:Name; for an agent that needs no training.
-        dataset: name of the data set, or your own as module:Name; for an agent that needs no training.
+        dataset: name of the data set, or your own as module:Name; for an agent that needs no training, and for a
+            few-shot run that is to be judged on other data than it was trained on (cross-domain).
         split: which frozen tasks: validation, test, ood or train.
         tasks: how many of them; 40 of a family and 600 of a data set unless given. A finite family may have fewer:
             then all are measured, and few get a row and a picture each.
@@ -100,8 +101,8 @@ def evaluate(words: Sequence[str]) -> int:
     if agent is None:
         folder = existing_run(target, registry.untrained())
         (options,) = parse("metarl evaluate RUN", rest, command)
-        if options.family is not None or options.dataset is not None:
-            fail("a run knows its tasks: --family and --dataset go with an agent that needs no training")
+        if options.family is not None:
+            fail("a run knows its tasks: --family goes with an agent that needs no training")
         evaluate_run(folder, options)
         return 0
     if agent.make is None:
@@ -160,6 +161,7 @@ def _called(name: str, options: EvaluateOptions) -> str:
 def _apart(options: EvaluateOptions) -> str:
     """What a curve's file is called beside "curve", so that curves of different problems keep apart."""
     words = [options.split] if options.split != "test" else []
+    words += [options.dataset.replace(":", ".")] if options.dataset is not None else []
     words += [f"{value}-{name}" for name in ("ways", "shots", "queries") if (value := getattr(options, name))]
     words += [options.feature_norm] if options.feature_norm != "none" else []
     words += [options.transductive] if options.transductive != "none" else []
@@ -167,10 +169,44 @@ def _apart(options: EvaluateOptions) -> str:
     return "".join(f"-{word}" for word in words)
 
 
+def _other_data(trained_on: Source, name: str, data_root: Path | None) -> Source:
+    """Another data set, to judge on tasks of the shape that a run was trained on and pictures of the size.
+
+    Raises:
+        UserError: the run has no pictures, or the data set's are of another size.
+    """
+    from metarl.fewshot.datasets.image_source import ImageSource
+
+    if not isinstance(trained_on, ImageSource):
+        fail(f"--dataset judges a run of images on other images; this one was trained on {trained_on.name}")
+    channels, height, width = trained_on.image_shape
+    options = {each: getattr(trained_on, each) for each in ("ways", "shots", "queries")}
+    options |= {} if data_root is None else {"data_root": data_root}
+    if name == "folder" and height == width:
+        options |= {"size": height, "grey": channels == 1}
+    if not issubclass(registry.source_class(name, "dataset"), ImageSource):
+        fail(f"--dataset {name} has no images, and {trained_on.name}, which the run was trained on, has")
+    other = usable(registry.make_source(name, options), name)
+    assert isinstance(other, ImageSource)
+    if other.image_shape != trained_on.image_shape:
+        shapes = [
+            "{} x {} with {} channels".format(*shape[1:], shape[0])
+            for shape in (other.image_shape, trained_on.image_shape)
+        ]
+        fail(
+            f"{name} has pictures of {shapes[0]}, the run was trained on {shapes[1]}: give them as --dataset folder, "
+            "which resizes"
+        )
+    return other
+
+
 def evaluate_run(folder: Path, options: EvaluateOptions) -> None:
     """Measure a run and write the curve into its folder."""
-    opened = registry.open_run(folder, options.data_root, chosen_device(options.device), trust=options.trust)
-    run = opened.run
+    root = options.data_root if options.dataset is None else None
+    opened = registry.open_run(folder, root, chosen_device(options.device), trust=options.trust)
+    run, trained_on = opened.run, opened.source
+    if options.dataset is not None:
+        opened = opened._replace(source=_other_data(trained_on, options.dataset, options.data_root))
     source = _asked_for(opened.source, options)
     stem = "curve" + _apart(options)
     _check_outputs(options)
@@ -178,12 +214,12 @@ def evaluate_run(folder: Path, options: EvaluateOptions) -> None:
     if not hasattr(source, "horizon"):  # no family
         from metarl.fewshot.learners.trained_classes import check_unseen
 
-        if options.split in source.splits:
+        if options.split in source.splits and source.name == trained_on.name:
             check_unseen(run, source, options.split)
     from metarl.evaluation.task_arrays import task_numbers
 
     config = dataclasses.asdict(run.config)
-    agent = _normalised(opened.load(), opened.source, options)
+    agent = _normalised(opened.load(), trained_on, options)
     curve = _measure(agent, _called(opened.name, options), source, options, seed=run.seed, config=config)
     files = {"own": folder / f"{stem}.json", "plot": folder / f"{stem}.png"}
     if not curve.few_tasks and task_numbers(curve) is not None:

@@ -112,7 +112,7 @@ def test_options_that_do_not_fit_are_refused(runs):
     assert "metarl/Navigation2D-v0 has no --ways" in refused(*nav, "--ways", "3")
     assert "pixels learns from a data set: give --dataset" in refused("evaluate", "pixels")
     assert "metarl evaluate pixels --dataset NAME" in refused("train", "pixels", "--out", "x")
-    assert "a run knows its tasks" in refused("evaluate", runs / "maml", "--dataset", "glyphs")
+    assert "sinusoid has no images, and glyphs" in refused("evaluate", runs / "maml", "--dataset", "sinusoid")
     assert "ways must be at least 2, got 1" in refused("evaluate", runs / "protonet", "--ways", "1")
 
 
@@ -293,3 +293,18 @@ def test_lake_refuses_runs_that_know_the_answers(tmp_path, runs, monkeypatch):
     assert "all_runs.zip is missing" in err
     code, _, err = lake(runs / "maml", "--data-root", DATA, monkeypatch=monkeypatch)
     assert code == 2  # a head of 5; without the data, their absence
+
+
+def test_a_run_is_judged_on_other_pictures(runs, tmp_path):
+    rng = Key(0)("other pictures").numpy()
+    for label in range(20):
+        (tmp_path / f"own/c{label}").mkdir(parents=True)
+        for i in range(6):
+            Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8)).save(tmp_path / f"own/c{label}/{i}.png")
+    words = ["--dataset", "folder", "--data-root", tmp_path / "own", "--tasks", "4", "--ways", "2", "--queries", "2"]
+    done("evaluate", runs / "protonet", *words, "--shots", "1")
+    curve = AdaptationCurve.load(runs / "protonet/curve-folder-2-ways-1-shots-2-queries.json")
+    own = Folder(data_root=tmp_path / "own", size=28, grey=True, ways=2, shots=1, queries=2)
+    assert (curve.family, curve.task_hash) == ("folder", own.fixed("test", 4).sha256())
+    mine = registry.Opened(registry.learner("protonet"), registry.open_run(runs / "protonet").run, own)
+    assert curve.mean[1] == pytest.approx(mine.load().curve(own.fixed("test", 4), Budget(), 0).values.mean(0)[1])
