@@ -57,6 +57,14 @@ def test_the_rule_by_hand():
     torch.testing.assert_close(found, torch.tensor([[[-1 - z, 2 - z]]]))
 
 
+def test_the_intercept_by_hand():
+    """Features of zero say nothing: two images of class 0, one of class 1; penalty 1 makes c = 3, so W = (2, 1) / 6."""
+    support, labels = torch.zeros(1, 3, 1), torch.tensor([[0, 0, 1]])
+    found = R2D2(nn.Identity(), "running", 1.0, 6.0).compare(support, labels, torch.tensor([[[5.0]]]), 2)
+    z = math.log(math.exp(2) + math.exp(1))
+    torch.testing.assert_close(found, torch.tensor([[[2 - z, 1 - z]]]))
+
+
 def test_penalty_and_scale_are_learned():
     network = R2D2(nn.Identity(), "running", 50.0, 10.0)
     assert network.log_penalty.exp().item() == pytest.approx(50)
