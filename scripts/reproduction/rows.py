@@ -128,7 +128,7 @@ def make(name: str, minutes: float | None) -> None:
         except UserError as refusal:  # of trials that are longer than a transformer has positions for
             if part != "longer":
                 raise
-            document[part] = {"refused": str(refusal)}
+            document[part] = {"refused": str(refusal).replace(f"{ROOT}/", "")}
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / f"{name}.json").write_text(dump_json(document))
 

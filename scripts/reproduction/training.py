@@ -55,9 +55,10 @@ def progress(run: Path) -> tuple[int, int | None, float]:
 
 
 def keep(run: Path, kept: Path) -> bool:
-    """Copy what resuming a run needs, where it is small enough to commit."""
+    """Copy what resuming a run needs, its last checkpoint, where it is small enough to commit."""
     shutil.rmtree(kept, ignore_errors=True)
-    files = [run / "config.json", run / "metrics.jsonl", run / "timings.jsonl", *(run / "checkpoints").glob("*")]
+    checkpoints = [run / "checkpoints" / "latest.json", *sorted((run / "checkpoints").glob("*.pt"))[-1:]]
+    files = [run / "config.json", run / "metrics.jsonl", run / "timings.jsonl", *checkpoints]
     files = [path for path in files if path.exists()]
     if sum(path.stat().st_size for path in files) > KEEP:
         return False
