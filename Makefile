@@ -62,6 +62,6 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 # The optional extras are tested where they install.
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
-	@$(PIP) install --quiet -c constraints.txt -e '.[contrib,video,slurm]' \
-	  || echo "note: the contrib, video and slurm extras do not install here; their tests will skip"
+	@$(PIP) install --quiet -c constraints.txt -e '.[contrib,video,slurm,shipped]' \
+	  || echo "note: the contrib, video, slurm and shipped extras do not install here; their tests will skip"
 	@touch $@

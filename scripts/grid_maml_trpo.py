@@ -16,6 +16,7 @@ import itertools
 import json
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def one_steps(family: TaskFamily) -> list[dict[str, Any]]:
             started = time.perf_counter()
             rule = inner.Rule(size, order=1, project=policy.project)
             experience = policy_gradient.prepare(support, BASE.gamma, gae_lambda)
-            adapted = inner.step(params, lambda p, data: policy_gradient.loss(policy, p, data), experience, rule)  # noqa: B023
+            adapted = inner.step(params, partial(policy_gradient.loss, policy), experience, rule)
             with torch.no_grad():
                 kl = experience.mean(before.kl(policy.distribution(adapted, support.obs))).mean()
             query = rollout(env, policy, adapted, key("query"))
