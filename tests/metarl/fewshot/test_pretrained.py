@@ -1,7 +1,10 @@
 """Encoders that somebody else has trained, and the cache of their features."""
 
+import fnmatch
 import json
 import sqlite3
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -118,18 +121,46 @@ def test_bad_names_are_one_line(name, arch, line):
     assert "\n" not in str(error.value)
 
 
-def needs_timm():
+class Timm(types.ModuleType):
+    """What is asked of timm, with two small networks: it needs a torchvision that fits the torch, as few do."""
+
+    def __init__(self, offline=False):
+        super().__init__("timm")
+        self.networks = {"test_resnet": (3, 2), "test_vit": (3, 5)}  # channels in and features out
+        self.offline = offline
+
+    def is_model(self, name):
+        return name in self.networks
+
+    def list_models(self, pattern):
+        return fnmatch.filter(self.networks, pattern)
+
+    def create_model(self, name, pretrained=False, num_classes=1000):
+        if pretrained and self.offline:
+            raise OSError("no network")
+        body = nn.Sequential(nn.Conv2d(*self.networks[name], 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        if num_classes:
+            body.add_module("fc", nn.Linear(self.networks[name][1], num_classes))
+        body.pretrained_cfg = {"input_size": (3, 24, 24), "classifier": "fc", "mean": (0.5,) * 3, "std": (0.5,) * 3}
+        return body
+
+
+@pytest.fixture(params=["timm", "its stand-in"])
+def timm(request, monkeypatch):
+    """timm itself where it works, and its stand-in everywhere."""
+    if request.param == "its stand-in":
+        monkeypatch.setitem(sys.modules, "timm", Timm())
+        return sys.modules["timm"]
     try:
         import timm
     except (ImportError, RuntimeError) as error:
-        pytest.skip(f"timm does not work here: {error}")
+        pytest.skip(f"timm does not work here, its stand-in does: {error}")
     return timm
 
 
 @pytest.fixture
-def tiny(tmp_path):
-    """timm's smallest test network with random weights, as a folder of timm's."""
-    timm = needs_timm()
+def tiny(timm, tmp_path):
+    """A small network of timm's with random weights, as a folder of timm's."""
     save_file = pytest.importorskip("safetensors.torch", reason="safetensors is not installed").save_file
     with torch.random.fork_rng():
         body = timm.create_model("test_resnet", pretrained=False)
@@ -137,6 +168,19 @@ def tiny(tmp_path):
     settings = {"architecture": "test_resnet", "pretrained_cfg": {"input_size": [3, 32, 32], "classifier": "fc"}}
     (tmp_path / "config.json").write_text(json.dumps(settings))
     return tmp_path
+
+
+def test_a_name_of_timm_s_comes_with_its_preprocessing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", Timm())
+    encoder = load_pretrained("timm:test_vit")
+    assert (encoder.preprocessing.size, encoder.preprocessing.mean) == ((24, 24), (0.5, 0.5, 0.5))
+    assert encoder(images(2)).shape == (2, 5)
+
+
+def test_where_timm_has_no_weights_the_line_says_how_to_bring_them(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", Timm(offline=True))
+    with pytest.raises(UserError, match="give --encoder file:PATH --arch test_vit"):
+        load_pretrained("timm:test_vit")
 
 
 def test_a_folder_and_a_file_of_timm_s(tiny):
