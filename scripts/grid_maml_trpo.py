@@ -1,7 +1,7 @@
 """A grid of MAML-TRPO's settings on validation tasks: what one inner step does, then short trainings.
 
     python scripts/grid_maml_trpo.py steps                       minutes: every inner step, before any meta-training
-    python scripts/grid_maml_trpo.py trainings --iterations 30   hours on one core; cells that are written are skipped
+    python scripts/grid_maml_trpo.py trainings --iterations 30   an hour on an idle core; written cells are skipped
 
 A policy-gradient step moves a Gaussian policy by a KL that grows as (step size / deviation^2)^2, most of it noise of a
 few episodes. So step sizes a tenth of one another may go as far, and the first table is where to begin: it has the KL
@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from metarl import registry
 from metarl.agents import maml_trpo
 from metarl.envs import make_family
+from metarl.files import write_atomically
 from metarl.learning import policy_gradient
 from metarl.learning.contract import Budget
 from metarl.meta import inner
@@ -95,11 +95,11 @@ def short_training(name: str, family: TaskFamily, title: str, iterations: int) -
     """A cell trained for a few iterations, and its scores after 0 and 1 steps on validation tasks."""
     config = replace(BASE, iterations=iterations, **CELLS[title])
     folder = ROOT / "runs" / "grid-maml-trpo" / f"{name}-{title.replace(' ', '-')}"
-    run = registry.open_run(folder) if (folder / "config.json").exists() else None
-    run = run or Run.create(folder, learner="maml-trpo", config=config, source=family, seed=0)
+    begin = Run.resume if (folder / "config.json").exists() else Run.create
+    run = begin(folder, learner="maml-trpo", config=config, source=family, seed=0)
     maml_trpo.train(config, family, run)
     scores = maml_trpo.load(run, family).curve(family.fixed("validation", 20), Budget(1, EPISODES), 0).values
-    lines = [json.loads(line) for line in (folder / "timings.jsonl").read_text().splitlines()]
+    lines = run.timings()
     return {
         "cell": title,
         "settings": CELLS[title],
@@ -154,7 +154,7 @@ def main() -> None:
             tasks = {k: np.asarray(v).tolist() for k, v in family.fixed("validation", TASKS).arrays.items()}
             done[name] = {"tasks": tasks, "cells": one_steps(family)}
             print(table(f"{name} {tasks}", done[name]["cells"]), flush=True)
-            file.write_text(json.dumps(done) + "\n")
+            write_atomically(file, (json.dumps(done) + "\n").encode())
             continue
         for title in asked.only:
             trained = done.setdefault(name, [])
@@ -162,7 +162,7 @@ def main() -> None:
                 continue
             trained.append(short_training(name, family, title, asked.iterations))
             print(name, title, np.mean(trained[-1]["scores"], 0).round(1).tolist(), flush=True)
-            file.write_text(json.dumps(done) + "\n")
+            write_atomically(file, (json.dumps(done) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from metarl.evaluation.statistics import bootstrap
 from metarl.evaluation.storage import dump_json
 from metarl.learning.contract import Budget, Scores
 from metarl.runs.run import Run
+from metarl.tasks import TaskFamily
 from reproduction.description import DESCRIPTIONS, RESULTS, ROOT
 from reproduction.markdown import provenance
 from reproduction.training import keep, progress, train
@@ -78,6 +79,11 @@ PROBLEMS = {name: Problem(**words) for name, words in DESCRIPTIONS["rl2"]["probl
 PROBLEM_NAMES = [*PROBLEMS, "navigation"]
 
 
+def solver(name: str, family: TaskFamily) -> Any:
+    """A classical solver, which plays whole trials; the registry's `random` plays one episode."""
+    return (bandit_solvers if hasattr(family, "likelihood") else mdp_solvers).solver(name, family)
+
+
 def judge(problem: Problem, run: Run, *, solvers: bool = True) -> dict[str, Any]:
     """The agent, and every solver unless told otherwise, on the same test tasks."""
     family = make_family(problem.family, **problem.options)
@@ -87,7 +93,7 @@ def judge(problem: Problem, run: Run, *, solvers: bool = True) -> dict[str, Any]
     agents: dict[str, Any] = {"rl2": agent, LIKELIEST: replace(agent, likeliest=True)}
     for name in classical.STRATEGIES if solvers else ():
         if name != "bayes-optimum" or problem.expected is not None:
-            agents[name] = classical.solver(name, family)
+            agents[name] = solver(name, family)
     rows: dict[str, Any] = {}
     returns: dict[str, Any] = {}
     for name, agent in agents.items():

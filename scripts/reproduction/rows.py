@@ -20,7 +20,6 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 
-from metarl import registry
 from metarl.agents import rl2
 from metarl.envs import make_family
 from metarl.envs.wrappers.trials import Trials
@@ -30,7 +29,7 @@ from metarl.learning.contract import Budget
 from metarl.runs.run import Run
 from metarl.tasks import TaskFamily
 from reproduction.description import DESCRIPTIONS, RESULTS, ROOT
-from reproduction.known_answers import LIKELIEST, interval, shown
+from reproduction.known_answers import LIKELIEST, interval, shown, solver
 from reproduction.markdown import Rows, markdown, provenance
 from reproduction.training import keep, progress, train
 
@@ -84,7 +83,7 @@ def judge(row: Row, run: Run, family: TaskFamily, split: str, count: int) -> dic
     """The agent, its most likely actions, and the solvers on the same tasks."""
     tasks, budget, agent = family.fixed(split, count), Budget(0, 1), rl2.load(run, family)
     agents = {"rl2": agent, LIKELIEST: replace(agent, likeliest=True)}
-    agents |= {name: registry.make_untrained(name, family) for name in row.solvers}
+    agents |= {name: solver(name, family) for name in row.solvers}
     returns = {name: one.curve(tasks, budget, 0).values.sum(1) for name, one in agents.items()}
     rows = {
         name: {"return": interval(values), "rl2 minus it": interval(returns["rl2"] - values)}

@@ -73,7 +73,7 @@ def write(name: str) -> None:
     lines = [f"# {name}", "", table["about"].strip(), "", "![Validation return by steps and minutes](curve.png)", ""]
     lines += [text.read_text().strip(), "", *markdown(("training", "seed", "iterations done", "planned"), rows)]
     lines += [
-        provenance("one run at a time, "),
+        provenance(),
         "",
         f"Made by `python scripts/reproduce.py {name}`, that is:",
         "",

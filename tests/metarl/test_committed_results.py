@@ -4,21 +4,11 @@ import dataclasses
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
-
-from metarl import registry
-from metarl.cli import main
-from metarl.cli.training import understood
-from metarl.runs.record import as_of_today
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import recompute  # noqa: E402 - a script, found by the line above
-from reproduction import (  # noqa: E402
+import recompute
+from reproduction import (
     ablation,
     curves,
     description,
@@ -29,6 +19,14 @@ from reproduction import (  # noqa: E402
     trainings,
 )
 
+from metarl import registry
+from metarl.cli import main
+from metarl.cli.training import understood
+from metarl.envs import make_family
+from metarl.learning.contract import Budget
+from metarl.runs.record import as_of_today
+
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results"
 CURVES = description.tables("curves")
 RUNS = sorted(path.parent for path in RESULTS.glob("*/runs/*/config.json"))
@@ -149,6 +147,10 @@ def test_a_row_is_made_from_its_description_and_recomputed(tmp_path, monkeypatch
     assert committed.unlike() == []
     document = json.loads((out / "mdp-2.json").read_text())
     assert document["steps"] == 2 * 4 * 4
+    family = make_family(row.family, **options)
+    trials = known_answers.solver("random", family).curve(family.fixed("test", 6), Budget(0, 1), 0).values
+    assert trials.shape == (6, 2)  # as RL²'s, not an episode
+    assert document["test"]["agents"]["random"]["return"][0] == pytest.approx(trials.sum(1).mean(), abs=1e-4)
     assert [steps for steps, _ in document["curve"]] == [16, 32]
 
 

