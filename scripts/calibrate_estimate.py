@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from metarl import registry
-from metarl.fewshot.estimate import estimate
+from metarl.fewshot.estimate import estimate, held_out
 from metarl.files import write_atomically
 from metarl.learning.contract import Budget
 
@@ -91,7 +91,7 @@ def _episode(
     accuracy = float((real == true).double().mean())
     if before is not None:
         return (*before[:3], accuracy)
-    made = estimate(labels.numpy(), judge)
+    made = estimate(labels.numpy(), held_out(labels.numpy(), judge))
     assert made.accuracy is not None
     return made.accuracy, made.low, made.high, accuracy
 

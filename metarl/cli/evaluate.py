@@ -98,6 +98,8 @@ def evaluate(words: Sequence[str]) -> int:
         from metarl.fewshot.pretrained.agents import frozen
 
         agent = frozen(target, encoder, words_left.peek("--arch"))
+    elif words_left.peek("--arch") is not None:
+        fail("--arch goes with --encoder")
     if agent is None:
         folder = existing_run(target, registry.untrained())
         (options,) = parse("metarl evaluate RUN", rest, command)

@@ -90,6 +90,10 @@ def predict(words: Sequence[str]) -> int:
     queries, truth = _queries(options, list(support))
     if options.unknown is not None and not 0 < options.unknown < 1:
         fail(f"--unknown is the share of known pictures that may be called unknown, in (0, 1), not {options.unknown}")
+    if options.unknown is not None and UNKNOWN in support:
+        fail(
+            f"--support has a class {UNKNOWN}, which is what --unknown calls pictures like no class: rename its folder"
+        )
     model = _model(target, options)
     from metarl.fewshot.datasets.reading import some
 
@@ -195,7 +199,7 @@ def _queries(options: PredictOptions, classes: Sequence[str]) -> tuple[list[Path
 
 def _judged(truth: Sequence[str], best: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
     """The accuracy of all and of each class, and the confusion matrix; said, and for the JSON."""
-    columns = [*names, *([UNKNOWN] if UNKNOWN in {*truth, *best} else [])]
+    columns = [*names, *({UNKNOWN} & {*truth, *best} - {*names})]
     rows = [name for name in columns if name in truth]
     counts = {
         row: {c: sum(t == row and b == c for t, b in zip(truth, best, strict=True)) for c in columns} for row in rows
@@ -213,11 +217,11 @@ def _judged(truth: Sequence[str], best: Sequence[str], names: Sequence[str]) -> 
 
 def _estimated(model: _Model) -> dict[str, Any]:
     """What accuracy to expect; said, and for the JSON."""
-    from metarl.fewshot.estimate import of_run
+    from metarl.fewshot.estimate import with_run
 
     made = model.classifier.estimate()
-    if made.accuracy is None and model.folder is not None:
-        made = of_run(model.folder, len(model.classifier.classes_), 1) or made
+    if model.folder is not None:
+        made = with_run(made, model.folder, len(model.classifier.classes_))
     if made.accuracy is None:
         say(f"estimate: none; {made.basis}")
     else:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,7 +29,7 @@ from metarl.fewshot.batch import Batch
 from metarl.fewshot.datasets.image_source import ImageSource
 from metarl.fewshot.datasets.pictures import Preparation, check_whole
 from metarl.fewshot.datasets.reading import warn
-from metarl.fewshot.estimate import Estimate, Unknown, estimate, of_run, unknown
+from metarl.fewshot.estimate import Estimate, OutOfFold, Unknown, estimate, held_out, unknown, with_run
 from metarl.fewshot.inputs import (
     InputError,
     Remarks,
@@ -148,6 +148,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             y = column_or_1d(y, warn=True)
             check_consistent_length(X, y)
         check_classification_targets(y)
+        self.__dict__.pop("_out_of_fold", None)  # of the pictures learned from before
         self._model, self._preparation = self._loaded()
         self._mode_seen = self._preparation is None and self.grey is None  # taken from the pictures learned from
         if self._preparation is None:
@@ -214,10 +215,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         folder that was evaluated so.
         """
         check_is_fitted(self)
-        made = estimate(self._labels.cpu().numpy(), self._judged)
-        if made.accuracy is None and isinstance(self.learner, str | Path):
-            return of_run(Path(self.learner), len(self.classes_), 1) or made
-        return made
+        made = estimate(self._labels.cpu().numpy(), self._out_of_fold)
+        return with_run(made, Path(self.learner), len(self.classes_)) if isinstance(self.learner, str | Path) else made
 
     @plain_torch()
     def unknown(self, rate: float = 0.05) -> Unknown:
@@ -228,8 +227,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         """
         check_is_fitted(self)
         if not 0 < rate < 1:
-            raise InputError(f"--unknown is the share of known pictures that may be called unknown, not {rate:g}")
-        return unknown(self._labels.cpu().numpy(), self._judged, rate, self._judged)
+            raise InputError(f"rate is the share of known pictures that may be called unknown, in (0, 1), not {rate:g}")
+        return unknown(self._labels.cpu().numpy(), self._out_of_fold, self._judged, rate)
+
+    @cached_property
+    def _out_of_fold(self) -> OutOfFold:
+        return held_out(self._labels.cpu().numpy(), self._judged)
 
     def _judged(self, support: NDArray[np.int64], query: NDArray[np.int64]) -> NDArray[np.float64]:
         """Probabilities of some pictures learned from, having learned from others, maybe of fewer classes."""
@@ -297,7 +300,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         if learner is None or isinstance(learner, nn.Module):
             encoder = nn.Flatten() if learner is None else copy.deepcopy(learner)
             made = RULES[rule or "centroid"](encoder, self.batch_norm or "running").eval()
-            own = encoder.preparation if isinstance(encoder, Pretrained) and self.size is None else None
+            unasked = self.size is None and self.grey is None
+            own = encoder.preparation if isinstance(encoder, Pretrained) and unasked else None
             return moved(made, device), self.preparation or own
         if isinstance(learner, str | Path):
             learner = load_run(learner, self.batch_norm)[1]

@@ -11,6 +11,7 @@ Calibration over 1,000 episodes: results/estimate.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ from metarl.evaluation.curve import load_curves
 FOLDS = 10  # at most
 Z = 1.959964  # of a 95 % interval
 Judge = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
+OutOfFold = tuple[NDArray[np.int64], NDArray[np.float64]]  # what `held_out` gives
+# Names of a run's curves of its own kind of tasks and features: not of other data, norms or refinements.
+PLAIN = re.compile(r"curve(-\d+-(ways|shots|queries))*\.json")
 
 
 @dataclass(frozen=True)
@@ -75,12 +79,12 @@ def folds(labels: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return [np.flatnonzero(place == fold) for fold in range(n) if (place == fold).any()]
 
 
-def held_out(labels: NDArray[np.int64], judge: Judge) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def held_out(labels: NDArray[np.int64], judge: Judge) -> OutOfFold:
     """The labels `(M,)` and probabilities `(M, N)` of pictures held out.
 
     Args:
         labels: `(S,)` in 0..N-1.
-        judge: from the indices of pictures to learn from and to classify, to probabilities.
+        judge: from the indices of pictures to learn from, maybe of fewer classes, and to classify, to probabilities.
     """
     rows = folds(labels)
     everything = np.arange(len(labels))
@@ -90,9 +94,14 @@ def held_out(labels: NDArray[np.int64], judge: Judge) -> tuple[NDArray[np.int64]
     return labels[np.concatenate(rows)], np.concatenate(made)
 
 
-def estimate(labels: NDArray[np.int64], judge: Judge) -> Estimate:
-    """The accuracy to expect; see `held_out` for the arguments."""
-    true, probabilities = held_out(labels, judge)
+def estimate(labels: NDArray[np.int64], out_of_fold: OutOfFold) -> Estimate:
+    """The accuracy to expect.
+
+    Args:
+        labels: of the pictures `(S,)` in 0..N-1.
+        out_of_fold: what `held_out` gives of them.
+    """
+    true, probabilities = out_of_fold
     if not len(true):
         return Estimate(None, 0.0, 1.0, 0, "one picture a class: none can be held out, and any accuracy is possible")
     right = int((probabilities.argmax(1) == true).sum())
@@ -112,23 +121,28 @@ def estimate(labels: NDArray[np.int64], judge: Judge) -> Estimate:
     )
 
 
-def of_run(folder: Path, ways: int, shots: int) -> Estimate | None:
-    """What the test tasks of an evaluated run had with so many classes and pictures a class; None where there are none.
+def with_run(made: Estimate, folder: Path, ways: int) -> Estimate:
+    """An estimate, or where it has nothing to say what the run's test tasks of so many classes had, if any."""
+    return made if made.accuracy is not None else of_run(folder, ways) or made
+
+
+def of_run(folder: Path, ways: int) -> Estimate | None:
+    """What the 1-shot test tasks of an evaluated run had with so many classes; None where there are none.
 
     The interval holds 95 % of its tasks: a new task of the same kind is like one of them, one of another kind may not.
     """
-    for file in sorted(folder.glob("curve*.json")):
+    for file in sorted(file for file in folder.glob("curve*.json") if PLAIN.fullmatch(file.name)):
         with contextlib.suppress(UserError):
             curve = load_curves(file)[0]
-            if curve.split == "test" and curve.shots and shots in curve.shots and f"{ways}-way" in curve.protocol:
-                values = np.asarray(curve.per_task)[:, :, list(curve.shots).index(shots)].ravel()
+            if curve.split == "test" and curve.shots and 1 in curve.shots and curve.protocol.startswith(f"{ways}-way,"):
+                values = np.asarray(curve.per_task)[:, :, list(curve.shots).index(1)].ravel()
                 low, high = np.quantile(values, [0.025, 0.975])
                 return Estimate(
                     float(values.mean()),
                     float(low),
                     float(high),
                     len(values),
-                    f"not of these pictures: of {len(values)} test tasks of the run, {ways}-way {shots}-shot, of which "
+                    f"not of these pictures: of {len(values)} test tasks of the run, {ways}-way 1-shot, of which "
                     "95 % lie in the interval",
                 )
     return None
@@ -142,19 +156,19 @@ def wilson(right: int, n: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def unknown(labels: NDArray[np.int64], judge: Judge, rate: float, apart: Judge) -> Unknown:
+def unknown(labels: NDArray[np.int64], out_of_fold: OutOfFold, judge: Judge, rate: float) -> Unknown:
     """The threshold that calls at most a share `rate` of known pictures unknown.
 
     Args:
         labels: `(S,)` in 0..N-1.
-        judge: see `held_out`.
+        out_of_fold: what `held_out` gives of them.
+        judge: see `held_out`; here whole classes are left out.
         rate: of pictures of known classes, in (0, 1).
-        apart: as `judge`, where whole classes are left out: probabilities of those that stay.
 
     Raises:
         UserError: one picture a class.
     """
-    _, probabilities = held_out(labels, judge)
+    _, probabilities = out_of_fold
     if not len(probabilities):
         raise UserError("--unknown needs two pictures of some class, to hold one out: give more pictures a class")
     best = np.sort(probabilities.max(1))
@@ -163,6 +177,6 @@ def unknown(labels: NDArray[np.int64], judge: Judge, rate: float, apart: Judge) 
     if labels.max() >= 2:
         outs = [np.flatnonzero(labels == label) for label in np.unique(labels)]
         everything = np.arange(len(labels))
-        strange = np.concatenate([apart(np.setdiff1d(everything, out), out).max(1) for out in outs])
+        strange = np.concatenate([judge(np.setdiff1d(everything, out), out).max(1) for out in outs])
         left_out = float((strange < threshold).mean())
     return Unknown(threshold, float((best < threshold).mean()), left_out)

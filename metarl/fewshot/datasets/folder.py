@@ -32,7 +32,7 @@ from metarl.fewshot.datasets.reading import Remarks, some, warn
 
 LAYOUT = (
     "a folder for each class with its pictures (DIR/CLASS/*.png or *.jpg), or DIR/train, DIR/validation and DIR/test "
-    "with such folders; give it with --data-root DIR"
+    "with such folders"
 )
 SPELLINGS = {
     "train": ("train", "training", "trn", "meta-train", "metatrain"),
@@ -95,14 +95,14 @@ def read(root: Path, preparation: Preparation) -> tuple[Images, dict[str, tuple[
         UserError: the folder is not laid out as expected, or pictures are damaged.
     """
     if not root.is_dir():
-        raise UserError(f"{root} is not a folder; expected: {LAYOUT}")
+        raise UserError(f"{root} is not a folder; expected: {LAYOUT}; give it with --data-root DIR")
     store = FolderStore(root)
     members, passed_over = classes_of(store)
     if len(members) < 2:
         seen = "; ".join(f"{len(names)} {what}, the first {names[0]}" for what, names in passed_over.items() if names)
         raise UserError(
             f"{root} holds pictures of {len(members)} classes, at least 2 are needed{seen and f' ({seen})'}; "
-            f"expected: {LAYOUT}"
+            f"expected: {LAYOUT}; give it with --data-root DIR"
         )
     own, outside = own_split(root, members)
     members = {folder: names for folder, names in members.items() if folder not in outside}

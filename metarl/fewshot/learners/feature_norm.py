@@ -41,8 +41,6 @@ def with_feature_norm(learner: object, kind: FeatureNorm, source: Any) -> Traine
     network = learner.network
     if isinstance(network, MatchingNet) and network.context is not None:
         raise UserError(f"--feature-norm {kind}: full-context embeddings were trained on features as they are")
-    if kind == "none":
-        return learner
     network.feature_norm = Normalised(training_mean(network, source) if kind == "cl2n" else None)
     return replace(learner, rule=f"{learner.rule}, features {kind}")
 
@@ -60,6 +58,8 @@ def training_mean(network: EmbeddingNetwork, source: ImageSource) -> Tensor:
             "task: use --feature-norm l2, or a learner trained with --batch-norm running"
         )
     images, names = source.images, set(source.classes("train"))
+    if not names:
+        raise UserError(f"{source.name} has no training images to centre on: use --feature-norm l2")
     each = [
         np.arange(s, s + n)
         for name, s, n in zip(images.classes, images.starts, images.sizes, strict=True)
@@ -69,12 +69,9 @@ def training_mean(network: EmbeddingNetwork, source: ImageSource) -> Tensor:
     index = index[np.linspace(0, len(index) - 1, min(MOST, len(index))).astype(np.int64)]
     turns = np.arange(len(index)) % 4 if source.rotations else np.zeros(len(index), np.int64)
     like = next((p for p in network.parameters()), torch.zeros(()))
-    total: Tensor | None = None
+    sums = []
     with torch.no_grad():
         for start in range(0, len(index), TOGETHER):
             some = slice(start, start + TOGETHER)
-            features = network.encoded(images.gather(index[some], turns[some], like.device)).double().sum(0)
-            total = features if total is None else total + features
-    if total is None:
-        raise UserError(f"{source.name} has no training images to centre on")
-    return total / len(index)
+            sums.append(network.encoded(images.gather(index[some], turns[some], like.device)).double().sum(0))
+    return torch.stack(sums).sum(0) / len(index)

@@ -126,7 +126,7 @@ def _folder(folder: Path) -> tuple[Mapping[str, Any], Path]:
     except (OSError, ValueError) as error:
         raise UserError(f"{config} cannot be read ({one_line(error)}); a folder of timm's holds one") from None
     files = [folder / name for name in WEIGHTS if (folder / name).is_file()]
-    if not files or not isinstance(settings, dict):
+    if not files or not isinstance(settings, dict) or not isinstance(settings.get("pretrained_cfg") or {}, dict):
         raise UserError(f"{folder} holds no {' or '.join(WEIGHTS)} beside a config.json of timm's")
     return settings, files[0]
 

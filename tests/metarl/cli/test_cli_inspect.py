@@ -42,3 +42,9 @@ def test_a_whole_folder_is_no_failure_and_another_is_one_line(tmp_path):
     refused(metarl("inspect", tmp_path / "none"))
     (tmp_path / "empty").mkdir()
     refused(metarl("inspect", tmp_path / "empty"))
+
+
+def test_a_folder_that_is_none_is_told_of_no_option_that_inspect_has_not(tmp_path):
+    said = refused(metarl("inspect", tmp_path / "nosuch"))
+    assert "is not a folder" in said
+    assert "--data-root" not in said

@@ -62,3 +62,51 @@ def test_what_does_not_go_together_is_one_line(place):
     assert "--support has not (other)" in refused(metarl("predict", *WORDS, "--query", "asked"))
     (place / "w.pth").write_bytes(b"x" * 99)
     assert "no file of tensors alone" in refused(metarl("predict", *WORDS, "--query", one))
+
+
+def test_a_class_called_unknown_is_one_class(place):
+    (place / "new" / "dark").rename(place / "new" / "unknown")
+    (place / "asked" / "dark").rename(place / "asked" / "unknown")
+    words = [*WORDS, "--query", "asked"]
+    assert "rename its folder" in refused(metarl("predict", *words, "--unknown", "0.1"))
+    said = metarl("predict", *words, "--json", "said.json")
+    assert said.code == 0, said
+    assert json.loads((place / "said.json").read_text())["judged"]["accuracy"] <= 1
+    assert said.out.count("\nunknown ") == 1
+
+
+@pytest.mark.parametrize("settings", ['"abc"', "[1]"])
+def test_a_folder_with_settings_that_are_none_is_one_line(place, settings):
+    (place / "model").mkdir()
+    (place / "model" / "config.json").write_text(f'{{"architecture": "x", "pretrained_cfg": {settings}}}')
+    (place / "w.pth").rename(place / "model" / "pytorch_model.bin")
+    asked = ["--support", "new", "--query", "asked/dark/0.png"]
+    assert "config.json of timm's" in refused(metarl("predict", "--encoder", "file:model", *asked))
+
+
+def test_arch_without_an_encoder_is_refused_by_evaluate_too():
+    assert "--arch goes with --encoder" in refused(metarl("evaluate", "pixels", "--dataset", "glyphs", "--arch", "x"))
+
+
+def test_cl2n_without_training_images_is_one_line(place):
+    for part in ("test", "validation"):
+        (place / "data" / part).mkdir(parents=True)
+        for label, shade in SHADES.items():
+            (place / "data" / part / f"{part}-{label}").mkdir()
+            for i in range(3):
+                noise = Image.effect_noise((12, 12), 8).point(lambda v, s=shade: max(0, min(255, v - 128 + s)))
+                noise.save(place / "data" / part / f"{part}-{label}" / f"{i}.png")
+    words = [
+        "hog-centroid",
+        "--dataset",
+        "folder",
+        "--data-root",
+        "data",
+        "--ways",
+        "2",
+        "--shots",
+        "1",
+        "--queries",
+        "1",
+    ]
+    assert "no training images" in refused(metarl("evaluate", *words, "--tasks", "2", "--feature-norm", "cl2n"))

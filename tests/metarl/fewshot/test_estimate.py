@@ -1,11 +1,15 @@
 """What accuracy to expect from the pictures learned from alone, and when to call one unknown."""
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from metarl.errors import UserError
+from metarl.evaluation.curve import load_curves
 from metarl.fewshot.classifier import FewShotClassifier
-from metarl.fewshot.estimate import folds, wilson
+from metarl.fewshot.estimate import folds, of_run, wilson
 
 
 def test_wilson_s_interval_by_hand():
@@ -55,3 +59,26 @@ def test_a_threshold_of_the_unknown():
     assert found.known <= 0.1
     assert found.unknown is not None
     assert classifier.predict_proba(np.array([[2.0, 2.0]])).max() < found.threshold
+
+
+def test_a_run_s_own_curve_of_as_many_ways_stands_in(tmp_path):
+    """2 is not the 12 that ends in it, and tasks of other features or refinements are not the run's own."""
+    [curve] = load_curves(Path(__file__).parents[3] / "results" / "glyphs" / "protonet-0.json")
+    for ways, name, score in ((12, "curve-12-ways", 0.1), (5, "curve-bd-cspn", 0.2), (5, "curve", 0.7)):
+        values = np.full_like(curve.per_task, score)
+        protocol = curve.protocol.replace("5-way", f"{ways}-way")
+        dataclasses.replace(curve, protocol=protocol, per_task=values).save(tmp_path / f"{name}.json")
+    assert of_run(tmp_path, 2) is None
+    assert of_run(tmp_path, 5).accuracy == pytest.approx(0.7)
+    assert of_run(tmp_path, 12).accuracy == pytest.approx(0.1)
+
+
+def test_what_was_held_out_is_judged_once_and_again_after_fit(monkeypatch):
+    x, y = np.array([[0.0], [1.0], [9.0], [10.0]]), [0, 0, 1, 1]
+    classifier = FewShotClassifier().fit(x, y)
+    calls = []
+    monkeypatch.setattr(FewShotClassifier, "_judged", lambda self, shown, asked: calls.append(1) or np.eye(2)[[0, 1]])
+    classifier.estimate(), classifier.unknown()
+    assert len(calls) == 2  # two folds; of two classes none is left out
+    classifier.fit(x, y).estimate()
+    assert len(calls) == 4
