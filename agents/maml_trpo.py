@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from metarl.ambient import plain_torch
-from metarl.learning import meta_policy_gradient, policy_gradient
+from metarl.learning import meta_policy_gradient
 from metarl.learning.gradient_adaptation import Adapting
 from metarl.learning.meta_batch import MetaBatch, MetaObjective
 from metarl.learning.meta_policy_gradient import MetaBatches, Settings
@@ -91,11 +91,7 @@ class Objective(MetaObjective):
         with torch.no_grad():
             self.old = self.distribution(data.iterates[-1], -1)
             self.old_log_prob = self.log_prob(self.old, -1)
-        self.inner_loss = self.ratio_loss() if credit == "ratio" else self.score_loss
-
-    def score_loss(self, params: Params, k: int) -> Tensor:
-        """The policy-gradient loss of every task on the support of step k, `(T,)`."""
-        return policy_gradient.loss(self.policy, params, self.data.support[k])
+        self.inner_loss = self.ratio_loss(self.support_log_prob()) if credit == "ratio" else self.score_loss
 
     def adapted(self, theta: Tensor) -> Any:
         """pi_phi(theta) at the query observations, re-adapted differentiably on the stored support."""
@@ -106,17 +102,21 @@ class Objective(MetaObjective):
         log_prob = self.log_prob(distribution, -1)
         return -(importance_ratio(log_prob, self.old_log_prob, self.data.query.advantages) * self.weights).sum()
 
-    def local(self, theta: Tensor) -> Local:
-        """Loss and gradient at the parameters that gathered the data."""
+    def local(self, theta: Tensor, curved: bool = False) -> Local:
+        """Loss and gradient at the parameters that gathered the data, and from the same pass the curvature if asked."""
         theta = theta.detach().clone().requires_grad_()
-        loss = self.surrogate(self.adapted(theta))
-        (gradient,) = torch.autograd.grad(loss, theta)
-        return Local(loss.detach(), gradient)
+        adapted = self.adapted(theta)
+        loss = self.surrogate(adapted)
+        (gradient,) = torch.autograd.grad(loss, theta, retain_graph=curved)
+        return Local(loss.detach(), gradient, self._product(adapted, theta) if curved else None)
 
     def curvature(self, theta: Tensor) -> trust_region.Product:
         """The product with the Hessian of the KL at the parameters that gathered the data."""
         theta = theta.detach().clone().requires_grad_()
-        return trust_region.gauss_newton_product(self.adapted(theta).description(), theta, self.fisher)
+        return self._product(self.adapted(theta), theta)
+
+    def _product(self, adapted: Any, theta: Tensor) -> trust_region.Product:
+        return trust_region.gauss_newton_product(adapted.description(), theta, self.fisher)
 
     def evaluate(self, theta: Tensor) -> Tensor:
         """Surrogate and mean KL from the policies that gathered the query data, `(2,)`."""

@@ -175,12 +175,12 @@ def train(config: Config, source: TaskFamily, run: Run) -> None:
     with loop, intra_op_threads(config.threads):
         for iteration in loop:
             at, started = key("iteration", iteration), time.perf_counter()
-            begun = 0.0
+            begun = {"episodes/steps": 0.0, "episodes/unstable": 0.0}
             if not iteration:
-                begun = play(np.arange(config.tasks), (config.initial_episodes, 0), at("initial"))["episodes/steps"]
+                begun = play(np.arange(config.tasks), (config.initial_episodes, 0), at("initial"))
             rows = at("visited").numpy().permutation(config.tasks)[: config.collect_tasks]
             metrics = play(rows, (config.prior_episodes, config.posterior_episodes), at("collect"))
-            metrics["episodes/steps"] += begun
+            metrics |= {name: metrics[name] + begun[name] for name in ("episodes/steps", "episodes/unstable")}
             sampled = time.perf_counter()
             metrics |= learner.learn(replay, at("learn").numpy())
             updated = time.perf_counter()

@@ -31,7 +31,7 @@ from metarl.learning.recurrent_ppo import RecurrentPPO
 from metarl.learning.recurrent_settings import Settings
 from metarl.learning.settings import check_range
 from metarl.learning.teacher import LessonSettings
-from metarl.learning.told_task import ToldTask, flat
+from metarl.learning.told_task import ToldTask, told_numbers
 from metarl.nets.actor_critic import RecurrentPolicy
 from metarl.nets.params import Params
 from metarl.parallel import intra_op_threads
@@ -187,7 +187,7 @@ def _trials(config: Config, family: TaskFamily) -> Trials | ValueTrials:
 
 def _policy(config: Config, trials: Trials | ValueTrials) -> RecurrentPolicy:
     padded = trials.horizon + -trials.horizon % (config.chunk or trials.horizon)
-    told = flat(trials.family.fixed("train", 1)).shape[1] if config.critic == "task" else 0
+    told = told_numbers(trials.family, config.critic)
     seen = flat_size(trials.observation_space) - flat_size(trials.action_space) - 2
     return config.policy(trials.observation_space, trials.action_space, padded, told, seen)
 

@@ -38,7 +38,7 @@ from metarl.learning.memory_adaptation import MemoryAgent, return_metrics
 from metarl.learning.recurrent_ppo import RecurrentPPO
 from metarl.learning.recurrent_settings import Settings
 from metarl.learning.settings import check_range
-from metarl.learning.told_task import ToldTask, flat
+from metarl.learning.told_task import ToldTask, told_numbers
 from metarl.nets.actor_critic import RecurrentPolicy
 from metarl.nets.params import Params
 from metarl.parallel import intra_op_threads
@@ -190,7 +190,7 @@ def load(run: Run, source: TaskFamily) -> MemoryAgent:
 
 
 def _policy(config: Config, trials: Trials) -> RecurrentPolicy:
-    told = flat(trials.family.fixed("train", 1)).shape[1] if config.critic == "task" else 0
+    told = told_numbers(trials.family, config.critic)
     return config.policy(trials.observation_space, trials.action_space, told)
 
 

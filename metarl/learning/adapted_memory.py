@@ -39,7 +39,7 @@ class Estimator(Protocol):
         """How many numbers."""
 
     def __call__(self, seen: Array, known: Any) -> tuple[Array, Any]:
-        """What is seen, with the estimates; and what is known now, a tuple of arrays `(N, ...)`, None at the start."""
+        """What is seen, with the estimates; and what is known now, a NamedTuple of `(N, ...)`, None at the start."""
 
 
 @dataclass(frozen=True)
@@ -178,5 +178,5 @@ def _repeated(state: TrialState, n: int) -> TrialState:
     action, reward, ended = (
         None if part is None else np.repeat(part, n, 0) for part in (state.action, state.reward, state.ended)
     )
-    known = None if state.known is None else type(state.known)(*(np.repeat(part, n, 0) for part in state.known))
+    known = None if state.known is None else state.known._make(np.repeat(part, n, 0) for part in state.known)
     return TrialState(memory, action, reward, ended, known)

@@ -26,7 +26,7 @@ from metarl.learning.belief_settings import BeliefSettings
 from metarl.nets.belief import Belief
 from metarl.nets.distributions import Gaussian
 from metarl.nets.mlp import MLP
-from metarl.nets.params import Params
+from metarl.nets.params import Params, below
 
 
 def chain_divergence(belief: Gaussian) -> Tensor:
@@ -97,8 +97,7 @@ class BeliefModel:
         for name, decoder in self.decoders.items():
             lead = (len(latent), *inputs_of[name].shape[:2], -1)
             inputs = torch.cat([latent.unsqueeze(1).expand(lead), inputs_of[name].expand(lead)], -1)
-            below = {key.partition(".")[2]: value for key, value in decoders.items() if key.startswith(f"{name}.")}
-            predicted = decoder(below, inputs)
+            predicted = decoder(below(decoders, name), inputs)
             if name == "reward":
                 error, counts = (predicted.squeeze(-1) - seen.reward) ** 2, seen.valid
             else:

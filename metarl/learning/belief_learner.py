@@ -14,7 +14,7 @@ from metarl.learning.shared_gradient import add_gradients
 from metarl.learning.trial_buffer import TrialBuffer
 from metarl.nets.actor_critic import RecurrentPolicy
 from metarl.nets.belief import Belief
-from metarl.nets.params import Params
+from metarl.nets.params import Params, below
 from metarl.ops import finite
 from metarl.ops.running_moments import RunningMoments
 from metarl.runs.run import Run
@@ -39,7 +39,7 @@ class BeliefLearner:
     ) -> None:
         encoder = policy.memory
         assert isinstance(encoder, Belief)
-        params = {name.removeprefix("cell."): value for name, value in params.items() if name.startswith("cell.")}
+        params = below(params, "cell")
         self._model, self._params, self._ranks = BeliefModel(encoder, settings), params, run.ranks
         decoders = self._model.init(key.torch())
         self._decoders = {name: value.to(run.device).requires_grad_() for name, value in decoders.items()}

@@ -21,8 +21,8 @@ from metarl.learning.acting import Acts, Adapted, check_counts
 from metarl.learning.contract import Budget, Scores, mean_steps
 from metarl.learning.places import Place, Where, episodes_in, place
 from metarl.nets.context_encoder import Posterior
-from metarl.nets.latent_actor_critic import LatentActorCritic, part_of
-from metarl.nets.params import Params, device_of
+from metarl.nets.latent_actor_critic import LatentActorCritic
+from metarl.nets.params import Params, below, device_of
 from metarl.parallel import intra_op_threads
 from metarl.sampling.episodes import Episodes
 from metarl.sampling.latent_episodes import latent_noise, latent_rollout, seen_by
@@ -88,14 +88,14 @@ class LatentAgent(Acts):
 
     @property
     def _policy(self) -> Params:
-        return part_of(self.params, "policy")
+        return below(self.params, "policy")
 
     def infer(self, episodes: Episodes) -> Posterior:
         """What one episode in each of `(T, E)` places says there: a posterior `(T, E, L)`."""
         device = device_of(self.params)
         with torch.no_grad():
             return self.networks.encoder(
-                part_of(self.params, "encoder"), seen_by(episodes).to(device), episodes.valid.to(device)
+                below(self.params, "encoder"), seen_by(episodes).to(device), episodes.valid.to(device)
             )
 
     def episode(self, env: TaskVectorEnv, known: Posterior, key: Key, *, watch: Watch | None = None) -> Episodes:
@@ -122,7 +122,8 @@ class LatentAgent(Acts):
             returns, lengths = [], []
             for k in range(budget.steps + 1):
                 episodes = self.episode(env, known, key(k))
-                known = known.times(self.infer(episodes))
+                if k < budget.steps:
+                    known = known.times(self.infer(episodes))
                 returns.append(episodes.returns().mean(1))
                 lengths.append(episodes.lengths().double().mean(1))
             env.close()

@@ -44,8 +44,10 @@ def collect(
     for name, count in zip(("prior", "posterior"), episodes, strict=True):
         if not count:
             continue
-        played, said = _played(agent, visited, known, count, key(name))
-        known = Posterior(*(part.sum(1, keepdim=True) for part in (said.precision, said.weighted)))
+        played = _played(agent, visited, known, count, key(name))
+        if name == "prior" and episodes[1]:
+            said = agent.infer(played)
+            known = Posterior(*(part.sum(1, keepdim=True) for part in (said.precision, said.weighted)))
         for i, own in enumerate(transitions(played)):
             replay.add(int(rows[i]), own)
             counts[i] += len(own)
@@ -57,10 +59,8 @@ def collect(
     return metrics
 
 
-def _played(
-    agent: LatentAgent, tasks: Tasks, known: Posterior | None, count: int, key: Key
-) -> tuple[Episodes, Posterior]:
-    """So many episodes on each task, and what each says."""
+def _played(agent: LatentAgent, tasks: Tasks, known: Posterior | None, count: int, key: Key) -> Episodes:
+    """So many episodes on each task."""
     env = agent.family.make_vec(tasks, count, threads=agent.threads)
     nothing = agent.nothing(len(tasks), count)
     if known is not None:
@@ -68,4 +68,4 @@ def _played(
         nothing = Posterior(known.precision.expand(shape), known.weighted.expand(shape))
     episodes = agent.episode(env, nothing, key)
     env.close()
-    return episodes, agent.infer(episodes)
+    return episodes

@@ -156,15 +156,27 @@ class MetaObjective:
         log_prob: Tensor = distribution.log_prob(self.data.experience[k].episodes.actions)
         return log_prob
 
-    def ratio_loss(self) -> Callable[[Params, int], Tensor]:
+    def support_log_prob(self) -> list[Tensor]:
+        """Log-probabilities `(T, E, H)` of each support's actions by the policies that took them."""
+        with torch.no_grad():
+            return [
+                self.log_prob(self.distribution(self.data.iterates[k], k), k) for k in range(len(self.data.support))
+            ]
+
+    def score_loss(self, params: Params, k: int) -> Tensor:
+        """An inner loss for `readapt`: the policy gradient's, of every task on the support of step k, `(T,)`."""
+        return policy_gradient.loss(self.policy, params, self.data.support[k])
+
+    def ratio_loss(self, old: Sequence[Tensor]) -> Callable[[Params, int], Tensor]:
         """An inner loss for `readapt`: minus the mean likelihood ratio times the advantage, of every task `(T,)`.
 
-        At the policies that gathered the support its gradient is that of `policy_gradient.loss`, but a gradient through
-        the step is another (`metarl.ops.surrogates.importance_ratio`).
+        At the policies that gathered the support its gradient is that of `score_loss`, but a gradient through the step
+        is another (`metarl.ops.surrogates.importance_ratio`).
+
+        Args:
+            old: as `support_log_prob` gives them.
         """
         support = self.data.support
-        with torch.no_grad():
-            old = [self.log_prob(self.distribution(self.data.iterates[k], k), k) for k in range(len(support))]
 
         def loss(params: Params, k: int) -> Tensor:
             log_prob = self.log_prob(self.distribution(params, k), k)
@@ -179,7 +191,7 @@ class MetaObjective:
         nothing. It grows as the square of the inner step size, and as the fourth power of 1 / deviation.
         """
         with torch.no_grad():
-            first, *_, last = (self.distribution(params, 0) for params in self.data.iterates)
+            first, last = (self.distribution(self.data.iterates[i], 0) for i in (0, -1))
             return self.mean(first.kl(last), 0)
 
     def mean(self, values: Tensor, k: int) -> Tensor:

@@ -37,7 +37,7 @@ from metarl.meta import inner
 from metarl.nets.params import Params
 from metarl.nets.policies import Policy
 from metarl.ops.moments import Moments
-from metarl.ops.surrogates import clipped_surrogate, importance_ratio, reinforce
+from metarl.ops.surrogates import clipped_surrogate
 
 Credit = Literal["ratio", "returns", "none"]
 EPSILON = 1e-8  # added to the deviation of rewards (ProMP's code)
@@ -81,13 +81,8 @@ class Objective(MetaObjective):
         with torch.no_grad():
             self.old = [self.distribution(params, k) for k, params in enumerate(data.iterates)]
             self.old_log_prob = [self.log_prob(old, k) for k, old in enumerate(self.old)]
-
-    def inner_loss(self, params: Params, k: int) -> Tensor:
-        """The loss of inner step k for every task, `(T,)`; where its data were gathered all have the same gradient."""
-        experience, log_prob = self.data.support[k], self.log_prob(self.distribution(params, k), k)
-        if self.credit == "ratio":
-            return -experience.mean(importance_ratio(log_prob, self.old_log_prob[k], experience.advantages))
-        return -experience.mean(reinforce(log_prob, experience.advantages))
+        # Where the data of an inner step were gathered both have the same gradient.
+        self.inner_loss = self.ratio_loss(self.old_log_prob) if credit == "ratio" else self.score_loss
 
     def terms(self, theta: Tensor, clip: float) -> Terms:
         """What there is to weigh, at parameters re-adapted differentiably on the stored support."""

@@ -27,8 +27,8 @@ from torch import Tensor
 from metarl.learning.replay import Batch, Replay
 from metarl.learning.settings import check_range
 from metarl.nets.context_encoder import Posterior
-from metarl.nets.latent_actor_critic import PARTS, LatentActorCritic, part_of
-from metarl.nets.params import Params, device_of
+from metarl.nets.latent_actor_critic import PARTS, LatentActorCritic
+from metarl.nets.params import Params, below, device_of
 from metarl.ops import finite
 
 PENALTY = 1e-3  # on the mean square of the policy's mean, and of its log-deviation
@@ -98,7 +98,7 @@ class SoftActorCritic:
 
     def __init__(self, networks: LatentActorCritic, params: Params, settings: SoftSettings) -> None:
         self.networks, self.params, self.settings = networks, params, settings
-        self.parts = {part: part_of(params, part) for part in PARTS}
+        self.parts = {part: below(params, part) for part in PARTS}
         for part, own in self.parts.items():
             for value in own.values():
                 value.requires_grad_(part != "target")

@@ -30,6 +30,11 @@ def flat(tasks: Tasks) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     return np.concatenate([part.astype(np.float64) for part in parts], 1)
 
 
+def told_numbers(family: TaskFamily, critic: str) -> int:
+    """K, the numbers that a critic is told of a task; 0 for one that sees the memory alone."""
+    return flat(family.fixed("train", 1)).shape[1] if critic == "task" else 0
+
+
 class ToldTask:
     """The numbers of tasks, standardised over training tasks.
 

@@ -28,13 +28,14 @@ class Local:
 
     loss: Tensor  # ()
     gradient: Tensor  # (P,)
+    curvature: trust_region.Product | None = None  # of the KL, where it was asked for
 
 
 class Objective(Protocol):
     """What a step needs of a shard: functions of the flat parameters `(P,)`, parts of means over all tasks."""
 
-    def local(self, theta: Tensor) -> Local:
-        """Loss and gradient at the parameters that gathered the data."""
+    def local(self, theta: Tensor, curved: bool = False) -> Local:
+        """Loss and gradient at the parameters that gathered the data, and from the same pass the curvature if asked."""
 
     def curvature(self, theta: Tensor) -> trust_region.Product:
         """The product with the Hessian of the KL at the parameters that gathered the data."""
@@ -77,12 +78,14 @@ def trust_region_step(
     Raises:
         NonFiniteError: the loss, its gradient or the step is not finite.
     """
-    local = sums.each(lambda shard: shard.local(theta), objectives)
+    same = curved is objectives  # then one differentiable pass serves both
+    local = sums.each(lambda shard: shard.local(theta, same), objectives)
     losses, gradients = [part.loss for part in local], [part.gradient for part in local]
     loss, gradient = sums.checked({"the surrogate loss": losses, "the meta-gradient": gradients})
     beyond = theta - gradient
     free = ((project(beyond) == beyond) | (project(beyond) != theta)).to(theta.dtype)
-    products = sums.each(lambda shard: shard.curvature(theta), curved)
+    own = [part.curvature for part in local if part.curvature is not None]
+    products = own if same else sums.each(lambda shard: shard.curvature(theta), curved)
 
     def product(v: Tensor) -> Tensor:
         return free * sums.of(lambda part: part(v), products) + region.cg_damping * v

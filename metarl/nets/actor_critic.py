@@ -28,7 +28,7 @@ from metarl.nets.hypernetwork import Hypernetwork
 from metarl.nets.memory import InPlace, Memory
 from metarl.nets.mlp import MLP, Activation
 from metarl.nets.module import ModuleNetwork, make_network
-from metarl.nets.params import Params
+from metarl.nets.params import Params, below
 from metarl.nets.policies import MIN_STD, project_std
 from metarl.tasks import Array
 
@@ -123,7 +123,7 @@ class RecurrentPolicy:
 
     def step(self, params: Params, obs: Tensor, state: Tensor, task: Tensor | None = None) -> Decision:
         """One moment of N trials: `obs (N, inputs)`, `state (N, ...)`, and for the critic `task (N, told)`."""
-        out, state = self.memory.step(_below(params, "cell"), self._enter(params, obs), state)
+        out, state = self.memory.step(below(params, "cell"), self._enter(params, obs), state)
         return self._leave(params, obs, out, state, self.tell(params, task))
 
     def act(self, params: Params, obs: Tensor, state: Tensor, told: Tensor | None = None) -> Decision:
@@ -135,18 +135,18 @@ class RecurrentPolicy:
             state: `(N, ...)`.
             told: what `tell` makes of each trial's task; None tells nothing.
         """
-        out, state = self._move(_below(params, "cell"), self._enter(params, obs), state)
+        out, state = self._move(below(params, "cell"), self._enter(params, obs), state)
         return self._leave(params, obs, out, state, told)
 
     def tell(self, params: Params, task: Tensor | None) -> Tensor | None:
         """What the critic makes of tasks `(..., told)`, which stays the same over a trial."""
         if task is None or not self.told:
             return None
-        return torch.tanh(self._networks["task"](_below(params, "task"), task))
+        return torch.tanh(self._networks["task"](below(params, "task"), task))
 
     def sequence(self, params: Params, obs: Tensor, state: Tensor, task: Tensor | None = None) -> Decision:
         """L moments of N trials in a row: `obs (L, N, inputs)`, `state (N, ...)` before the first, `task (N, told)`."""
-        out, state = self.memory.sequence(_below(params, "cell"), self._enter(params, obs), state)
+        out, state = self.memory.sequence(below(params, "cell"), self._enter(params, obs), state)
         return self._leave(params, obs, out, state, self.tell(params, task))
 
     def noise(self, rng: Any, shape: tuple[int, ...]) -> Array:
@@ -161,7 +161,7 @@ class RecurrentPolicy:
     def _enter(self, params: Params, obs: Tensor) -> Tensor:
         if not self.embedding:
             return obs
-        x = self._networks["embedding"](_below(params, "embedding"), obs)
+        x = self._networks["embedding"](below(params, "embedding"), obs)
         if self.encoder is None:
             x = torch.tanh(x)
         return _normalised(params, "enter", x) if self.layer_norm else x
@@ -169,7 +169,7 @@ class RecurrentPolicy:
     def _leave(self, params: Params, obs: Tensor, out: Tensor, state: Tensor, told: Tensor | None) -> Decision:
         if self.layer_norm:
             out = _normalised(params, "leave", out)
-        actor = _below(params, "actor")
+        actor = below(params, "actor")
         if self.hypernetwork is None:
             action = self._networks["actor"](actor, out)
         else:
@@ -184,13 +184,8 @@ class RecurrentPolicy:
             if told is None:
                 return out.new_zeros(out.shape[:-1])
             out = torch.cat([out, told.expand(*out.shape[:-1], -1)], -1)
-        value: Tensor = self._networks["critic"](_below(params, "critic"), out).squeeze(-1)
+        value: Tensor = self._networks["critic"](below(params, "critic"), out).squeeze(-1)
         return value
-
-
-def _below(params: Params, name: str) -> Params:
-    prefix = f"{name}."
-    return {key[len(prefix) :]: value for key, value in params.items() if key.startswith(prefix)}
 
 
 def _normalised(params: Params, name: str, x: Tensor) -> Tensor:

@@ -17,13 +17,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from metarl.nets.distributions import Gaussian
 from metarl.nets.mlp import MLP
-from metarl.nets.params import Params
+from metarl.nets.params import Params, below
 from metarl.nets.recurrent import GRU
 
 ENCODER = ("state", "action", "reward", "gru", "mean", "log_variance")  # whose parameters make the belief
@@ -67,7 +68,7 @@ class Belief:
         """Numbers that are standardised: the state, the mean and the log-variance, D + 2 K."""
         return self.observed + 2 * self.latent
 
-    @property
+    @cached_property
     def _embeddings(self) -> dict[str, tuple[int, int]]:
         """Inputs and outputs of the layers before the recurrent one, in the order of the inputs."""
         return {
@@ -76,11 +77,11 @@ class Belief:
             "reward": (1, self.reward_embedding),
         }
 
-    @property
+    @cached_property
     def _gru(self) -> GRU:
         return GRU(sum(outputs or inputs for inputs, outputs in self._embeddings.values()) + 1, self.hidden)
 
-    @property
+    @cached_property
     def _layers(self) -> dict[str, MLP]:
         layers = {name: MLP(sizes) for name, sizes in self._embeddings.items() if sizes[1]}
         layers |= dict.fromkeys(("mean", "log_variance"), MLP((self.hidden, self.latent)))
@@ -132,7 +133,7 @@ class Belief:
         """
         out: list[Tensor] = []
         for part in torch.split(self._embedded(params, x), cut or len(x)):
-            hidden, state = self._gru.sequence(_below(params, "gru"), part, state.detach() if out else state)
+            hidden, state = self._gru.sequence(below(params, "gru"), part, state.detach() if out else state)
             out.append(hidden)
         hidden = torch.cat(out)
         mean, log_variance = (self._apply(params, name, hidden) for name in ("mean", "log_variance"))
@@ -150,9 +151,4 @@ class Belief:
         return torch.cat([*parts, ended], -1)
 
     def _apply(self, params: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
-        return self._layers[name](_below(params, name), x)
-
-
-def _below(params: Mapping[str, Tensor], name: str) -> Params:
-    prefix = f"{name}."
-    return {key[len(prefix) :]: value for key, value in params.items() if key.startswith(prefix)}
+        return self._layers[name](below(params, name), x)

@@ -87,8 +87,3 @@ class LatentActorCritic:
     def v(self, value: Params, obs: Tensor, z: Tensor) -> Tensor:
         """State values `(...)`."""
         return self.value(value, torch.cat([obs, z], -1))[..., 0]
-
-
-def part_of(params: Params, part: str) -> Params:
-    """The parameters of one network, under its own names."""
-    return {name.removeprefix(f"{part}."): each for name, each in params.items() if name.startswith(f"{part}.")}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,12 @@ def on(params: Params, device: torch.device | str) -> Params:
 def device_of(params: Params) -> torch.device:
     """Where they lie."""
     return next(iter(params.values())).device
+
+
+def below(params: Mapping[str, Tensor], name: str) -> Params:
+    """The parameters of one part, `name.*`, under its own names."""
+    prefix = f"{name}."
+    return {key[len(prefix) :]: value for key, value in params.items() if key.startswith(prefix)}
 
 
 def flatten(params: Params) -> Tensor:

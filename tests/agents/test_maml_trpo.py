@@ -360,6 +360,23 @@ def test_thinning_the_curvature_to_all_steps_changes_nothing_and_to_fewer_little
     assert 0 < (half - whole).norm() / whole.norm() < 0.5
 
 
+@pytest.mark.parametrize(("fraction", "passes"), [(1.0, 1), (0.5, 2)])
+def test_loss_gradient_and_curvature_share_a_pass_where_their_episodes_are_the_same(
+    gathered, monkeypatch, fraction, passes
+):
+    policy, params, _, data = gathered(FAMILY, SMALL)
+    differentiable, adapted = [], Objective.adapted
+
+    def spy(self, theta):
+        if torch.is_grad_enabled():
+            differentiable.append(theta)
+        return adapted(self, theta)
+
+    monkeypatch.setattr(Objective, "adapted", spy)
+    maml_trpo.meta_step(policy, params, data, replace(SMALL, curvature_fraction=fraction, threads=1))
+    assert len(differentiable) == passes * len(list(data.shards()))
+
+
 def test_the_curvature_is_that_of_the_thinned_episodes(gathered, monkeypatch):
     policy, params, rule, data = gathered(FAMILY, SMALL)
     products, solve = [], trust_region.conjugate_gradient

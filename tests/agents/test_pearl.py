@@ -75,6 +75,31 @@ def test_every_step_is_counted_and_checkpoints_of_small_runs_are_small(tmp_path)
     assert last.stat().st_size < 100_000
 
 
+def test_what_broke_in_the_first_collection_is_counted(tmp_path, monkeypatch):
+    """It is the largest: every task is visited once, then some again."""
+
+    def broken(*args, **options):
+        return collect(*args, **options) | {"episodes/unstable": 1}
+
+    monkeypatch.setattr(pearl, "collect", broken)
+    run = trained(tmp_path / "run", replace(SMALL, iterations=2))
+    assert [line["episodes/unstable"] for line in run.metrics()] == [2, 1]
+
+
+def test_what_nobody_asks_for_is_not_inferred(monkeypatch):
+    agent, inferred = agent_of(FAMILY), []
+    infer = LatentAgent.infer
+    monkeypatch.setattr(LatentAgent, "infer", lambda self, episodes: inferred.append(1) or infer(self, episodes))
+    tasks = FAMILY.sample(2, Key(1).numpy())
+    for episodes, passes in (((1, 0), 0), ((1, 1), 1)):
+        inferred.clear()
+        collect(agent, SMALL.replay(FAMILY), tasks, np.arange(2), episodes, Key(2))
+        assert len(inferred) == passes
+    inferred.clear()
+    agent.curve(tasks, Budget(2, 1), 0)
+    assert len(inferred) == 2
+
+
 def test_collecting_renews_the_context_of_the_visited_tasks_alone():
     config = replace(SMALL, capacity=200)
     agent, replay, tasks = agent_of(FAMILY), config.replay(FAMILY), FAMILY.sample(4, np.random.default_rng(0))

@@ -20,8 +20,9 @@ from metarl.learning.soft_actor_critic import (
 )
 from metarl.nets.context_encoder import ContextEncoder, Posterior
 from metarl.nets.distributions import TanhGaussian
-from metarl.nets.latent_actor_critic import LatentActorCritic, part_of
+from metarl.nets.latent_actor_critic import LatentActorCritic
 from metarl.nets.mlp import MLP
+from metarl.nets.params import below
 from metarl.runs.tensor_file import LARGEST
 from metarl.sampling.latent_episodes import latent_noise, latent_rollout, transitions
 from metarl.seeding import Key
@@ -317,13 +318,13 @@ def test_transitions_are_the_steps_whose_next_state_is_known():
     env = family.make_vec(tasks, 2)
     z = latent_noise(tasks, 2, 3, Key(0))
     assert z.shape == (2, 2, 3)
-    episodes = latent_rollout(env, NETWORKS, part_of(params, "policy"), z, Key(0), likeliest=True)
+    episodes = latent_rollout(env, NETWORKS, below(params, "policy"), z, Key(0), likeliest=True)
     at_goal, away = transitions(episodes)
     assert at_goal.shape == (2, 8)  # two episodes of one step, which stays at the goal
     assert at_goal[:, -1].tolist() == [1.0, 1.0]
     assert away.shape == (2 * 99, 8)
     assert away[:, -1].eq(0).all()
-    moving = latent_rollout(env, NETWORKS, part_of(params, "policy"), z, Key(0))
+    moving = latent_rollout(env, NETWORKS, below(params, "policy"), z, Key(0))
     own = transitions(moving)[1]
     start = torch.cat([moving.obs[1, 0, 0], moving.actions[1, 0, 0], moving.rewards[1, 0, :1], moving.obs[1, 0, 1]])
     assert own[0, :7].equal(start)
